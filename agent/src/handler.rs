@@ -1,0 +1,73 @@
+//! The agent's half of the tool seam: what a handler is given and what it gives back.
+//!
+//! A tool is declared in `corehold_types::tools`; here it gets its [`Handler`], one in each `tools/<tool>.rs`. The router
+//! is made from the one list of tools and asks for a handler of each, so a tool without one does not compile.
+
+use std::{future::Future, sync::Arc};
+
+use corehold_types::{Problem, Tool};
+use tokio::sync::mpsc;
+
+use crate::agent::Agent;
+
+/// Does what a tool promises.
+///
+/// The returned future is dropped when the caller goes away, so work that must outlive the caller is handed to the agent
+/// (a command's process is), and work that must not outlive it ends with the future.
+pub trait Handler: Tool {
+    /// Answers one call. Events go out while it runs; whoever doesn't stream gets everything in the response.
+    fn handle(
+        call: Call,
+        request: Self::Request,
+        events: Events<Self::Event>,
+    ) -> impl Future<Output = Result<Self::Response, Problem>> + Send;
+}
+
+/// Who calls, and what of.
+#[derive(Clone)]
+pub struct Call {
+    /// The agent that is called.
+    pub agent: Arc<Agent>,
+    /// Who calls: the token's `sub`.
+    pub subject: String,
+    /// The request, as in the log and in problems.
+    pub request_id: String,
+}
+
+/// Where a handler's events go: to a stream, or nowhere when the caller wants one answer.
+pub struct Events<E>(Option<mpsc::Sender<E>>);
+
+/// The caller went away while the tool was streaming.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerGone;
+
+impl<E> Events<E> {
+    /// Events for a caller who wants one answer: none are sent.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Events into a bounded channel, whose reader sets the pace.
+    #[must_use]
+    pub fn into_channel(sender: mpsc::Sender<E>) -> Self {
+        Self(Some(sender))
+    }
+
+    /// Whether the caller streams. If so, what the events carry is left out of the response.
+    #[must_use]
+    pub fn wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Sends an event, waiting for a slow reader. Does nothing when the caller doesn't stream.
+    ///
+    /// # Errors
+    /// [`CallerGone`] when nobody reads any more; the handler may end then, its answer goes nowhere.
+    pub async fn send(&self, event: E) -> Result<(), CallerGone> {
+        match &self.0 {
+            Some(sender) => sender.send(event).await.map_err(|_| CallerGone),
+            None => Ok(()),
+        }
+    }
+}

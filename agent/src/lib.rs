@@ -1,0 +1,1 @@
+//! The resident agent of a Corehold workspace.

@@ -1,0 +1,1 @@
+//! The Docker runtime: the only room that knows bollard.

@@ -1,0 +1,199 @@
+//! The runtime seam: a place where workspaces live.
+//!
+//! Files, search and commands go through the agent, so a runtime only makes a place, says how to reach the agent in it,
+//! and removes it. Nothing here assumes one machine or names an engine.
+
+pub mod docker;
+
+use std::{collections::BTreeMap, net::SocketAddr, pin::Pin, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A stream of results, boxed so that the trait stays object-safe.
+pub type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
+
+/// Names a core container within its runtime; opaque to everybody else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ContainerId(pub String);
+
+/// A place where workspaces live. Every method may be called concurrently and is safe to cancel: what it began is either
+/// found again by [`list`](Runtime::list) through its labels, or was never made.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Who this is and what it can do, for people and for `doctor`.
+    async fn describe(&self) -> Result<RuntimeInfo>;
+
+    /// Makes a place without starting it. Its labels and its name are there from the first moment.
+    ///
+    /// # Errors
+    /// `NotFound` when the image isn't there, `Conflict` when the name is taken.
+    async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId>;
+
+    /// Starts it. Starting what runs is no error.
+    async fn start(&self, id: &ContainerId) -> Result<()>;
+
+    /// Ends it: TERM, then KILL after the grace. Stopping what doesn't run is no error.
+    async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<()>;
+
+    /// Removes it and all it held, running or not. Removing what isn't there is no error.
+    async fn remove(&self, id: &ContainerId) -> Result<()>;
+
+    /// All places that carry these labels, running or not.
+    async fn list(&self, labels: &BTreeMap<String, String>) -> Result<Vec<ContainerState>>;
+
+    /// One place.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone.
+    async fn inspect(&self, id: &ContainerId) -> Result<ContainerState>;
+
+    /// How the host reaches a port inside a running place.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone or doesn't run, `Unsupported` when this port was not made reachable at creation.
+    async fn endpoint(&self, id: &ContainerId, port: u16) -> Result<Endpoint>;
+
+    /// What its first process (the agent) writes, from the beginning, then on while `follow`.
+    fn logs(&self, id: &ContainerId, follow: bool) -> BoxStream<Bytes>;
+
+    /// What it uses, once.
+    async fn stats(&self, id: &ContainerId) -> Result<Stats>;
+
+    /// What happens to places with these labels, from now on.
+    fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent>;
+
+    /// Lays a tar stream into a folder of a place. Optional.
+    async fn put_archive(&self, _id: &ContainerId, _folder: &str, _tar: BoxStream<Bytes>) -> Result<()> {
+        Err(unsupported("laying an archive into a container"))
+    }
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("this runtime does not support {what}"))
+}
+
+/// Who a runtime is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RuntimeInfo {
+    /// `docker`, `podman`.
+    pub name: String,
+    /// The engine's own version.
+    pub version: String,
+    /// The API version that was negotiated.
+    pub api_version: String,
+    /// Where it was found: a socket's path or an address.
+    pub address: String,
+    /// Where it keeps its data, if it says.
+    pub data_root: Option<String>,
+}
+
+/// What a place should be. Defaults are in `Host`, not here.
+#[derive(Debug, Clone, Default)]
+pub struct ContainerSpec {
+    /// Its name: `corehold-<workspaceId>`.
+    pub name: String,
+    /// Reference or id of the image.
+    pub image: String,
+    /// What never changes about it.
+    pub labels: BTreeMap<String, String>,
+    /// Environment of the agent, and so of its commands.
+    pub env: BTreeMap<String, String>,
+    /// TCP ports that the host must be able to reach besides the agent's, on 127.0.0.1 with a port the engine chooses.
+    pub publish: Vec<u16>,
+    /// The agent's port, reached in whichever way the runtime finds best.
+    pub agent_port: u16,
+    /// Limits.
+    pub resources: Resources,
+    /// A read-only folder inside that holds the host's CA bundle, when one is handed in.
+    pub ca_bundle: Option<CaBundle>,
+}
+
+/// A CA bundle on its way into a place.
+#[derive(Debug, Clone)]
+pub struct CaBundle {
+    /// PEM.
+    pub pem: Bytes,
+    /// Where it lies inside: an absolute path.
+    pub path: String,
+}
+
+/// Limits of a place. Absent: none.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Resources {
+    /// Memory in bytes, swap included.
+    pub memory_bytes: Option<u64>,
+    /// CPUs, in thousandths of one.
+    pub cpu_millis: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+/// How the host reaches a port inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// A TCP address that this host can connect to.
+    Tcp(SocketAddr),
+}
+
+/// What a place is doing.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ContainerState {
+    /// Names it.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What it is doing.
+    pub status: ContainerStatus,
+    /// When it was made, in RFC 3339.
+    pub created: String,
+    /// Exit code of its first process, once that has ended.
+    pub exit_code: Option<i64>,
+    /// Whether the kernel killed it for want of memory.
+    pub oom_killed: bool,
+}
+
+/// What a place is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ContainerStatus {
+    /// Made, not started.
+    Created,
+    /// Running.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Ended.
+    Exited,
+    /// Being removed, or damaged.
+    Dead,
+}
+
+/// What a place uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Memory in use, in bytes, without the page cache that the kernel can drop.
+    pub memory_bytes: u64,
+    /// CPU time used since its start, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Processes and threads.
+    pub pids: u64,
+}
+
+/// Something happened to a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerEvent {
+    /// To which.
+    pub id: ContainerId,
+    /// What: `create`, `start`, `die`, `destroy`, `oom`, …, as the engine names it.
+    pub action: String,
+}

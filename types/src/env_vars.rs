@@ -1,0 +1,38 @@
+//! Every environment variable that crosses the border between host and agent, in one place.
+//!
+//! Variables that only one side reads are documented where that side reads its configuration
+//! (`agent/src/config.rs`, `host-lib/src/config.rs`).
+
+/// TCP port of the agent. Default 3001.
+pub const PORT: &str = "COREHOLD_PORT";
+/// Absolute path of the workspace root. Default `/app`.
+pub const ROOT: &str = "COREHOLD_ROOT";
+/// The agent's name in tokens (`aud`): the container's name or id as the host chose it.
+pub const INSTANCE: &str = "COREHOLD_INSTANCE";
+/// Ed25519 public key of the host, 32 bytes in standard base64. Tokens signed with its private half are accepted.
+pub const PUBLIC_KEY: &str = "COREHOLD_PUBLIC_KEY";
+/// SHA-256, in hex, of a static token with every scope: for an agent that stands alone, without a host.
+pub const TOKEN_SHA256: &str = "COREHOLD_TOKEN_SHA256";
+/// The workspace that this agent serves from its start. Absent in a pool container, which is claimed later.
+/// Commands see it too (B12).
+pub const WORKSPACE_ID: &str = "COREHOLD_WORKSPACE_ID";
+/// Folder in the container into which the host lays archives for `extract`. Default `/tools/inbox`.
+pub const INBOX: &str = "COREHOLD_INBOX";
+
+/// Absolute path, inside the container, of the CA bundle that the host handed in.
+pub const CA_BUNDLE: &str = "COREHOLD_CA_BUNDLE";
+
+/// The variables by which common tools learn of a CA bundle; each is set to the bundle's path when one is handed in.
+pub const CA_BUNDLE_READERS: &[&str] = &[
+    "SSL_CERT_FILE",       // OpenSSL, Go, Rust's native-certs, Ruby
+    "NODE_EXTRA_CA_CERTS", // Node
+    "npm_config_cafile",   // npm, pnpm, yarn 1
+    "PIP_CERT",            // pip
+    "REQUESTS_CA_BUNDLE",  // Python requests
+    "CURL_CA_BUNDLE",      // curl
+    "GIT_SSL_CAINFO",      // git
+    "CARGO_HTTP_CAINFO",   // cargo
+    "BUNDLE_SSL_CA_CERT",  // bundler
+    "AWS_CA_BUNDLE",       // AWS tools
+    "DENO_CERT",           // Deno
+];

@@ -1,0 +1,25 @@
+//! Everything that crosses a wire between a Corehold agent and whoever talks to it: requests, responses, events,
+//! errors, token claims, and the names of the environment variables both sides agree on.
+//!
+//! This crate is a leaf. It knows serde, ts-rs and schemars and no runtime: no tokio, no HTTP library, no engine.
+//! What is here is append-only within protocol version [`PROTOCOL`]; `types/bindings/` is generated from it.
+
+mod data;
+pub mod env_vars;
+mod path;
+mod problem;
+mod time;
+mod token;
+pub mod tool;
+pub mod tools;
+pub mod wire;
+
+pub use data::{CollectedOutput, Data};
+pub use path::{InvalidPath, WorkspacePath};
+pub use problem::{Code, Problem};
+pub use time::Timestamp;
+pub use token::{Claims, HEADER as TOKEN_HEADER, Scope, Scopes};
+pub use tool::{Event, NoEvent, Tool};
+
+/// Version of the contract that this crate describes. It changes only when an old client could misread a new agent.
+pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,63 @@
+//! The tool seam: what makes an operation a tool, and the one list of all tools.
+
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+use ts_rs::TS;
+
+use crate::Scope;
+
+/// One operation of the agent, as both sides of the wire see it.
+///
+/// The agent has one handler for each; the host calls it generically. Routes, methods, MCP tools, OpenAPI and TypeScript
+/// all come from [`for_each_tool!`](crate::for_each_tool), so a tool exists on every surface or on none.
+pub trait Tool: Send + Sync + 'static {
+    /// The word on the wire: `POST /v1/tools/{NAME}`, JSON-RPC method, MCP tool.
+    const NAME: &'static str;
+    /// Minor version of the agent (0.x) that had it first; a client can tell what an older agent lacks.
+    const SINCE: &'static str;
+    /// One sentence for people and models who choose among tools.
+    const SUMMARY: &'static str;
+    /// What a token must allow.
+    const SCOPE: Scope;
+    /// What goes in. Unknown fields are refused.
+    type Request: Serialize + DeserializeOwned + JsonSchema + TS + Send + Sync + 'static;
+    /// What comes out. Unknown fields must be ignored.
+    type Response: Serialize + DeserializeOwned + JsonSchema + TS + Send + Sync + 'static;
+    /// What comes out while it runs; [`NoEvent`] for a tool that only answers.
+    type Event: Event;
+}
+
+/// An event of a streamed answer: a JSON object with a `type` other than `end` and `error`.
+pub trait Event: Serialize + DeserializeOwned + JsonSchema + TS + Send + Sync + 'static {
+    /// The event's `type`, the same word as in its JSON.
+    fn kind(&self) -> &'static str;
+
+    /// Where a reader stands after this event, if the tool's stream can be resumed from there: the SSE `id`.
+    fn offset_after(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// The event of a tool that has none: there is no value of it.
+#[derive(Debug, Clone, Copy, Serialize, serde::Deserialize, JsonSchema, TS)]
+#[ts(type = "never")]
+pub enum NoEvent {}
+
+impl Event for NoEvent {
+    fn kind(&self) -> &'static str {
+        match *self {}
+    }
+}
+
+/// The one list of all tools: calls the macro it is given with their types, each a path in [`crate::tools`].
+///
+/// ```
+/// macro_rules! names { ($($tool:ident),*) => { [$(<corehold_types::tools::$tool as corehold_types::Tool>::NAME),*] } }
+/// assert!(corehold_types::for_each_tool!(names).contains(&"read"));
+/// ```
+#[macro_export]
+macro_rules! for_each_tool {
+    ($callback:ident) => {
+        $callback!(Info, Read, List, Extract, Command, CommandOutput, CommandSignal, CommandList)
+    };
+}

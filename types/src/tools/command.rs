@@ -1,0 +1,182 @@
+//! `command`: starts a process and, unless detached, streams or collects what it writes until it ends.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+use crate::{CollectedOutput, Data, Event, Scope, Timestamp, Tool, WorkspacePath};
+
+/// Runs a command. The process belongs to the agent, not to the connection: a caller who goes away doesn't end it.
+pub struct Command;
+
+impl Tool for Command {
+    const NAME: &'static str = "command";
+    const SINCE: &'static str = "0.1";
+    const SUMMARY: &'static str = "Runs a command in the workspace and returns or streams its output; a failing command is a response, not an error.";
+    const SCOPE: Scope = Scope::Command;
+    type Request = CommandRequest;
+    type Response = CommandResponse;
+    type Event = CommandEvent;
+}
+
+/// Request of `command`. Exactly one of `argv` and `line` is given.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema, TS)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[ts(optional_fields)]
+pub struct CommandRequest {
+    /// Program and arguments, passed as they are. The program is looked up in the command's `PATH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv: Option<Vec<String>>,
+    /// A shell line, run by `/bin/sh -c`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
+    /// Working directory. Default: the workspace root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<WorkspacePath>,
+    /// Variables added to the agent's own environment for commands; an empty value sets an empty variable.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[ts(as = "Option<BTreeMap<String, String>>")]
+    pub env: BTreeMap<String, String>,
+    /// What the command reads from its standard input, which then ends. Default: nothing, it ends at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Data>,
+    /// Milliseconds after which the whole process group is ended (TERM, grace, KILL). Default: no end for a detached
+    /// command, else the agent's `commandMs` limit. 0 means never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Milliseconds without any output after which the process group is ended. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_timeout_ms: Option<u64>,
+    /// Whether to answer as soon as the process has started. Its output is kept for `commandOutput`. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detach: Option<bool>,
+    /// Bytes of each stream that a collected answer holds, half from its head and half from its tail. Default 65,536.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_output_bytes: Option<u64>,
+    /// A word for people, shown by `commandList`: `dev`, `setup`. At most 64 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// Response of `command`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, TS)]
+#[serde(rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct CommandResponse {
+    /// Names the command for `commandOutput` and the others while the agent's `bootId` stays the same.
+    pub id: String,
+    /// How it ended; absent while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<CommandExit>,
+    /// Standard output; empty in a streamed answer, whose events carried it.
+    #[serde(default)]
+    pub stdout: CollectedOutput,
+    /// Standard error; empty in a streamed answer, whose events carried it.
+    #[serde(default)]
+    pub stderr: CollectedOutput,
+    /// Where the command's log ends: bytes of both streams in the order they were read.
+    pub offset: u64,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
+#[serde(rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct CommandExit {
+    /// The leader's exit code; absent when a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// The signal that ended the leader, such as `SIGKILL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// Whether the wall time-out ended it.
+    pub timed_out: bool,
+    /// Whether the stall time-out ended it.
+    pub stalled: bool,
+    /// Whether the kernel killed a process of the workspace for want of memory meanwhile; absent where it can't be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_killed: Option<bool>,
+    /// Wall time from start to exit of the leader.
+    pub duration_ms: u64,
+    /// Largest resident size in bytes of the leader and the children it waited for; absent where it isn't known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+    /// CPU time, user and system, of the leader and the children it waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+    /// Process ids of the command that outlived its leader.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[ts(as = "Option<Vec<u32>>")]
+    pub survivors: Vec<u32>,
+}
+
+/// What happens while a command runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, TS)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum CommandEvent {
+    /// The first event: the process runs, or ran, under this id.
+    Status {
+        /// Names the command.
+        id: String,
+        /// Its leader's process id inside the container.
+        pid: u32,
+        /// When it was started.
+        started: Timestamp,
+        /// Where this reader begins in the log.
+        offset: u64,
+    },
+    /// Bytes of standard output.
+    Stdout {
+        /// Where they begin in the log.
+        offset: u64,
+        /// Where they end: the offset to resume from.
+        end: u64,
+        /// The bytes.
+        data: Data,
+    },
+    /// Bytes of standard error.
+    Stderr {
+        /// Where they begin in the log.
+        offset: u64,
+        /// Where they end: the offset to resume from.
+        end: u64,
+        /// The bytes.
+        data: Data,
+    },
+    /// Bytes that the bounded log dropped before this reader came to them.
+    Gap {
+        /// The first that is missing.
+        from: u64,
+        /// The first that is there again.
+        to: u64,
+    },
+    /// The leader has exited. Output of surviving children may follow in a reader that asked to follow on.
+    Exit {
+        /// How.
+        exit: CommandExit,
+        /// Where the log stood.
+        offset: u64,
+    },
+}
+
+impl Event for CommandEvent {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Status { .. } => "status",
+            Self::Stdout { .. } => "stdout",
+            Self::Stderr { .. } => "stderr",
+            Self::Gap { .. } => "gap",
+            Self::Exit { .. } => "exit",
+        }
+    }
+
+    fn offset_after(&self) -> Option<u64> {
+        match self {
+            Self::Status { offset, .. } | Self::Exit { offset, .. } => Some(*offset),
+            Self::Stdout { end, .. } | Self::Stderr { end, .. } => Some(*end),
+            Self::Gap { to, .. } => Some(*to),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! One module per tool: its request, response and events, and the [`Tool`](crate::Tool) that ties them together.
+
+mod command;
+mod command_list;
+mod command_output;
+mod command_signal;
+mod extract;
+mod info;
+mod list;
+mod read;
+
+pub use command::*;
+pub use command_list::*;
+pub use command_output::*;
+pub use command_signal::*;
+pub use extract::*;
+pub use info::*;
+pub use list::*;
+pub use read::*;
