@@ -1,1 +1,16 @@
-//! The resident agent of a Corehold workspace.
+//! The resident agent of a Corehold workspace: a daemon that reads, writes, lists and runs for whoever bears a token.
+//!
+//! The crate is a library with a thin binary, so that its tests can put an agent together in process. It knows
+//! `corehold-types` and nothing of hosts and engines. `handler` is the tool seam, `tools` its handlers, `root` the only
+//! way to a file of the workspace, `process` the only way to a process.
+
+// A `Problem` is larger than clippy likes an error to be. It is made at most once a request, and boxing it would put a
+// `Box` into every signature of the tool seam.
+#![allow(clippy::result_large_err)]
+
+pub mod agent;
+pub mod config;
+pub mod handler;
+pub mod process;
+pub mod root;
+pub mod tools;

@@ -1,0 +1,74 @@
+//! The agent: what its handlers share while it runs.
+
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+use crate::{config::Config, process::Processes, root::Root};
+
+/// One running agent. Handlers reach it through [`Call`](crate::handler::Call).
+#[derive(Debug)]
+pub struct Agent {
+    /// How it was set up.
+    pub config: Config,
+    /// The only way to a file of the workspace.
+    pub root: Root,
+    /// The only way to a process of the workspace.
+    pub processes: Processes,
+    /// New at every start; what was promised under another one is void. 16 characters from `a` to `p`.
+    pub boot_id: String,
+    /// When it started.
+    pub started: Instant,
+    shutting_down: AtomicBool,
+}
+
+/// The agent can't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The workspace root can't be used.
+    #[error("the workspace root {root:?} can't be opened: {error}")]
+    Root {
+        /// The root as configured.
+        root: std::path::PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The kernel gave no random bytes.
+    #[error("the kernel gave no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+impl Agent {
+    /// Puts an agent together.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is missing.
+    pub fn new(config: Config, processes: Processes) -> Result<Self, StartError> {
+        let root = Root::open(&config.root).map_err(|error| StartError::Root { root: config.root.clone(), error })?;
+        let boot_id = random_id().map_err(StartError::Random)?;
+        Ok(Self { config, root, processes, boot_id, started: Instant::now(), shutting_down: AtomicBool::new(false) })
+    }
+
+    /// Whether the agent was told to end.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Relaxed)
+    }
+
+    /// From now on the agent says that it ends.
+    pub fn begin_shutdown(&self) {
+        self.shutting_down.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A name that nobody has had: 64 random bits as 16 lower-case letters, DNS-safe and free of digits at the front.
+///
+/// # Errors
+/// The kernel gave no random bytes.
+pub fn random_id() -> Result<String, getrandom::Error> {
+    let bits = getrandom::u64()?;
+    Ok((0..16).map(|nibble| char::from(b'a' + ((bits >> (nibble * 4)) & 0xf) as u8)).collect())
+}

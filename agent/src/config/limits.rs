@@ -1,0 +1,139 @@
+//! What the agent never exceeds: each limit with its name, unit, default and variable, in one table.
+
+use corehold_types::{Problem, tools::LimitInfo};
+
+use super::ConfigError;
+
+/// A limit in force. Errors and `info` name it and the variable that sets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Its name on the wire.
+    pub name: &'static str,
+    /// What it counts: `bytes`, `entries`, `ms`, `processes`.
+    pub unit: &'static str,
+    /// The environment variable that sets it.
+    pub variable: &'static str,
+    /// Its value.
+    pub value: u64,
+}
+
+impl Limit {
+    /// The problem of exceeding it; `what` begins the sentence, such as "the request's body".
+    #[must_use]
+    pub fn exceeded(&self, what: &str) -> Problem {
+        Problem::limit(&format!("{what} (in {})", self.unit), self.value, self.variable).with("name", self.name)
+    }
+
+    /// The value for a `usize`; on 32-bit machines a larger one is cut.
+    #[must_use]
+    pub fn as_usize(&self) -> usize {
+        usize::try_from(self.value).unwrap_or(usize::MAX)
+    }
+
+    /// The value as time, for limits in `ms`.
+    #[must_use]
+    pub fn as_duration(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.value)
+    }
+
+    pub(super) fn unit_in_words(&self) -> String {
+        let unit = if self.unit == "ms" { "milliseconds" } else { self.unit };
+        format!("a whole number of {unit}")
+    }
+
+    pub(super) fn to_info(self) -> LimitInfo {
+        LimitInfo {
+            name: self.name.to_owned(),
+            value: self.value,
+            unit: self.unit.to_owned(),
+            variable: self.variable.to_owned(),
+        }
+    }
+}
+
+macro_rules! limits {
+    ($($(#[$doc:meta])+ $field:ident: $name:literal, $unit:literal, $variable:literal, $default:expr;)+) => {
+        /// Every limit of the agent.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct Limits {
+            $($(#[$doc])+ pub $field: Limit,)+
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($field: Limit { name: $name, unit: $unit, variable: $variable, value: $default },)+ }
+            }
+        }
+
+        impl Limits {
+            /// All of them, in the order of the table.
+            #[must_use]
+            pub fn all(&self) -> Vec<Limit> {
+                vec![$(self.$field),+]
+            }
+
+            /// The defaults, each replaced by what `value_of` says about it.
+            pub(super) fn read(value_of: impl Fn(&Limit) -> Result<u64, ConfigError>) -> Result<Self, ConfigError> {
+                let mut limits = Self::default();
+                $(limits.$field.value = value_of(&limits.$field)?;)+
+                Ok(limits)
+            }
+        }
+    };
+}
+
+limits! {
+    /// Bytes of a tool's request. Default 16 MiB.
+    body_bytes: "bodyBytes", "bytes", "COREHOLD_LIMIT_BODY_BYTES", 16 << 20;
+    /// Milliseconds in which a request's head and a tool's request body must have come, and between two pieces of a
+    /// streamed body. Default 30,000.
+    receive_ms: "receiveMs", "ms", "COREHOLD_LIMIT_RECEIVE_MS", 30_000;
+    /// Connections at a time. Default 1,024.
+    connections: "connections", "connections", "COREHOLD_LIMIT_CONNECTIONS", 1_024;
+    /// Bytes of content in one answer of `read`. Default 8 MiB.
+    read_bytes: "readBytes", "bytes", "COREHOLD_LIMIT_READ_BYTES", 8 << 20;
+    /// Files in one request of `read`. Default 1,000.
+    read_files: "readFiles", "files", "COREHOLD_LIMIT_READ_FILES", 1_000;
+    /// Entries in one answer of `list`. Default 10,000.
+    list_entries: "listEntries", "entries", "COREHOLD_LIMIT_LIST_ENTRIES", 10_000;
+    /// Bytes of a file that is written by `PUT /v1/files`. Default 8 GiB.
+    file_bytes: "fileBytes", "bytes", "COREHOLD_LIMIT_FILE_BYTES", 8 << 30;
+    /// Bytes of content that an archive may hold, unpacked. Default 8 GiB.
+    archive_bytes: "archiveBytes", "bytes", "COREHOLD_LIMIT_ARCHIVE_BYTES", 8 << 30;
+    /// Entries that an archive may hold. Default 1,000,000.
+    archive_entries: "archiveEntries", "entries", "COREHOLD_LIMIT_ARCHIVE_ENTRIES", 1_000_000;
+    /// Milliseconds after which a command that isn't detached is ended, unless its caller says otherwise. Default
+    /// 600,000 (ten minutes).
+    command_ms: "commandMs", "ms", "COREHOLD_LIMIT_COMMAND_MS", 600_000;
+    /// Commands that run at a time. Default 256.
+    commands: "commands", "commands", "COREHOLD_LIMIT_COMMANDS", 256;
+    /// Bytes of output that are kept of one command. Default 64 MiB.
+    command_log_bytes: "commandLogBytes", "bytes", "COREHOLD_LIMIT_COMMAND_LOG_BYTES", 64 << 20;
+    /// Bytes of output that are kept of all commands together. Default 512 MiB.
+    command_logs_bytes: "commandLogsBytes", "bytes", "COREHOLD_LIMIT_COMMAND_LOGS_BYTES", 512 << 20;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_limit_has_a_name_and_a_variable_of_its_own() {
+        let all = Limits::default().all();
+        assert_eq!(all.iter().map(|limit| limit.name).collect::<HashSet<_>>().len(), all.len());
+        assert_eq!(all.iter().map(|limit| limit.variable).collect::<HashSet<_>>().len(), all.len());
+        for limit in all {
+            assert!(limit.variable.starts_with("COREHOLD_LIMIT_") && limit.value > 0 && limit.value < 1 << 53);
+        }
+    }
+
+    #[test]
+    fn an_exceeded_limit_names_itself_and_its_variable() {
+        let problem = Limits::default().body_bytes.exceeded("the request's body");
+        assert_eq!(problem.context["limit"], 16 << 20);
+        assert_eq!(problem.context["variable"], "COREHOLD_LIMIT_BODY_BYTES");
+        assert_eq!(problem.detail, "the request's body (in bytes) exceeds the limit of 16777216");
+    }
+}

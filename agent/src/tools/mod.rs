@@ -1,0 +1,1 @@
+//! One handler for each tool, in a file named after it.
