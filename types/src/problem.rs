@@ -131,7 +131,7 @@ pub struct Problem {
     pub detail: String,
     /// Facts a program may want: the path, the limit, the current version.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
-    #[ts(as = "Option<serde_json::Map<String, serde_json::Value>>")]
+    #[ts(optional, type = "Record<string, unknown>")]
     pub context: serde_json::Map<String, serde_json::Value>,
     /// What to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]

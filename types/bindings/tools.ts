@@ -1,0 +1,60 @@
+// This file was generated from corehold-types by `cargo xtask gen`. Do not edit it.
+import type { CommandEvent } from "./CommandEvent.js";
+import type { CommandListRequest } from "./CommandListRequest.js";
+import type { CommandListResponse } from "./CommandListResponse.js";
+import type { CommandOutputRequest } from "./CommandOutputRequest.js";
+import type { CommandRequest } from "./CommandRequest.js";
+import type { CommandResponse } from "./CommandResponse.js";
+import type { CommandSignalRequest } from "./CommandSignalRequest.js";
+import type { CommandSignalResponse } from "./CommandSignalResponse.js";
+import type { ExtractEvent } from "./ExtractEvent.js";
+import type { ExtractRequest } from "./ExtractRequest.js";
+import type { ExtractResponse } from "./ExtractResponse.js";
+import type { InfoRequest } from "./InfoRequest.js";
+import type { InfoResponse } from "./InfoResponse.js";
+import type { ListRequest } from "./ListRequest.js";
+import type { ListResponse } from "./ListResponse.js";
+import type { ReadRequest } from "./ReadRequest.js";
+import type { ReadResponse } from "./ReadResponse.js";
+import type { StreamEnd } from "./StreamEnd.js";
+
+/** What goes in, what comes out, and what comes out meanwhile, of every tool by its name on the wire. */
+export interface Tools {
+  /** Says what this agent is: versions, tools, limits, workspace root and active guards. */
+  info: { request: InfoRequest; response: InfoResponse; event: never };
+  /** Reads one or many files, whole or by line or byte range, with version and encoding. */
+  read: { request: ReadRequest; response: ReadResponse; event: never };
+  /** Lists the entries of a directory to a depth, in a stable order, page by page. */
+  list: { request: ListRequest; response: ListResponse; event: never };
+  /** Extracts a tar, tar.gz or tar.zst that lies inside the container into the workspace. */
+  extract: { request: ExtractRequest; response: ExtractResponse; event: ExtractEvent };
+  /** Runs a command in the workspace and returns or streams its output; a failing command is a response, not an error. */
+  command: { request: CommandRequest; response: CommandResponse; event: CommandEvent };
+  /** Replays what a command wrote from any offset, then follows it until it ends. */
+  commandOutput: { request: CommandOutputRequest; response: CommandResponse; event: CommandEvent };
+  /** Sends a signal to every process of a command. */
+  commandSignal: { request: CommandSignalRequest; response: CommandSignalResponse; event: never };
+  /** Lists the commands that run or have run, newest first. */
+  commandList: { request: CommandListRequest; response: CommandListResponse; event: never };
+}
+
+/** The name of a tool. */
+export type ToolName = keyof Tools;
+
+/** A frame of a tool's streamed answer: its events, then one `end` or `error`. */
+export type StreamFrame<N extends ToolName> = Tools[N]["event"] | StreamEnd<Tools[N]["response"]>;
+
+/** The names of all tools. */
+export const TOOL_NAMES = [
+  "info",
+  "read",
+  "list",
+  "extract",
+  "command",
+  "commandOutput",
+  "commandSignal",
+  "commandList",
+] as const satisfies readonly ToolName[];
+
+/** Version of the contract that these types describe. */
+export const PROTOCOL = 1;

@@ -1,0 +1,517 @@
+// This file was generated from corehold-types by `cargo xtask gen`. Do not edit it.
+// JSON as serde writes it, for the compiler to compare with the bindings.
+import type {
+  CommandEvent,
+  CommandListRequest,
+  CommandListResponse,
+  CommandOutputRequest,
+  CommandRequest,
+  CommandResponse,
+  CommandSignalRequest,
+  CommandSignalResponse,
+  ExtractEvent,
+  ExtractRequest,
+  ExtractResponse,
+  FileWritten,
+  Health,
+  InfoRequest,
+  InfoResponse,
+  ListRequest,
+  ListResponse,
+  Problem,
+  ReadRequest,
+  ReadResponse,
+  StreamEnd,
+} from "../../bindings/index.js";
+
+export const sample0: InfoRequest = {};
+
+export const sample1: ReadRequest = {
+  "files": [
+    {
+      "lines": {
+        "end": 9007199254740991,
+        "start": 1
+      },
+      "path": "a"
+    },
+    {
+      "bytes": {
+        "length": 9007199254740991,
+        "start": 0
+      },
+      "path": {
+        "base64": "Y2Fm6Q=="
+      }
+    },
+    {
+      "lines": {
+        "start": 1
+      },
+      "path": "b"
+    }
+  ],
+  "maxBytes": 9007199254740991
+};
+
+export const sample2: ListRequest = {};
+
+export const sample3: ListRequest = {
+  "cursor": "x",
+  "depth": 4294967295,
+  "limit": 1,
+  "path": {
+    "base64": "Y2Fm6Q=="
+  }
+};
+
+export const sample4: ExtractRequest = {
+  "archive": {
+    "inbox": "a.tar.gz"
+  }
+};
+
+export const sample5: ExtractRequest = {
+  "archive": {
+    "path": "a.tar"
+  },
+  "destination": "to",
+  "expectedHash": "00",
+  "remove": true
+};
+
+export const sample6: CommandRequest = {
+  "line": "npm test"
+};
+
+export const sample7: CommandRequest = {
+  "argv": [
+    "ls"
+  ],
+  "cwd": "src",
+  "detach": true,
+  "env": {
+    "EMPTY": ""
+  },
+  "label": "dev",
+  "maxOutputBytes": 1,
+  "stallTimeoutMs": 0,
+  "stdin": {
+    "base64": "/w=="
+  },
+  "timeoutMs": 9007199254740991
+};
+
+export const sample8: CommandOutputRequest = {
+  "id": "c1"
+};
+
+export const sample9: CommandOutputRequest = {
+  "follow": false,
+  "id": "c1",
+  "maxOutputBytes": 0,
+  "offset": 9007199254740991
+};
+
+export const sample10: CommandSignalRequest = {
+  "id": "c1",
+  "signal": "SIGWINCH"
+};
+
+export const sample11: CommandListRequest = {};
+
+export const sample12: CommandListRequest = {
+  "cursor": "x",
+  "label": "dev",
+  "limit": 1
+};
+
+export const sample13: InfoResponse = {
+  "bootId": "b",
+  "features": [
+    "x"
+  ],
+  "guards": [
+    "openat2"
+  ],
+  "instance": "i",
+  "limits": [
+    {
+      "name": "readBytes",
+      "unit": "bytes",
+      "value": 9007199254740991,
+      "variable": "COREHOLD_READ_BYTES"
+    }
+  ],
+  "protocol": 1,
+  "root": "/app",
+  "tools": [
+    {
+      "name": "read",
+      "scope": "read",
+      "since": "0.1",
+      "summary": "Reads."
+    }
+  ],
+  "version": "0.1.0",
+  "workspace": "w"
+};
+
+export const sample14: InfoResponse = {
+  "bootId": "b",
+  "features": [
+    "x"
+  ],
+  "guards": [
+    "openat2"
+  ],
+  "instance": "i",
+  "limits": [
+    {
+      "name": "readBytes",
+      "unit": "bytes",
+      "value": 9007199254740991,
+      "variable": "COREHOLD_READ_BYTES"
+    }
+  ],
+  "protocol": 1,
+  "root": "/app",
+  "tools": [
+    {
+      "name": "read",
+      "scope": "read",
+      "since": "0.1",
+      "summary": "Reads."
+    }
+  ],
+  "version": "0.1.0"
+};
+
+export const sample15: ReadResponse = {
+  "files": [
+    {
+      "binary": false,
+      "encoding": "utf8Bom",
+      "hash": "00",
+      "lineEnding": "crLf",
+      "path": "src/App.jsx",
+      "size": 9007199254740991,
+      "startByte": 9007199254740991,
+      "startLine": 1,
+      "status": "ok",
+      "text": "a\r\n",
+      "totalLines": 9007199254740991,
+      "truncated": false,
+      "version": "v"
+    },
+    {
+      "base64": "/wA=",
+      "binary": true,
+      "encoding": "unknown",
+      "path": {
+        "base64": "Y2Fm6Q=="
+      },
+      "size": 9007199254740991,
+      "startByte": 9007199254740991,
+      "status": "ok",
+      "truncated": true,
+      "version": "v"
+    },
+    {
+      "path": "gone",
+      "problem": {
+        "code": "NOT_FOUND",
+        "detail": "no such file",
+        "retryable": false,
+        "status": 404,
+        "title": "Not found",
+        "type": "about:blank"
+      },
+      "status": "error"
+    }
+  ]
+};
+
+export const sample16: ListResponse = {
+  "cursor": "x",
+  "entries": [
+    {
+      "kind": "symlink",
+      "mode": 511,
+      "modified": "2023-11-14T22:13:20.000000005Z",
+      "path": {
+        "base64": "Y2Fm6Q=="
+      },
+      "size": 9007199254740991,
+      "target": "to"
+    },
+    {
+      "kind": "file",
+      "mode": 511,
+      "modified": "2023-11-14T22:13:20.000000005Z",
+      "path": {
+        "base64": "Y2Fm6Q=="
+      },
+      "size": 9007199254740991
+    }
+  ]
+};
+
+export const sample17: ListResponse = {
+  "entries": []
+};
+
+export const sample18: ExtractResponse = {
+  "bytes": 9007199254740991,
+  "directories": 1,
+  "durationMs": 3,
+  "files": 9007199254740991,
+  "symlinks": 2
+};
+
+export const sample19: CommandResponse = {
+  "exit": {
+    "code": -1,
+    "cpuMs": 1,
+    "durationMs": 9007199254740991,
+    "oomKilled": true,
+    "peakMemoryBytes": 9007199254740991,
+    "signal": "SIGKILL",
+    "stalled": false,
+    "survivors": [
+      7,
+      8
+    ],
+    "timedOut": true
+  },
+  "id": "c1",
+  "offset": 9007199254740991,
+  "stderr": {
+    "base64": "/w==",
+    "omittedBytes": 0,
+    "totalBytes": 0
+  },
+  "stdout": {
+    "omittedBytes": 5,
+    "tail": {
+      "base64": "/w=="
+    },
+    "text": "head",
+    "totalBytes": 9007199254740991
+  }
+};
+
+export const sample20: CommandResponse = {
+  "id": "c1",
+  "offset": 0,
+  "stderr": {
+    "omittedBytes": 0,
+    "text": "",
+    "totalBytes": 0
+  },
+  "stdout": {
+    "omittedBytes": 0,
+    "text": "",
+    "totalBytes": 0
+  }
+};
+
+export const sample21: CommandSignalResponse = {
+  "processes": 2
+};
+
+export const sample22: CommandListResponse = {
+  "commands": [
+    {
+      "firstOffset": 0,
+      "id": "c1",
+      "line": "npm run dev",
+      "offset": 9007199254740991,
+      "pid": 2,
+      "started": "1970-01-01T00:00:00.000000000Z"
+    },
+    {
+      "exit": {
+        "code": -1,
+        "cpuMs": 1,
+        "durationMs": 9007199254740991,
+        "oomKilled": true,
+        "peakMemoryBytes": 9007199254740991,
+        "signal": "SIGKILL",
+        "stalled": false,
+        "survivors": [
+          7,
+          8
+        ],
+        "timedOut": true
+      },
+      "firstOffset": 0,
+      "id": "c1",
+      "label": "dev",
+      "line": "npm run dev",
+      "offset": 9007199254740991,
+      "pid": 2,
+      "started": "1970-01-01T00:00:00.000000000Z"
+    }
+  ],
+  "cursor": "x"
+};
+
+export const sample23: CommandListResponse = {
+  "commands": []
+};
+
+export const sample24: ExtractEvent = {
+  "bytes": 9007199254740991,
+  "entries": 1,
+  "type": "progress"
+};
+
+export const sample25: CommandEvent = {
+  "id": "c1",
+  "offset": 0,
+  "pid": 2,
+  "started": "2023-11-14T22:13:20.000000005Z",
+  "type": "status"
+};
+
+export const sample26: CommandEvent = {
+  "data": {
+    "text": "out"
+  },
+  "end": 9007199254740991,
+  "offset": 0,
+  "type": "stdout"
+};
+
+export const sample27: CommandEvent = {
+  "data": {
+    "base64": "/w=="
+  },
+  "end": 9007199254740991,
+  "offset": 0,
+  "type": "stderr"
+};
+
+export const sample28: CommandEvent = {
+  "from": 0,
+  "to": 9007199254740991,
+  "type": "gap"
+};
+
+export const sample29: CommandEvent = {
+  "exit": {
+    "durationMs": 0,
+    "stalled": false,
+    "timedOut": false
+  },
+  "offset": 0,
+  "type": "exit"
+};
+
+export const sample30: Health = {
+  "protocol": 1,
+  "status": "shuttingDown",
+  "uptimeMs": 9007199254740991,
+  "version": "0.1.0"
+};
+
+export const sample31: Health = {
+  "protocol": 1,
+  "status": "ok",
+  "uptimeMs": 9007199254740991,
+  "version": "0.1.0"
+};
+
+export const sample32: FileWritten = {
+  "created": true,
+  "size": 9007199254740991,
+  "version": "v"
+};
+
+export const sample33: Problem = {
+  "code": "LIMIT_EXCEEDED",
+  "context": {
+    "limit": 9007199254740991,
+    "nested": [
+      {
+        "a": 1
+      }
+    ],
+    "variable": "COREHOLD_X"
+  },
+  "detail": "the answer exceeds the limit of 9007199254740991",
+  "requestId": "r1",
+  "retryable": false,
+  "status": 413,
+  "suggestion": "COREHOLD_X sets this limit",
+  "title": "A limit was exceeded",
+  "type": "about:blank"
+};
+
+export const sample34: Problem = {
+  "code": "INTERNAL",
+  "detail": "a mistake",
+  "retryable": false,
+  "status": 500,
+  "title": "The agent made a mistake",
+  "type": "about:blank"
+};
+
+export const sample35: StreamEnd<CommandResponse> = {
+  "response": {
+    "exit": {
+      "code": -1,
+      "cpuMs": 1,
+      "durationMs": 9007199254740991,
+      "oomKilled": true,
+      "peakMemoryBytes": 9007199254740991,
+      "signal": "SIGKILL",
+      "stalled": false,
+      "survivors": [
+        7,
+        8
+      ],
+      "timedOut": true
+    },
+    "id": "c1",
+    "offset": 9007199254740991,
+    "stderr": {
+      "base64": "/w==",
+      "omittedBytes": 0,
+      "totalBytes": 0
+    },
+    "stdout": {
+      "omittedBytes": 5,
+      "tail": {
+        "base64": "/w=="
+      },
+      "text": "head",
+      "totalBytes": 9007199254740991
+    }
+  },
+  "type": "end"
+};
+
+export const sample36: StreamEnd<CommandResponse> = {
+  "problem": {
+    "code": "LIMIT_EXCEEDED",
+    "context": {
+      "limit": 9007199254740991,
+      "nested": [
+        {
+          "a": 1
+        }
+      ],
+      "variable": "COREHOLD_X"
+    },
+    "detail": "the answer exceeds the limit of 9007199254740991",
+    "requestId": "r1",
+    "retryable": false,
+    "status": 413,
+    "suggestion": "COREHOLD_X sets this limit",
+    "title": "A limit was exceeded",
+    "type": "about:blank"
+  },
+  "type": "error"
+};
