@@ -1,1 +1,2 @@
+//! Developer commands of Corehold.
 fn main() {}
