@@ -4,6 +4,8 @@ use std::{error::Error as StdError, fmt};
 
 use corehold_types::Problem;
 
+use crate::create::Step;
+
 /// What a caller can decide by. No kind names an engine or an HTTP library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -39,6 +41,7 @@ pub struct Error {
     message: String,
     hint: Option<String>,
     output: Option<String>,
+    step: Option<Step>,
     problem: Option<Box<Problem>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -50,7 +53,7 @@ impl Error {
     /// An error of a kind, with a message that names what it is about.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, output: None, problem: None, source: None }
+        Self { kind, message: message.into(), hint: None, output: None, step: None, problem: None, source: None }
     }
 
     /// Says what to do next.
@@ -81,6 +84,23 @@ impl Error {
         self
     }
 
+    /// Says in which step of a creation it happened. The first word wins: the innermost step knows best.
+    #[must_use]
+    pub(crate) fn in_step(mut self, step: Step) -> Self {
+        self.step.get_or_insert(step);
+        self
+    }
+
+    /// Adds to the hint, or begins it.
+    #[must_use]
+    pub(crate) fn also_hint(mut self, more: &str) -> Self {
+        self.hint = Some(match self.hint {
+            Some(hint) => format!("{hint}; {more}"),
+            None => more.to_owned(),
+        });
+        self
+    }
+
     /// What a caller can decide by.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -97,6 +117,12 @@ impl Error {
     #[must_use]
     pub fn output(&self) -> Option<&str> {
         self.output.as_deref()
+    }
+
+    /// The step of the creation that failed, for errors of [`Host::create`](crate::Host::create).
+    #[must_use]
+    pub fn step(&self) -> Option<Step> {
+        self.step
     }
 
     /// The agent's problem, when the agent answered with one.

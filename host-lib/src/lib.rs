@@ -1,6 +1,26 @@
 //! Isolated workspaces for a backend: a core container in milliseconds, filled with a folder, worked on through the agent inside.
+//!
+//! [`Host`] makes and finds workspaces, [`Workspace`] is one of them, [`Template`] is a folder they are made from. The
+//! engine stays behind the [`Runtime`](runtime::Runtime) seam, the agent's operations behind the tools of
+//! [`corehold_types`], which are re-exported as [`types`] and [`tools`].
 
+mod archive;
+mod client;
+pub mod config;
+pub mod create;
 mod error;
+mod host;
+mod key;
+pub mod labels;
 pub mod runtime;
+pub mod template;
+mod workspace;
 
+pub use corehold_types::{self as types, tools};
+
+pub use client::{FileStream, Frame, ToolStream};
+pub use create::{CreateEvent, CreateEventKind, CreateWorkspace, Creation, OutputStream, Step};
 pub use error::{Error, ErrorKind, Result};
+pub use host::{Host, HostBuilder};
+pub use template::{Catalog, Template};
+pub use workspace::{CommandOutcome, RunCommand, Workspace, WorkspaceId, WorkspaceInfo, WorkspaceStatus};

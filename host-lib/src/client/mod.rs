@@ -1,0 +1,240 @@
+//! The client of an agent: HTTP/1.1 over whatever [`Endpoint`](crate::runtime::Endpoint) the runtime names.
+//!
+//! Connections are reused. Nothing here has a wall-clock limit, since a command may run for hours; instead, whenever the
+//! agent has been silent for a while it is asked for its health on another connection, so that a container that was
+//! paused, cut off or killed is noticed while a long stream is left alone. A caller who wants a limit drops the future.
+
+mod call;
+mod connect;
+mod files;
+mod stream;
+mod token;
+
+use std::{
+    error::Error as StdError,
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use corehold_types::{Problem, wire::Health};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+
+use self::connect::Connection;
+pub(crate) use self::token::TokenSource;
+pub use self::{
+    files::FileStream,
+    stream::{Frame, ToolStream},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    runtime::{ContainerId, ContainerStatus, Runtime},
+};
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Bytes that an answer in one piece may have; what is larger is streamed.
+pub(crate) const ANSWER_BYTES: usize = 64 << 20;
+/// Bytes of a problem's JSON that are read.
+const PROBLEM_BYTES: usize = 1 << 20;
+/// Silence after which the agent is asked whether it is well.
+const PROBE_AFTER: Duration = Duration::from_secs(10);
+/// How long it may take to say so.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Talks to one agent. Shared by all handles of a workspace; every method may be called concurrently and dropped.
+pub(crate) struct AgentClient {
+    runtime: Arc<dyn Runtime>,
+    container: ContainerId,
+    port: u16,
+    probe_after: Duration,
+    connection: Mutex<Option<Arc<Connection>>>,
+}
+
+impl AgentClient {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, container: ContainerId, port: u16) -> Self {
+        Self { runtime, container, port, probe_after: PROBE_AFTER, connection: Mutex::new(None) }
+    }
+
+    /// Asks for the agent's health: the only call without a token.
+    pub(crate) async fn health(&self) -> Result<Health> {
+        let request = Request::get("/health");
+        let response = self.send(request, Bytes::new()).await?;
+        let body = collect(response.into_body(), PROBLEM_BYTES).await?;
+        serde_json::from_slice(&body).map_err(|error| misunderstood("its health", &error))
+    }
+
+    /// Sends a request whose body is at hand, and once more if the agent moved to another address meanwhile, as it does
+    /// when its container is restarted. Answers other than 2xx become errors.
+    async fn send(&self, request: http::request::Builder, body: Bytes) -> Result<Response<Incoming>> {
+        let (parts, ()) =
+            request.body(()).map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?.into_parts();
+        let attempt = |connection: Arc<Connection>| {
+            let full = Full::new(body.clone()).map_err(|never| match never {}).boxed_unsync();
+            let request = Request::from_parts(parts.clone(), full);
+            async move { connection.send(request).await }
+        };
+        let known = self.connection().await?;
+        match attempt(known.clone()).await {
+            Err(error) if error.is_connect() => {
+                self.forget(&known);
+                let fresh = self.connection().await?;
+                if fresh.endpoint() == known.endpoint() {
+                    return Err(self.unreachable(&fresh, &error).await);
+                }
+                match attempt(fresh.clone()).await {
+                    Ok(response) => accept(response).await,
+                    Err(error) => Err(self.unreachable(&fresh, &error).await),
+                }
+            }
+            Ok(response) => accept(response).await,
+            Err(error) => Err(self.unreachable(&known, &error).await),
+        }
+    }
+
+    /// Sends a request whose body is a stream: it goes out once.
+    async fn send_stream(&self, request: http::request::Builder, body: Body) -> Result<Response<Incoming>> {
+        let request = request.body(body).map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
+        let connection = self.connection().await?;
+        match connection.send(request).await {
+            Ok(response) => accept(response).await,
+            Err(error) => {
+                if error.is_connect() {
+                    self.forget(&connection);
+                }
+                Err(self.unreachable(&connection, &error).await)
+            }
+        }
+    }
+
+    /// Waits for the agent as long as it is well, even if it says nothing for hours.
+    async fn while_alive<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep(self.probe_after) => {}
+            }
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                alive = self.probe() => alive?,
+            }
+        }
+    }
+
+    async fn probe(&self) -> Result<()> {
+        match tokio::time::timeout(PROBE_TIMEOUT, self.health()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                Err(self.explained(Error::new(ErrorKind::AgentUnavailable, "the agent has stopped answering")).await)
+            }
+        }
+    }
+
+    async fn connection(&self) -> Result<Arc<Connection>> {
+        if let Some(connection) = self.lock().clone() {
+            return Ok(connection);
+        }
+        let endpoint = self.runtime.endpoint(&self.container, self.port).await?;
+        let mut slot = self.lock();
+        // Two calls may have asked at once; they share the connection of whoever came first.
+        Ok(slot.get_or_insert_with(|| Arc::new(Connection::new(endpoint))).clone())
+    }
+
+    fn forget(&self, stale: &Arc<Connection>) {
+        let mut slot = self.lock();
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, stale)) {
+            *slot = None;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Connection>>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn unreachable(&self, connection: &Connection, error: &hyper_util::client::legacy::Error) -> Error {
+        let what = if error.is_connect() { "can't be reached" } else { "broke off the connection" };
+        let reached = format!("the agent at {} {what}: {}", connection.describe(), root_cause(error));
+        self.explained(Error::new(ErrorKind::AgentUnavailable, reached)).await
+    }
+
+    /// Adds what the engine knows: a paused container accepts connections and stays silent, a dead one refuses them.
+    async fn explained(&self, error: Error) -> Error {
+        match self.runtime.inspect(&self.container).await {
+            Ok(state) => match state.status {
+                ContainerStatus::Paused => error.hint("its container is paused"),
+                ContainerStatus::Created => error.hint("its container was never started"),
+                ContainerStatus::Exited | ContainerStatus::Dead => {
+                    let code = state.exit_code.map_or_else(String::new, |code| format!(" with exit code {code}"));
+                    let memory = if state.oom_killed { ", killed for want of memory" } else { "" };
+                    error.hint(format!("its container has ended{code}{memory}"))
+                }
+                ContainerStatus::Running => error,
+            },
+            Err(inspecting) if inspecting.kind() == ErrorKind::NotFound => error.hint("its container is gone"),
+            // The engine's silence must not hide the agent's.
+            Err(_) => error,
+        }
+    }
+}
+
+/// A request to a route that needs a token.
+fn authorized(method: Method, path: &str, tokens: &TokenSource) -> http::request::Builder {
+    Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {}", tokens.current()))
+}
+
+/// Turns an answer other than 2xx into the error it describes.
+async fn accept(response: Response<Incoming>) -> Result<Response<Incoming>> {
+    let status = response.status();
+    // A conditional or partial answer is the files route's business.
+    if status.is_success() || status == StatusCode::NOT_MODIFIED {
+        return Ok(response);
+    }
+    let body = collect(response.into_body(), PROBLEM_BYTES).await?;
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => Err(problem.into()),
+        Err(_) => {
+            let said = String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned();
+            Err(Error::new(ErrorKind::Agent, format!("the agent answered {status} and no problem: {said:?}")))
+        }
+    }
+}
+
+async fn collect(body: Incoming, limit: usize) -> Result<Bytes> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Error::new(ErrorKind::Agent, format!("the agent's answer is longer than {limit} bytes"))
+                .hint("ask for less at once, or stream it"))
+        }
+        Err(error) => Err(Error::new(
+            ErrorKind::AgentUnavailable,
+            format!("the agent's answer was cut off: {}", root_cause(error.as_ref())),
+        )),
+    }
+}
+
+fn misunderstood(what: &str, error: &serde_json::Error) -> Error {
+    Error::new(
+        ErrorKind::Agent,
+        format!("the agent said {what} in a way that this version doesn't understand: {error}"),
+    )
+    .hint("host and agent may be of different versions: build the image anew")
+}
+
+/// The last cause: `Connection refused` instead of `client error`.
+fn root_cause(error: &(dyn StdError + 'static)) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,104 @@
+//! What this library reads from the environment: all of it, and only here.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `COREHOLD_HOME` | state folder: host key, caches | `$XDG_DATA_HOME/corehold`, else `~/.local/share/corehold` |
+//! | `COREHOLD_IMAGE` | the core image | `workspace-core:latest` |
+//! | `COREHOLD_TEMPLATES` | folders of templates, separated by `:`; earlier ones win | none |
+//! | `COREHOLD_CA_FILE` | PEM bundle handed into every workspace, for people behind proxies | none |
+//! | `COREHOLD_PASS_ENV` | names, separated by commas, of variables handed from here into every workspace | none |
+//!
+//! What the builder is told explicitly wins over the environment. Variables that cross into the container are in
+//! [`corehold_types::env_vars`]; how the engine is found is the runtime's own business.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The image of a workspace whose template names none.
+pub const DEFAULT_IMAGE: &str = "workspace-core:latest";
+
+/// What the environment says. See the module for the variables.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Config {
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) image: Option<String>,
+    pub(crate) templates: Vec<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) pass_env: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Reads the process's environment.
+    pub(crate) fn from_env() -> Result<Self> {
+        Self::from_lookup(|name| std::env::var_os(name))
+    }
+
+    /// Reads an environment given as a function. An empty value counts as absent.
+    pub(crate) fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let get = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let text = |name: &str| match get(name).map(OsString::into_string) {
+            None => Ok(None),
+            Some(Ok(text)) => Ok(Some(text)),
+            Some(Err(_)) => Err(Error::new(ErrorKind::Invalid, format!("{name} is not UTF-8"))),
+        };
+        let home = get("COREHOLD_HOME")
+            .map(PathBuf::from)
+            .or_else(|| get("XDG_DATA_HOME").map(|base| PathBuf::from(base).join("corehold")))
+            .or_else(|| get("HOME").map(|home| PathBuf::from(home).join(".local/share/corehold")));
+        let mut pass_env = BTreeMap::new();
+        for name in text("COREHOLD_PASS_ENV")?.unwrap_or_default().split(',').map(str::trim) {
+            // A listed variable that isn't set here is simply not handed on: one list serves many machines.
+            if !name.is_empty()
+                && let Some(value) = text(name)?
+            {
+                pass_env.insert(name.to_owned(), value);
+            }
+        }
+        Ok(Self {
+            home,
+            image: text("COREHOLD_IMAGE")?,
+            templates: get("COREHOLD_TEMPLATES")
+                .map(|folders| std::env::split_paths(&folders).filter(|path| !path.as_os_str().is_empty()).collect())
+                .unwrap_or_default(),
+            ca_file: get("COREHOLD_CA_FILE").map(PathBuf::from),
+            pass_env,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Config {
+        Config::from_lookup(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_home_folder_follows_the_documented_order() {
+        let all = [("COREHOLD_HOME", "/a"), ("XDG_DATA_HOME", "/b"), ("HOME", "/c")];
+        assert_eq!(read(&all).home.as_deref(), Some(Path::new("/a")));
+        assert_eq!(read(&all[1..]).home.as_deref(), Some(Path::new("/b/corehold")));
+        assert_eq!(read(&all[2..]).home.as_deref(), Some(Path::new("/c/.local/share/corehold")));
+        assert_eq!(
+            read(&[("COREHOLD_HOME", ""), ("HOME", "/c")]).home.as_deref(),
+            Some(Path::new("/c/.local/share/corehold"))
+        );
+        assert_eq!(read(&[]).home, None);
+    }
+
+    #[test]
+    fn several_template_folders_and_passed_variables() {
+        let config = read(&[
+            ("COREHOLD_TEMPLATES", "/one::/two"),
+            ("COREHOLD_PASS_ENV", "npm_config_registry, NOT_SET,"),
+            ("npm_config_registry", "somewhere"),
+        ]);
+        assert_eq!(config.templates, [Path::new("/one"), Path::new("/two")]);
+        assert_eq!(config.pass_env, BTreeMap::from([("npm_config_registry".to_owned(), "somewhere".to_owned())]));
+    }
+}

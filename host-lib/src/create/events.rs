@@ -1,0 +1,119 @@
+//! What a creation says while it goes on.
+
+use std::{fmt, time::Duration};
+
+use serde::{Serialize, Serializer};
+
+/// The steps of a creation, in their order; packing goes on beside the three after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum Step {
+    /// The image is there. It costs no question of its own: the engine's refusal to create from it is the answer.
+    Image,
+    /// The template's folder becomes an archive, or is found packed already.
+    Pack,
+    /// The container is made.
+    Create,
+    /// The container is started.
+    Start,
+    /// The agent answers.
+    Agent,
+    /// The archive is laid into the container.
+    Ship,
+    /// The agent extracts the archive.
+    Extract,
+    /// The template's set-up commands run.
+    Setup,
+    /// The dev command is started.
+    Dev,
+    /// The preview answers.
+    Ready,
+}
+
+impl Step {
+    /// The word for people and for JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Pack => "pack",
+            Self::Create => "create",
+            Self::Start => "start",
+            Self::Agent => "agent",
+            Self::Ship => "ship",
+            Self::Extract => "extract",
+            Self::Setup => "setup",
+            Self::Dev => "dev",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.as_str())
+    }
+}
+
+/// Something happened in a step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct CreateEvent {
+    /// In which.
+    pub step: Step,
+    /// What.
+    #[serde(flatten)]
+    pub kind: CreateEventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[non_exhaustive]
+pub enum CreateEventKind {
+    /// It began. `detail` says on what: the image, the set-up line.
+    Started {
+        /// For people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
+    /// A command of the step wrote a line, without its line end; what isn't UTF-8 is replaced, long lines are split.
+    Output {
+        /// Where it wrote it.
+        stream: OutputStream,
+        /// What.
+        line: String,
+    },
+    /// It is done. `detail` says what came of it: how much was packed, whether it was packed already.
+    Finished {
+        /// How long it took.
+        #[serde(rename = "durationMs", serialize_with = "milliseconds")]
+        duration: Duration,
+        /// For people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
+    /// It failed; the creation's error says why, and nothing of other steps follows but their end.
+    Failed {
+        /// How long it took.
+        #[serde(rename = "durationMs", serialize_with = "milliseconds")]
+        duration: Duration,
+    },
+}
+
+/// One of a command's two outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// With a fraction: most steps take less than ten.
+fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
+}

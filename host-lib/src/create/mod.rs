@@ -1,0 +1,177 @@
+//! Making a workspace: what is asked for, what is said meanwhile, and what comes of it.
+
+mod events;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+pub use self::events::{CreateEvent, CreateEventKind, OutputStream, Step};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    host::HostInner,
+    runtime::Resources,
+    template::Template,
+    workspace::Workspace,
+};
+
+/// Label of the command that is a workspace's dev server.
+pub const DEV: &str = "dev";
+/// Label of a workspace's set-up commands.
+pub const SETUP: &str = "setup";
+
+/// Time that an agent may take to answer after its container was started. It needs milliseconds; machines can be busy.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Events that wait for whoever reads them; the work waits when they are this many.
+const EVENTS: usize = 64;
+
+/// What a new workspace should be.
+#[derive(Debug, Clone)]
+#[must_use = "it is made by `Host::create`"]
+pub struct CreateWorkspace {
+    pub(crate) template: Option<Template>,
+    pub(crate) id: Option<String>,
+    pub(crate) image: Option<String>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) resources: Resources,
+    pub(crate) agent_timeout: Duration,
+    pub(crate) keep_on_failure: bool,
+}
+
+impl CreateWorkspace {
+    /// A workspace with a template's files, its set-up done and its dev server answering.
+    pub fn from_template(template: &Template) -> Self {
+        Self { template: Some(template.clone()), ..Self::empty() }
+    }
+
+    /// A workspace with nothing in it. Its preview port is 4321.
+    pub fn empty() -> Self {
+        Self {
+            template: None,
+            id: None,
+            image: None,
+            env: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            resources: Resources::default(),
+            agent_timeout: AGENT_TIMEOUT,
+            keep_on_failure: false,
+        }
+    }
+
+    /// Its name: at most 32 lower-case letters, digits and inner hyphens. Default: the template's name and eight random
+    /// characters.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Its image, instead of the template's or the host's.
+    pub fn image(mut self, reference: impl Into<String>) -> Self {
+        self.image = Some(reference.into());
+        self
+    }
+
+    /// Sets a variable for all its commands; it wins over the template's and the host's.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Puts a label on its container. It may not begin with `dev.corehold.`.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Its limits; each that is given wins over the template's and the host's.
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// Time that the agent may take to answer after the start. Default: 30 seconds.
+    pub fn agent_timeout(mut self, timeout: Duration) -> Self {
+        self.agent_timeout = timeout;
+        self
+    }
+
+    /// Whether its container stays when a step fails, for looking at. Default: it is removed.
+    pub fn keep_on_failure(mut self, keep: bool) -> Self {
+        self.keep_on_failure = keep;
+        self
+    }
+}
+
+/// A workspace in the making. Await it for the [`Workspace`]; ask for [`next_event`](Self::next_event) before, if you
+/// want to know how it goes.
+///
+/// It does nothing unless it is polled, in either way. Dropping it undoes what it did: the container is removed by a task
+/// on the tokio runtime. If the process ends before that, the container stays and [`Host::list`](crate::Host::list) finds
+/// it by its labels.
+#[must_use = "nothing happens until it is awaited or asked for events"]
+pub struct Creation {
+    work: Pin<Box<dyn Future<Output = Result<Workspace>> + Send>>,
+    events: mpsc::Receiver<CreateEvent>,
+    done: Option<Result<Workspace>>,
+}
+
+impl Creation {
+    pub(crate) fn new(_host: Arc<HostInner>, _request: CreateWorkspace) -> Self {
+        let (_sender, events) = mpsc::channel(EVENTS);
+        let work = Box::pin(async { Err(Error::new(ErrorKind::Unsupported, "creation has not landed yet")) });
+        Self { work, events, done: None }
+    }
+
+    /// What happens next; `None` when the creation is over, one way or the other. Cancel-safe: no event is lost when the
+    /// future is dropped.
+    pub async fn next_event(&mut self) -> Option<CreateEvent> {
+        std::future::poll_fn(|context| {
+            // The work first: it is what makes events.
+            self.advance(context);
+            match self.events.poll_recv(context) {
+                Poll::Ready(Some(event)) => Poll::Ready(Some(event)),
+                // All senders are gone with the work.
+                Poll::Ready(None) => Poll::Ready(None),
+                Poll::Pending if self.done.is_some() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn advance(&mut self, context: &mut Context<'_>) {
+        if self.done.is_none()
+            && let Poll::Ready(result) = self.work.as_mut().poll(context)
+        {
+            self.done = Some(result);
+        }
+    }
+}
+
+impl Future for Creation {
+    type Output = Result<Workspace>;
+
+    /// # Panics
+    /// When it is polled again after it was ready, as futures may.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            self.advance(context);
+            if let Some(result) = self.done.take() {
+                return Poll::Ready(result);
+            }
+            // Whoever awaits the workspace doesn't read events: they are dropped, so that the work never waits for room.
+            match self.events.poll_recv(context) {
+                Poll::Ready(Some(_)) => {}
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The host: what a backend holds one of.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+
+use crate::{
+    archive::Packer,
+    config::{Config, DEFAULT_IMAGE},
+    create::{CreateWorkspace, Creation},
+    error::{Error, ErrorKind, Result},
+    key::HostKey,
+    labels,
+    runtime::{ContainerState, Resources, Runtime},
+    template::Catalog,
+    workspace::{Labelled, Workspace, WorkspaceId, WorkspaceInfo, describe},
+};
+
+/// Port of the agent inside every core container.
+pub(crate) const AGENT_PORT: u16 = 3001;
+/// Memory of a workspace that nobody gave a limit: enough for `npm install` of a large front end.
+const DEFAULT_MEMORY: u64 = 2 << 30;
+/// Processes and threads of a workspace that nobody gave a limit.
+const DEFAULT_PIDS: u64 = 2048;
+/// A CA bundle is some hundred kilobytes.
+const CA_BYTES: u64 = 16 << 20;
+/// Addresses that are looked up at once for a listing.
+const LOOK_UPS: usize = 16;
+
+/// Makes and finds workspaces. Clones are cheap and mean the same host; every method may be called concurrently.
+///
+/// ```no_run
+/// # async fn example() -> corehold_host::Result<()> {
+/// use corehold_host::{CreateWorkspace, Host};
+///
+/// let host = Host::builder().templates("templates").build().await?;
+/// let template = host.catalog().find("vite-react")?;
+/// let workspace = host.create(CreateWorkspace::from_template(&template)).await?;
+/// println!("{}", workspace.preview_url().await?);
+/// let outcome = workspace.command("ls src").run().await?;
+/// print!("{}", outcome.stdout_text());
+/// workspace.remove().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<HostInner>,
+}
+
+pub(crate) struct HostInner {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) home: PathBuf,
+    pub(crate) key: Arc<HostKey>,
+    pub(crate) fingerprint: String,
+    pub(crate) image: String,
+    pub(crate) catalog: Catalog,
+    pub(crate) ca_bundle: Option<Bytes>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) resources: Resources,
+    pub(crate) subject: String,
+    pub(crate) packer: Packer,
+}
+
+/// Configures a [`Host`]. What isn't said comes from the environment (see [`config`](crate::config)), else from the defaults.
+#[derive(Default)]
+#[must_use = "a host is made when `build` is awaited"]
+pub struct HostBuilder {
+    runtime: Option<Arc<dyn Runtime>>,
+    home: Option<PathBuf>,
+    image: Option<String>,
+    templates: Vec<PathBuf>,
+    ca_bundle: Option<PathBuf>,
+    env: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+    resources: Resources,
+    subject: Option<String>,
+}
+
+impl HostBuilder {
+    /// Where workspaces live.
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// The state folder. Default: `$COREHOLD_HOME`, else `$XDG_DATA_HOME/corehold`, else `~/.local/share/corehold`.
+    pub fn home(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.home = Some(folder.into());
+        self
+    }
+
+    /// Adds a folder of templates, before those of `$COREHOLD_TEMPLATES`.
+    pub fn templates(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.templates.push(folder.into());
+        self
+    }
+
+    /// The core image. Default: `$COREHOLD_IMAGE`, else `workspace-core:latest`.
+    pub fn image(mut self, reference: impl Into<String>) -> Self {
+        self.image = Some(reference.into());
+        self
+    }
+
+    /// A PEM bundle of certificates that every workspace shall trust, the usual authorities included: it replaces what
+    /// the tools inside would use otherwise. Default: `$COREHOLD_CA_FILE`, else none.
+    pub fn ca_bundle(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_bundle = Some(file.into());
+        self
+    }
+
+    /// Sets a variable in every workspace. Templates and requests may override it.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Puts a label on every container, for one's own book-keeping. It may not begin with `dev.corehold.`.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Limits of workspaces whose template and request name none. Default: 2 GiB of memory, 2,048 processes, all CPUs.
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// In whose name this library calls agents, as their logs show it. Default: `host`.
+    pub fn subject(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
+        self
+    }
+
+    /// Makes the host: reads its key or makes one, and asks nothing of the engine yet.
+    ///
+    /// # Errors
+    /// `Invalid` for a damaged key, CA bundle or setting; `Io` when the home folder can't be used; whatever the runtime
+    /// says when none was given and the local Docker engine isn't found.
+    pub async fn build(self) -> Result<Host> {
+        let config = Config::from_env()?;
+        self.build_with(config).await
+    }
+
+    async fn build_with(self, config: Config) -> Result<Host> {
+        let home = self.home.or(config.home).ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, "there is no place for the state folder")
+                .hint("set COREHOLD_HOME or HOME, or give the builder a home")
+        })?;
+        let ca_file = self.ca_bundle.or(config.ca_file);
+        let mut env = config.pass_env;
+        env.extend(self.env);
+        check_env(&env)?;
+        check_labels(&self.labels)?;
+        let runtime = match self.runtime {
+            Some(runtime) => runtime,
+            None => default_runtime().await?,
+        };
+        let (home, key, ca_bundle) = tokio::task::spawn_blocking(move || {
+            let home = prepare_home(&home)?;
+            let key = HostKey::load_or_create(&home)?;
+            let ca_bundle = ca_file.as_deref().map(read_ca_bundle).transpose()?;
+            Ok::<_, Error>((home, key, ca_bundle))
+        })
+        .await
+        .map_err(|error| Error::new(ErrorKind::Io, "preparing the state folder failed").caused_by(error))??;
+        let mut templates = self.templates;
+        templates.extend(config.templates);
+        Ok(Host {
+            inner: Arc::new(HostInner {
+                runtime,
+                fingerprint: key.fingerprint(),
+                key: Arc::new(key),
+                image: self.image.or(config.image).unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
+                catalog: Catalog::new(templates),
+                ca_bundle,
+                env,
+                labels: self.labels,
+                resources: Resources {
+                    memory_bytes: self.resources.memory_bytes.or(Some(DEFAULT_MEMORY)),
+                    cpu_millis: self.resources.cpu_millis,
+                    pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
+                },
+                subject: self.subject.unwrap_or_else(|| "host".to_owned()),
+                packer: Packer::new(home.join("cache/templates")),
+                home,
+            }),
+        })
+    }
+}
+
+impl Host {
+    /// Configures a host.
+    pub fn builder() -> HostBuilder {
+        HostBuilder::default()
+    }
+
+    /// Makes a workspace. Nothing happens until the [`Creation`] is awaited or asked for its events.
+    pub fn create(&self, request: CreateWorkspace) -> Creation {
+        Creation::new(self.inner.clone(), request)
+    }
+
+    /// The templates there are, looked at anew with each question.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    /// Where workspaces live.
+    #[must_use]
+    pub fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.inner.runtime
+    }
+
+    /// The state folder, absolute.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.inner.home
+    }
+
+    /// The image of workspaces whose template names none.
+    #[must_use]
+    pub fn image(&self) -> &str {
+        &self.inner.image
+    }
+
+    /// The workspaces of this home folder, newest first; also those whose creation is under way or was cut off.
+    ///
+    /// # Errors
+    /// `EngineUnavailable` or `Engine`.
+    pub async fn list(&self) -> Result<Vec<WorkspaceInfo>> {
+        let mut infos = self.list_all_homes().await?;
+        infos.retain(|info| info.own);
+        Ok(infos)
+    }
+
+    /// The workspaces of every home folder that uses this engine, newest first. Those of others can be removed, but
+    /// their agents don't trust this host.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub async fn list_all_homes(&self) -> Result<Vec<WorkspaceInfo>> {
+        let kind = BTreeMap::from([(labels::KIND.to_owned(), labels::KIND_WORKSPACE.to_owned())]);
+        let states = self.inner.runtime.list(&kind).await?;
+        let mut infos: Vec<WorkspaceInfo> = stream::iter(states)
+            .map(|state| async move { describe(&self.inner, &state).await })
+            .buffer_unordered(LOOK_UPS)
+            // A container whose labels somebody damaged is not ours to judge, and must not hide the others.
+            .filter_map(|info| async { info.ok() })
+            .collect()
+            .await;
+        infos.sort_by(|one, other| other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id)));
+        Ok(infos)
+    }
+
+    /// The workspace of a name, whatever it is doing.
+    ///
+    /// # Errors
+    /// `NotFound`, with near names in the hint; `Invalid` when nothing can have that name.
+    pub async fn workspace(&self, id: &str) -> Result<Workspace> {
+        let id: WorkspaceId = id.parse()?;
+        let wanted = BTreeMap::from([
+            (labels::KIND.to_owned(), labels::KIND_WORKSPACE.to_owned()),
+            (labels::WORKSPACE.to_owned(), id.to_string()),
+        ]);
+        let found = self.inner.runtime.list(&wanted).await?;
+        match found.iter().map(|state| (state, Labelled::from_labels(&state.labels))).next() {
+            Some((state, labelled)) => Ok(self.handle(state, labelled?)),
+            None => Err(self.unknown(&id).await),
+        }
+    }
+
+    fn handle(&self, state: &ContainerState, labelled: Labelled) -> Workspace {
+        Workspace::new(self.inner.clone(), state.id.clone(), labelled)
+    }
+
+    async fn unknown(&self, id: &WorkspaceId) -> Error {
+        let error = Error::new(ErrorKind::NotFound, format!("there is no workspace {id}"));
+        let Ok(infos) = self.list().await else { return error };
+        let near = crate::template::nearest(id.as_str(), infos.iter().map(|info| info.id.as_str()));
+        match near.as_slice() {
+            [] => error,
+            near => error.hint(format!("did you mean {}?", near.join(" or "))),
+        }
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Host").field("home", &self.inner.home).field("image", &self.inner.image).finish()
+    }
+}
+
+/// Variables of a host or a request.
+pub(crate) fn check_env(env: &BTreeMap<String, String>) -> Result<()> {
+    for (name, value) in env {
+        crate::template::check_variable(name, value)
+            .map_err(|why| Error::new(ErrorKind::Invalid, format!("this variable can't be handed in: {why}")))?;
+    }
+    Ok(())
+}
+
+/// Labels of a host or a request.
+pub(crate) fn check_labels(all: &BTreeMap<String, String>) -> Result<()> {
+    match all.keys().find(|name| name.is_empty() || name.starts_with(labels::PREFIX)) {
+        Some(name) => Err(Error::new(ErrorKind::Invalid, format!("{name:?} can't be a label of your own"))
+            .hint(format!("labels that begin with {} are taken", labels::PREFIX))),
+        None => Ok(()),
+    }
+}
+
+fn prepare_home(home: &Path) -> Result<PathBuf> {
+    let fail = |error: std::io::Error| {
+        Error::new(ErrorKind::Io, format!("the state folder {} can't be used: {error}", home.display()))
+            .hint("set COREHOLD_HOME to a folder that you may write to")
+            .caused_by(error)
+    };
+    // It holds a secret: nobody else has any business in it.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(home).map_err(fail)?;
+    fs::canonicalize(home).map_err(fail)
+}
+
+fn read_ca_bundle(file: &Path) -> Result<Bytes> {
+    let shown = file.display();
+    let fail = |error: std::io::Error| {
+        Error::new(ErrorKind::Io, format!("the CA bundle {shown} can't be read: {error}")).caused_by(error)
+    };
+    let metadata = fs::metadata(file).map_err(fail)?;
+    if !metadata.is_file() || metadata.len() > CA_BYTES {
+        return Err(Error::new(ErrorKind::Invalid, format!("the CA bundle {shown} is not a file of at most 16 MiB")));
+    }
+    let pem = fs::read(file).map_err(fail)?;
+    let marks = |mark: &str| pem.windows(mark.len()).filter(|window| *window == mark.as_bytes()).count();
+    match (marks("-----BEGIN CERTIFICATE-----"), marks("-----END CERTIFICATE-----")) {
+        (begins, ends) if begins > 0 && begins == ends => Ok(pem.into()),
+        _ => Err(Error::new(ErrorKind::Invalid, format!("the CA bundle {shown} holds no whole PEM certificate"))
+            .hint("give a file of -----BEGIN CERTIFICATE----- blocks, such as /etc/ssl/certs/ca-certificates.crt")),
+    }
+}
+
+async fn default_runtime() -> Result<Arc<dyn Runtime>> {
+    Err(Error::new(ErrorKind::Invalid, "no runtime was given").hint("give the builder one"))
+}

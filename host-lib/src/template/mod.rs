@@ -1,0 +1,187 @@
+//! Templates: folders that become workspaces.
+//!
+//! A folder says what it needs in a `template.json`; where there is none, or where it is silent, sensible defaults are
+//! inferred from `package.json`, `requirements.txt` or `index.html`.
+
+mod catalog;
+mod check;
+mod file;
+mod infer;
+mod near;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use self::{
+    catalog::{Catalog, InvalidTemplate, Listing},
+    check::{Finding, Severity, check},
+    file::FILE_NAME,
+};
+pub(crate) use self::{file::check_variable, near::nearest};
+use self::{
+    file::{Mistake, TemplateFile},
+    infer::Inferred,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    runtime::Resources,
+    workspace::WorkspaceId,
+};
+
+/// Port of a dev server whose template names none.
+pub const DEFAULT_PORT: u16 = 4321;
+/// A `template.json` is a page, not a book.
+const FILE_BYTES: u64 = 1 << 20;
+
+/// A folder, and how it becomes a running workspace.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Template {
+    /// The word by which it is asked for.
+    pub name: String,
+    /// One sentence for people who choose.
+    pub description: Option<String>,
+    /// The folder itself, absolute.
+    pub folder: PathBuf,
+    /// The image it needs; absent: the host's.
+    pub image: Option<String>,
+    /// Shell lines that are run one after the other before the dev command.
+    pub setup: Vec<String>,
+    /// Time that each set-up line may take.
+    pub setup_timeout: Duration,
+    /// The shell line of the dev server; absent: there is none.
+    pub dev: Option<String>,
+    /// Variables of the dev command alone.
+    pub dev_env: BTreeMap<String, String>,
+    /// Port inside on which the dev server listens.
+    pub port: u16,
+    /// Path that answers when the dev server is ready.
+    pub ready_path: String,
+    /// Time that the dev server may take to get there.
+    pub ready_timeout: Duration,
+    /// Variables for every command in the workspace.
+    pub env: BTreeMap<String, String>,
+    /// What isn't packed, as in a .gitignore file, after the defaults.
+    pub exclude: Vec<String>,
+    /// Limits; absent: the host's.
+    pub resources: Resources,
+    /// What was inferred and why, one sentence each; empty when `template.json` said it all.
+    pub inferred: Vec<String>,
+}
+
+impl Template {
+    /// Reads the template in a folder.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such folder, `Invalid` when its `template.json` can't be used, with line and column.
+    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let shown = folder.display();
+        let folder = fs::canonicalize(folder).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("there is no folder {shown}")),
+            _ => Error::new(ErrorKind::Io, format!("can't read {shown}: {error}")).caused_by(error),
+        })?;
+        if !folder.is_dir() {
+            return Err(Error::new(ErrorKind::Invalid, format!("{shown} is not a folder"))
+                .hint("a template is a folder; give the one that holds the project"));
+        }
+        let path = folder.join(FILE_NAME);
+        let file = match read_file(&path)? {
+            Some(content) => Some(file::parse(&content).map_err(|mistake| invalid(&path, &mistake))?),
+            None => None,
+        };
+        Self::assemble(folder, file)
+    }
+
+    fn assemble(folder: PathBuf, file: Option<TemplateFile>) -> Result<Self> {
+        // Someone who wrote a template.json decides about commands; a folder without one gets our best guess.
+        let inferred = match &file {
+            Some(file) if file.dev.is_some() || file.setup.is_some() => Inferred::default(),
+            file => infer::infer(&folder, file.as_ref().and_then(|file| file.port).unwrap_or(DEFAULT_PORT))?,
+        };
+        let file = file.unwrap_or_default();
+        let setup_timeout = file.setup_timeout();
+        let ready = file.ready.unwrap_or_default();
+        let limits = file.resources.unwrap_or_default();
+        let name = match file.name {
+            Some(name) => name,
+            None => name_of(&folder),
+        };
+        let setup = match file.setup {
+            Some(lines) => lines.into_iter().map(|line| line.0).collect(),
+            None => inferred.setup,
+        };
+        Ok(Self {
+            name,
+            description: file.description,
+            folder,
+            image: file.image.or(inferred.image),
+            setup,
+            setup_timeout,
+            dev: file.dev.map(|line| line.0).or(inferred.dev),
+            dev_env: inferred.dev_env,
+            port: file.port.unwrap_or(DEFAULT_PORT),
+            ready_path: ready.path.unwrap_or_else(|| "/".to_owned()),
+            ready_timeout: Duration::from_secs(ready.timeout_seconds.unwrap_or(120)),
+            env: file.env,
+            exclude: file.exclude.into_iter().map(|pattern| pattern.0).collect(),
+            resources: Resources {
+                memory_bytes: limits.memory.map(|memory| memory.0),
+                // Checked to be at most 1024 when it was read.
+                cpu_millis: limits.cpus.map(|cpus| (cpus * 1000.0).round() as u64),
+                pids: limits.pids,
+            },
+            inferred: inferred.reasons,
+        })
+    }
+}
+
+/// The published JSON Schema of `template.json`, for editors and for CI.
+#[must_use]
+pub fn json_schema() -> serde_json::Value {
+    schemars::schema_for!(TemplateFile).to_value()
+}
+
+/// A file of the template's own making: bounded, never a pipe that hangs. Absent: `None`.
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
+    let fail = |error: io::Error| {
+        Error::new(ErrorKind::Io, format!("can't read {}: {error}", path.display())).caused_by(error)
+    };
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(error)),
+    };
+    if !metadata.is_file() {
+        return Err(Error::new(ErrorKind::Invalid, format!("{} is not a regular file", path.display())));
+    }
+    if metadata.len() > FILE_BYTES {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("{} has {} bytes; at most {FILE_BYTES} are read", path.display(), metadata.len()),
+        ));
+    }
+    fs::read(path).map(Some).map_err(fail)
+}
+
+fn invalid(path: &Path, mistake: &Mistake) -> Error {
+    let place = match (mistake.line, mistake.column) {
+        (Some(line), Some(column)) => format!("{}:{line}:{column}", path.display()),
+        _ => path.display().to_string(),
+    };
+    let error = Error::new(ErrorKind::Invalid, format!("{place}: {}", mistake.message));
+    match &mistake.suggestion {
+        Some(suggestion) => error.hint(suggestion.clone()),
+        None => error,
+    }
+}
+
+/// The folder's name, made fit to be asked for and shown.
+fn name_of(folder: &Path) -> String {
+    let name = folder.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned());
+    WorkspaceId::nearest_fit(&name).map_or_else(|| "workspace".to_owned(), Into::into)
+}

@@ -1,0 +1,162 @@
+//! Commands, the friendly way.
+
+use std::{path::Path, time::Duration};
+
+use corehold_types::{
+    CollectedOutput, Data, WorkspacePath,
+    tools::{Command, CommandExit, CommandRequest},
+};
+
+use super::Workspace;
+use crate::{
+    client::ToolStream,
+    error::{Error, ErrorKind, Result},
+};
+
+/// A command about to run. It belongs to the agent: whoever stops waiting for it doesn't end it.
+#[must_use = "a command runs when `run`, `stream` or `detach` is awaited"]
+pub struct RunCommand {
+    workspace: Workspace,
+    request: CommandRequest,
+}
+
+/// How a command ended, and what it wrote.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct CommandOutcome {
+    /// Names it for `commandOutput` and the other tools.
+    pub id: String,
+    /// How it ended. A failing command is no error.
+    pub exit: CommandExit,
+    /// Standard output: all of it, or its head and tail.
+    pub stdout: CollectedOutput,
+    /// Standard error: all of it, or its head and tail.
+    pub stderr: CollectedOutput,
+}
+
+impl CommandOutcome {
+    /// Whether it ended by itself with exit code 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.exit.code == Some(0) && !self.exit.timed_out && !self.exit.stalled
+    }
+
+    /// Standard output as text, what isn't UTF-8 replaced; a cut in the middle is marked by a line with three dots.
+    #[must_use]
+    pub fn stdout_text(&self) -> String {
+        text(&self.stdout)
+    }
+
+    /// Standard error as text, like [`stdout_text`](Self::stdout_text).
+    #[must_use]
+    pub fn stderr_text(&self) -> String {
+        text(&self.stderr)
+    }
+}
+
+/// Bytes of a command's output as text for people.
+pub(crate) fn lossy(data: &Data) -> String {
+    match data {
+        Data::Text(text) => text.clone(),
+        Data::Base64(_) => String::from_utf8_lossy(&data.to_bytes().unwrap_or_default()).into_owned(),
+    }
+}
+
+fn text(output: &CollectedOutput) -> String {
+    let mut text = lossy(&output.head);
+    if let Some(tail) = &output.tail {
+        text.push_str("\n...\n");
+        text.push_str(&lossy(tail));
+    }
+    text
+}
+
+impl RunCommand {
+    pub(super) fn line(workspace: Workspace, line: String) -> Self {
+        Self { workspace, request: CommandRequest { line: Some(line), ..Default::default() } }
+    }
+
+    pub(super) fn argv(workspace: Workspace, argv: Vec<String>) -> Self {
+        Self { workspace, request: CommandRequest { argv: Some(argv), ..Default::default() } }
+    }
+
+    /// Working directory, relative to the workspace root. Default: the root.
+    pub fn cwd(mut self, path: impl AsRef<Path>) -> Self {
+        use std::os::unix::ffi::OsStrExt as _;
+        self.request.cwd = Some(WorkspacePath::from_bytes(path.as_ref().as_os_str().as_bytes()));
+        self
+    }
+
+    /// Sets a variable for this command.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// What it reads from its standard input, which then ends. Default: nothing.
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.request.stdin = Some(Data::from_bytes(bytes.into()));
+        self
+    }
+
+    /// Time after which its whole process group is ended. Default: the agent's limit, or none for a detached command.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout_ms = Some(milliseconds(timeout));
+        self
+    }
+
+    /// Time without output after which its process group is ended. Default: none.
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.request.stall_timeout_ms = Some(milliseconds(timeout));
+        self
+    }
+
+    /// Bytes of each stream that [`run`](Self::run) returns, half from the head and half from the tail. Default 64 KiB.
+    pub fn max_output_bytes(mut self, bytes: u64) -> Self {
+        self.request.max_output_bytes = Some(bytes);
+        self
+    }
+
+    /// A word by which [`Workspace::latest_command`] finds it again.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.request.label = Some(label.into());
+        self
+    }
+
+    /// Runs it to its end and returns what it wrote.
+    ///
+    /// # Errors
+    /// `Agent` when it couldn't be started. A command that fails is no error: see [`CommandOutcome::success`].
+    pub async fn run(self) -> Result<CommandOutcome> {
+        let response = self.workspace.call::<Command>(&self.request).await?;
+        let Some(exit) = response.exit else {
+            return Err(Error::new(
+                ErrorKind::Agent,
+                format!("the agent didn't say how command {} ended", response.id),
+            ));
+        };
+        Ok(CommandOutcome { id: response.id, exit, stdout: response.stdout, stderr: response.stderr })
+    }
+
+    /// Runs it and returns its output as it comes.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn stream(self) -> Result<ToolStream<Command>> {
+        self.workspace.stream::<Command>(&self.request).await
+    }
+
+    /// Starts it and returns its id at once. Its output is kept for the tool `commandOutput`.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn detach(mut self) -> Result<String> {
+        self.request.detach = Some(true);
+        Ok(self.workspace.call::<Command>(&self.request).await?.id)
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    // 0 would mean "never" to the agent.
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, (1 << 53) - 1)
+}

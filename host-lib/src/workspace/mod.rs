@@ -1,0 +1,215 @@
+//! A workspace: the thing a user has, reached through the agent inside it.
+
+mod command;
+mod id;
+mod info;
+
+use std::{fmt, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use corehold_types::{
+    Scopes, Tool, tools::CommandInfo, tools::CommandList, tools::CommandListRequest, wire::FileWritten,
+};
+use futures_util::Stream;
+
+pub use self::{
+    command::{CommandOutcome, RunCommand},
+    id::WorkspaceId,
+    info::{WorkspaceInfo, WorkspaceStatus},
+};
+pub(crate) use self::{
+    id::random_word,
+    info::{Labelled, describe},
+};
+use crate::{
+    client::{AgentClient, FileStream, TokenSource, ToolStream},
+    error::{Error, ErrorKind, Result},
+    host::HostInner,
+    runtime::{ContainerId, Endpoint},
+};
+
+/// A handle to one workspace. Clones are cheap and share their connections; every method may be called concurrently.
+///
+/// Dropping a handle changes nothing about the workspace. Dropping a future of a method abandons the wait, not the work:
+/// a command that was started goes on, and a file is either written whole or not at all.
+#[derive(Clone)]
+pub struct Workspace {
+    host: Arc<HostInner>,
+    container: ContainerId,
+    labelled: Arc<Labelled>,
+    client: Arc<AgentClient>,
+    tokens: Arc<TokenSource>,
+}
+
+impl Workspace {
+    pub(crate) fn new(host: Arc<HostInner>, container: ContainerId, labelled: Labelled) -> Self {
+        let client = AgentClient::new(host.runtime.clone(), container.clone(), crate::host::AGENT_PORT);
+        let tokens = TokenSource::new(
+            host.key.clone(),
+            labelled.instance.clone(),
+            labelled.id.to_string(),
+            host.subject.clone(),
+        );
+        Self { host, container, labelled: Arc::new(labelled), client: Arc::new(client), tokens: Arc::new(tokens) }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &WorkspaceId {
+        &self.labelled.id
+    }
+
+    /// The same workspace, used in the name of somebody: `subject` is written into the agent's log and audit records.
+    #[must_use]
+    pub fn for_subject(&self, subject: impl Into<String>) -> Self {
+        Self { tokens: Arc::new(self.tokens.for_subject(subject.into())), ..self.clone() }
+    }
+
+    /// What is known about it now.
+    ///
+    /// # Errors
+    /// `NotFound` when it was removed meanwhile.
+    pub async fn info(&self) -> Result<WorkspaceInfo> {
+        let state = self.host.runtime.inspect(&self.container).await.map_err(|error| self.gone(error))?;
+        info::describe(&self.host, &state).await
+    }
+
+    /// Where its preview answers on this machine: `http://127.0.0.1:<port>`. Another one after each restart.
+    ///
+    /// # Errors
+    /// `NotFound` when it doesn't run, `Unsupported` when no preview port was published.
+    pub async fn preview_url(&self) -> Result<String> {
+        let port = self.labelled.preview_port.ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("workspace {} has no preview port", self.id()))
+        })?;
+        let endpoint = self.host.runtime.endpoint(&self.container, port).await.map_err(|error| self.gone(error))?;
+        Ok(info::url(&endpoint))
+    }
+
+    /// Calls a tool of the agent and waits for its whole answer.
+    ///
+    /// There is no time-out but the tool's own; an agent that can't answer any more is noticed after some ten seconds.
+    ///
+    /// # Errors
+    /// `Agent` with the agent's [`problem`](Error::problem), `AgentUnavailable` when it can't be reached.
+    pub async fn call<T: Tool>(&self, request: &T::Request) -> Result<T::Response> {
+        self.client.call::<T>(&self.tokens, request).await
+    }
+
+    /// Calls a tool of the agent and returns its events as they come.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), here or later in the stream.
+    pub async fn stream<T: Tool>(&self, request: &T::Request) -> Result<ToolStream<T>> {
+        self.client.stream::<T>(&self.tokens, request).await
+    }
+
+    /// A shell line to run in the workspace.
+    #[must_use]
+    pub fn command(&self, line: impl Into<String>) -> RunCommand {
+        RunCommand::line(self.clone(), line.into())
+    }
+
+    /// A program and its arguments to run in the workspace, passed as they are.
+    #[must_use]
+    pub fn command_argv(&self, argv: impl IntoIterator<Item = impl Into<String>>) -> RunCommand {
+        RunCommand::argv(self.clone(), argv.into_iter().map(Into::into).collect())
+    }
+
+    /// The newest command with a label: [`DEV`](crate::create::DEV) is the dev server, [`SETUP`](crate::create::SETUP)
+    /// the last set-up command.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn latest_command(&self, label: &str) -> Result<Option<CommandInfo>> {
+        let request = CommandListRequest { label: Some(label.to_owned()), limit: Some(1), ..Default::default() };
+        Ok(self.call::<CommandList>(&request).await?.commands.into_iter().next())
+    }
+
+    /// Reads a whole file of at most 64 MiB; [`open_file`](Self::open_file) has no such limit.
+    ///
+    /// # Errors
+    /// `Agent` with the agent's problem when there is no such file, or it isn't one.
+    pub async fn read_file(&self, path: impl AsRef<Path>) -> Result<Bytes> {
+        self.client.read_file(&self.tokens, path.as_ref()).await
+    }
+
+    /// Reads a file as a stream.
+    ///
+    /// # Errors
+    /// As [`read_file`](Self::read_file).
+    pub async fn open_file(&self, path: impl AsRef<Path>) -> Result<FileStream> {
+        self.client.open_file(&self.tokens, path.as_ref()).await
+    }
+
+    /// Writes a file, atomically: readers see the old content or the new one. Missing folders are made.
+    ///
+    /// # Errors
+    /// `Agent` with the agent's problem: the path leads outside, the disk is full, …
+    pub async fn write_file(&self, path: impl AsRef<Path>, content: impl Into<Bytes>) -> Result<FileWritten> {
+        self.client.write_file(&self.tokens, path.as_ref(), content.into()).await
+    }
+
+    /// Writes a file from a stream of any length, atomically.
+    ///
+    /// # Errors
+    /// As [`write_file`](Self::write_file), and what the stream itself fails with.
+    pub async fn upload_file(
+        &self,
+        path: impl AsRef<Path>,
+        content: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    ) -> Result<FileWritten> {
+        self.client.upload_file(&self.tokens, path.as_ref(), Box::pin(content)).await
+    }
+
+    /// A token by which somebody else may talk to the agent for a while: a browser, a coding agent.
+    #[must_use]
+    pub fn mint_token(&self, subject: &str, scopes: &Scopes, lifetime: Duration) -> String {
+        self.tokens.mint(subject, scopes, lifetime)
+    }
+
+    /// How this machine reaches the agent, for a client of one's own.
+    ///
+    /// # Errors
+    /// `NotFound` when the workspace is gone or doesn't run.
+    pub async fn agent_endpoint(&self) -> Result<Endpoint> {
+        let endpoint = self.host.runtime.endpoint(&self.container, crate::host::AGENT_PORT).await;
+        endpoint.map_err(|error| self.gone(error))
+    }
+
+    /// What the agent itself has logged, from the beginning, then on while `follow`.
+    #[must_use]
+    pub fn agent_logs(&self, follow: bool) -> crate::runtime::BoxStream<Bytes> {
+        self.host.runtime.logs(&self.container, follow)
+    }
+
+    /// Removes it and all it held, running or not. Removing what is gone already is no error.
+    ///
+    /// # Errors
+    /// `Engine` or `EngineUnavailable`; it may be tried again.
+    pub async fn remove(&self) -> Result<()> {
+        self.host.runtime.remove(&self.container).await
+    }
+
+    pub(crate) fn client(&self) -> &AgentClient {
+        &self.client
+    }
+
+    pub(crate) fn container(&self) -> &ContainerId {
+        &self.container
+    }
+
+    /// An engine speaks of containers; whoever asked knows a workspace.
+    fn gone(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::NotFound => error.context(format_args!("workspace {}", self.id())),
+            _ => error,
+        }
+    }
+}
+
+impl fmt::Debug for Workspace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Workspace").field("id", self.id()).field("container", &self.container.0).finish()
+    }
+}
