@@ -1,1 +1,9 @@
+//! What the end-to-end tests share: an engine to test against, a program that stands in for the agent, and the
+//! conformance suite that every runtime passes.
+//!
+//! Everything that a test makes in an engine carries labels ([`engine::TEST_LABEL`], [`engine::RUN_LABEL`]) and is swept
+//! when the test ends; what a killed run left behind is swept by the next one.
 
+pub mod conformance;
+pub mod engine;
+pub mod stand_in;

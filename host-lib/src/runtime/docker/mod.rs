@@ -1,1 +1,80 @@
 //! The Docker runtime: the only room that knows bollard.
+//!
+//! It speaks the Docker Engine API from 1.41 (Docker 20.10) on, to whichever engine answers it. Besides the runtime seam
+//! it offers what only engines with images have: see [`Docker::image`] and its neighbours.
+
+mod address;
+mod ca_bundle;
+mod connection;
+mod containers;
+mod errors;
+mod images;
+mod network;
+mod observation;
+mod specification;
+mod state;
+
+pub use address::{DockerAddress, Surroundings};
+pub use connection::{Candidate, CandidateOutcome, DockerOptions};
+pub use images::{BuildRequest, EngineImage, PullProgress};
+
+use crate::error::Result;
+
+/// The label of what this runtime makes besides core containers (`network`, `ca-bundle`, `ca-bundle-complete`, `ca-seed`).
+/// All of it may be removed while no core container runs; it is made anew when it is needed.
+pub const ROLE_LABEL: &str = "dev.corehold.role";
+
+/// An engine that speaks Docker's API. Cheap to clone.
+#[derive(Clone)]
+pub struct Docker {
+    connection: connection::Connection,
+    networks: network::Networks,
+    candidates: std::sync::Arc<[Candidate]>,
+}
+
+impl Docker {
+    /// Connects to an engine, with the defaults of [`DockerOptions`].
+    ///
+    /// # Errors
+    /// `EngineUnavailable` when none answers: the message names every place that was tried and why it failed, the hint
+    /// says what to do. `Invalid` when what is configured can't be an engine's address.
+    pub async fn connect(address: DockerAddress) -> Result<Self> {
+        Self::connect_with(DockerOptions { address, ..DockerOptions::default() }).await
+    }
+
+    /// Connects to an engine.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn connect_with(options: DockerOptions) -> Result<Self> {
+        Self::find(options, &Surroundings::of_this_process()).await.1
+    }
+
+    /// Connects to an engine and says, in either case, where it was looked for: for people who ask why this one.
+    pub async fn find(options: DockerOptions, surroundings: &Surroundings) -> (Vec<Candidate>, Result<Self>) {
+        let (candidates, connection) = connection::Connection::find(options, surroundings).await;
+        let docker = connection.map(|connection| Self {
+            connection,
+            networks: network::Networks::default(),
+            candidates: candidates.as_slice().into(),
+        });
+        (candidates, docker)
+    }
+
+    /// Removes what this runtime made for all its containers and none of them uses: the network and the CA bundles.
+    /// It is made anew when it is needed. Returns the names of what is gone.
+    ///
+    /// # Errors
+    /// Those of the engine; what is in use is no error.
+    pub async fn remove_unused(&self) -> Result<Vec<String>> {
+        let mut removed = ca_bundle::remove_unused(&self.connection).await?;
+        removed.extend(network::remove_unused(&self.connection).await?);
+        Ok(removed)
+    }
+
+    /// Where the engine was looked for; the last one is the one in use.
+    #[must_use]
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+}

@@ -1,0 +1,360 @@
+//! A connection to one engine: how it was found, and how every call to it is bounded in time.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bollard::{API_DEFAULT_VERSION, models::SystemInfo};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::OnceCell;
+
+use super::{
+    address::{Address, DockerAddress, Surroundings, leads},
+    errors::{timed_out, translate},
+};
+use crate::error::{Error, ErrorKind, Result};
+
+/// bollard bounds only the time to an answer's head, for uploads too, with one value for all. So its own bound is put out
+/// of reach, and [`Connection::call`] and [`Connection::watched`] bound what they know the shape of.
+const NO_BOUND_SECONDS: u64 = 10 * 365 * 24 * 3600;
+
+/// How long the search for an engine waits for each candidate.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to reach and use an engine.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DockerOptions {
+    /// Which engine. Default: found as the `docker` command would.
+    pub address: DockerAddress,
+    /// How long one call may take before it is given up. Default 60 s.
+    pub call_timeout: Duration,
+    /// How long an upload, a pull or a build may make no progress before it is given up. Default 10 min.
+    pub quiet_timeout: Duration,
+    /// Name of the network that core containers are put into; it is made if missing. Default `corehold`.
+    pub network: String,
+}
+
+impl Default for DockerOptions {
+    fn default() -> Self {
+        Self {
+            address: DockerAddress::Auto,
+            call_timeout: Duration::from_secs(60),
+            quiet_timeout: Duration::from_secs(600),
+            network: "corehold".to_owned(),
+        }
+    }
+}
+
+/// An address where an engine was looked for, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Who named it: `DOCKER_HOST`, `docker context "colima"`, `system socket`.
+    pub origin: String,
+    /// The address as it was named.
+    pub address: String,
+    /// What came of it.
+    pub outcome: CandidateOutcome,
+}
+
+/// What came of looking for an engine at an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CandidateOutcome {
+    /// An engine answered; it is the one in use.
+    Chosen,
+    /// No engine answered.
+    Failed {
+        /// Why.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({}): ", self.address, self.origin)?;
+        match &self.outcome {
+            CandidateOutcome::Chosen => formatter.write_str("answers"),
+            CandidateOutcome::Failed { reason, .. } => formatter.write_str(reason),
+        }
+    }
+}
+
+/// A connection to one engine. Cheap to clone; each call opens a connection of its own, so none waits for another.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) client: bollard::Docker,
+    pub(super) address: Address,
+    pub(super) options: Arc<DockerOptions>,
+    /// What the engine says of itself; it doesn't change while the engine runs, and an engine that was restarted with
+    /// another logging driver only makes the log's bound what the engine's own configuration says.
+    facts: Arc<OnceCell<SystemInfo>>,
+}
+
+impl Connection {
+    /// Looks for the engine. The list says what was tried, also when nothing was found.
+    pub(super) async fn find(options: DockerOptions, surroundings: &Surroundings) -> (Vec<Candidate>, Result<Self>) {
+        let leads = match leads(&options.address, surroundings) {
+            Ok(leads) => leads,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
+        let options = Arc::new(options);
+        let mut candidates = Vec::new();
+        let mut invalid = false;
+        for lead in leads {
+            let found = match lead.address {
+                Ok(address) => Self::open(address, Arc::clone(&options)).await,
+                Err(reason) => {
+                    invalid = true;
+                    Err(Error::new(ErrorKind::Invalid, reason))
+                }
+            };
+            let (outcome, connection) = match found {
+                Ok(connection) => (CandidateOutcome::Chosen, Some(connection)),
+                Err(error) => {
+                    let hint = error.hint_text().map(ToOwned::to_owned);
+                    (CandidateOutcome::Failed { reason: error.to_string(), hint }, None)
+                }
+            };
+            candidates.push(Candidate { origin: lead.origin, address: lead.written, outcome });
+            if let Some(connection) = connection {
+                return (candidates, Ok(connection));
+            }
+        }
+        let error = nothing_found(&candidates, invalid);
+        (candidates, Err(error))
+    }
+
+    /// Connects to one address and agrees with the engine on an API version.
+    async fn open(address: Address, options: Arc<DockerOptions>) -> Result<Self> {
+        let client = match &address {
+            Address::Socket(path) => {
+                bollard::Docker::connect_with_unix(&path.to_string_lossy(), NO_BOUND_SECONDS, API_DEFAULT_VERSION)
+            }
+            Address::Http(authority) => {
+                bollard::Docker::connect_with_http(authority, NO_BOUND_SECONDS, API_DEFAULT_VERSION)
+            }
+        }
+        .map_err(|error| translate("connecting", error))?;
+        let bound = options.call_timeout.min(PROBE_TIMEOUT);
+        let client = tokio::time::timeout(bound, client.negotiate_version())
+            .await
+            .map_err(|_| timed_out())?
+            .map_err(|error| translate("connecting", error))?;
+        Ok(Self { client, address, options, facts: Arc::default() })
+    }
+
+    /// Whether the engine is on this machine, as far as its address tells: it has this host's clock and file names.
+    pub(super) fn is_local_socket(&self) -> bool {
+        matches!(self.address, Address::Socket(_))
+    }
+
+    /// Waits for one call, for at most the call time-out.
+    pub(super) async fn call<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T> {
+        self.call_within(self.options.call_timeout, what, call).await
+    }
+
+    /// Waits for one call, for at most this long.
+    pub(super) async fn call_within<T>(
+        &self,
+        bound: Duration,
+        what: &str,
+        call: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T> {
+        match tokio::time::timeout(bound, call).await {
+            Ok(answer) => answer.map_err(|error| translate(what, error)),
+            Err(_) => Err(timed_out().context(what)),
+        }
+    }
+
+    /// The next item of a stream of progress, which may say nothing for at most the quiet time-out.
+    pub(super) async fn next<T>(
+        &self,
+        what: &str,
+        stream: &mut (impl Stream<Item = Result<T, bollard::errors::Error>> + Unpin),
+    ) -> Result<Option<T>> {
+        match tokio::time::timeout(self.options.quiet_timeout, stream.next()).await {
+            Ok(item) => item.transpose().map_err(|error| translate(what, error)),
+            Err(_) => Err(timed_out().context(what)),
+        }
+    }
+
+    /// Waits for a call whose body is sent meanwhile, as long as bytes move.
+    ///
+    /// A failure of the body's source is returned as it was, not as the broken connection that follows from it.
+    pub(super) async fn upload<T, C>(
+        &self,
+        what: &str,
+        body: impl Stream<Item = Result<Bytes>> + Send + 'static,
+        call: impl FnOnce(UploadBody) -> C,
+    ) -> Result<T>
+    where
+        C: Future<Output = Result<T, bollard::errors::Error>>,
+    {
+        let (watched, pulse) = watch(body);
+        let answer = call(bollard::body_try_stream(watched));
+        tokio::pin!(answer);
+        loop {
+            let due = pulse.last() + self.options.quiet_timeout;
+            tokio::select! {
+                answer = &mut answer => {
+                    return match pulse.source_error() {
+                        Some(error) => Err(error),
+                        None => answer.map_err(|error| translate(what, error)),
+                    };
+                }
+                () = tokio::time::sleep_until(due.into()) => {
+                    if pulse.last() + self.options.quiet_timeout <= Instant::now() {
+                        return Err(timed_out().context(what));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the engine says of itself, asked once.
+    pub(super) async fn facts(&self) -> Result<&SystemInfo> {
+        self.facts.get_or_try_init(|| self.call("asking the engine about itself", self.client.info())).await
+    }
+}
+
+/// What bollard takes as a request's body.
+pub(super) type UploadBody = http_body_util::Either<
+    http_body_util::Full<Bytes>,
+    http_body_util::StreamBody<
+        std::pin::Pin<Box<dyn Stream<Item = Result<hyper::body::Frame<Bytes>, std::io::Error>> + Send>>,
+    >,
+>;
+
+/// What is known of a body that is being sent.
+#[derive(Clone)]
+pub(super) struct Pulse(Arc<std::sync::Mutex<(Instant, Option<Error>)>>);
+
+impl Pulse {
+    fn last(&self) -> Instant {
+        self.lock().0
+    }
+
+    /// The error of the body's own source, if it had one.
+    pub(super) fn source_error(&self) -> Option<Error> {
+        self.lock().1.take()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Instant, Option<Error>)> {
+        // Nothing panics while it is held: it guards two moves.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Lets a body be sent while noting when it last moved and why it broke off.
+pub(super) fn watch(
+    body: impl Stream<Item = Result<Bytes>> + Send + 'static,
+) -> (impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static, Pulse) {
+    let pulse = Pulse(Arc::new(std::sync::Mutex::new((Instant::now(), None))));
+    let noted = pulse.clone();
+    let watched = body.map(move |chunk| {
+        let mut guard = noted.lock();
+        guard.0 = Instant::now();
+        chunk.map_err(|error| {
+            guard.1 = Some(error);
+            std::io::Error::other("the body's source failed")
+        })
+    });
+    (watched, pulse)
+}
+
+/// No engine anywhere: names every place with its reason, and the next step of the most telling one.
+fn nothing_found(candidates: &[Candidate], invalid: bool) -> Error {
+    let list: Vec<_> = candidates.iter().map(|candidate| format!("  {candidate}")).collect();
+    let kind = if invalid { ErrorKind::Invalid } else { ErrorKind::EngineUnavailable };
+    // A socket that is there but refuses tells more than one that isn't there.
+    let hint = candidates
+        .iter()
+        .filter_map(|candidate| match &candidate.outcome {
+            CandidateOutcome::Failed { hint: Some(hint), reason } if !reason.contains("no socket at") => Some(hint),
+            _ => None,
+        })
+        .next()
+        .cloned();
+    Error::new(kind, format!("no container engine was found; tried\n{}", list.join("\n"))).hint(hint.unwrap_or_else(
+        || "install and start Docker (Debian, Ubuntu: `apt-get install docker.io`), or set DOCKER_HOST".to_owned(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(address: &str) -> DockerOptions {
+        DockerOptions {
+            address: DockerAddress::At(address.to_owned()),
+            call_timeout: Duration::from_millis(200),
+            ..DockerOptions::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn no_engine_names_every_place_and_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let around = Surroundings {
+            runtime_dir: Some(folder.path().join("user")),
+            system_dir: folder.path().join("system"),
+            ..Surroundings::default()
+        };
+        let (candidates, found) = Connection::find(DockerOptions::default(), &around).await;
+        assert_eq!(candidates.len(), 4);
+        let error = found.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::EngineUnavailable);
+        for part in ["user/docker.sock", "system/docker.sock", "system/podman/podman.sock", "there is no socket"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert!(error.hint_text().unwrap().contains("install and start Docker"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_serves_or_that_hangs_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("docker.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let (_, found) = Connection::find(options(path.to_str().unwrap()), &Surroundings::default()).await;
+        let error = found.err().unwrap();
+        assert!(error.to_string().contains("did not answer in time"), "{error}");
+
+        drop(listener);
+        let (_, found) = Connection::find(options(path.to_str().unwrap()), &Surroundings::default()).await;
+        let error = found.err().unwrap();
+        assert!(error.to_string().contains("nobody listens there"), "{error}");
+        assert!(error.hint_text().unwrap().contains("start the engine"));
+    }
+
+    #[tokio::test]
+    async fn what_listens_but_is_no_engine_is_refused() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("tcp://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await.unwrap();
+        });
+        let (_, found) = Connection::find(options(&address), &Surroundings::default()).await;
+        assert!(found.err().unwrap().to_string().contains("was not understood"));
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_malformed_address_is_invalid_and_nothing_else_is_tried() {
+        let (candidates, found) = Connection::find(options("ssh://me@host"), &Surroundings::default()).await;
+        assert_eq!((candidates.len(), found.err().unwrap().kind()), (1, ErrorKind::Invalid));
+    }
+}

@@ -1,0 +1,226 @@
+//! The runtime seam over an engine's containers.
+
+use std::{collections::BTreeMap, collections::HashMap, net::IpAddr, net::Ipv4Addr, net::SocketAddr, time::Duration};
+
+use async_trait::async_trait;
+use bollard::{
+    models::ContainerInspectResponse,
+    query_parameters::{
+        CreateContainerOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
+        StartContainerOptions, StatsOptions, StopContainerOptions, UploadToContainerOptions, WaitContainerOptions,
+    },
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{
+    Docker, ca_bundle,
+    network::reached_directly,
+    specification::{Place, checked_name, checked_reference, container},
+    state,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    runtime::{
+        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Endpoint, Runtime, RuntimeInfo, Stats,
+    },
+};
+
+/// How many containers a listing inspects at once: those that ended, whose exit code the engine's own listing lacks.
+const INSPECTIONS_AT_ONCE: usize = 8;
+
+#[async_trait]
+impl Runtime for Docker {
+    async fn describe(&self) -> Result<RuntimeInfo> {
+        let version = self.connection.call("asking the engine's version", self.connection.client.version()).await?;
+        let facts = self.connection.facts().await?;
+        let podman = version.components.iter().flatten().any(|component| component.name == "Podman Engine");
+        Ok(RuntimeInfo {
+            name: if podman { "podman" } else { "docker" }.to_owned(),
+            version: version.version.unwrap_or_default(),
+            api_version: self.connection.client.client_version().to_string(),
+            address: self.connection.address.to_string(),
+            data_root: facts.docker_root_dir.clone(),
+        })
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId> {
+        checked_name(&spec.name)?;
+        checked_reference(&spec.image)?;
+        let what = format!("creating the container {:?}", spec.name);
+        let ca_mount = async {
+            match &spec.ca_bundle {
+                Some(bundle) => ca_bundle::mount(&self.connection, &spec.image, bundle).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (network, facts, ca_mount) =
+            tokio::try_join!(self.networks.ensure(&self.connection), self.connection.facts(), ca_mount)
+                .map_err(|error| error.context(&what))?;
+        let place = Place {
+            network: network.id,
+            publish_agent: !network.direct,
+            bound_log: facts.logging_driver.as_deref() == Some("json-file"),
+            mounts: ca_mount.into_iter().collect(),
+        };
+        let body = container(spec, place).map_err(|error| error.context(&what))?;
+        let options = CreateContainerOptions { name: Some(spec.name.clone()), platform: String::new() };
+        let call = self.connection.client.create_container(Some(options), body);
+        let created = self.connection.call(&what, call).await?;
+        for warning in &created.warnings {
+            tracing::warn!(container = %spec.name, warning, "the engine created the container with a warning");
+        }
+        if let Some(bundle) = &spec.ca_bundle {
+            let verified = ca_bundle::verify(&self.connection, &spec.image, bundle).await;
+            if let Err(error) = verified {
+                // Best effort: it is found by its labels anyhow.
+                let _ = self.remove(&ContainerId(created.id)).await;
+                return Err(error.context(&what));
+            }
+        }
+        Ok(ContainerId(created.id))
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<()> {
+        let call = self.connection.client.start_container(checked_name(&id.0)?, None::<StartContainerOptions>);
+        self.connection.call("starting the container", call).await
+    }
+
+    async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<()> {
+        // Whole seconds, upwards: half a second of grace must not become none.
+        let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+        let options = StopContainerOptions { signal: None, t: Some(i32::try_from(seconds).unwrap_or(i32::MAX)) };
+        let call = self.connection.client.stop_container(checked_name(&id.0)?, Some(options));
+        let bound = self.connection.options.call_timeout.saturating_add(Duration::from_secs(seconds));
+        self.connection.call_within(bound, "stopping the container", call).await
+    }
+
+    async fn remove(&self, id: &ContainerId) -> Result<()> {
+        let name = checked_name(&id.0)?;
+        let options = RemoveContainerOptions { v: true, force: true, link: false };
+        let call = self.connection.client.remove_container(name, Some(options));
+        match self.connection.call("removing the container", call).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            // "removal of container … is already in progress": somebody else removes it; wait for their end of it.
+            Err(error) if error.kind() == ErrorKind::Conflict && error.to_string().contains("already in progress") => {
+                self.wait_until_removed(name).await
+            }
+            result => result,
+        }
+    }
+
+    async fn list(&self, labels: &BTreeMap<String, String>) -> Result<Vec<ContainerState>> {
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some(HashMap::from([("label".to_owned(), label_filters(labels))])),
+            ..ListContainersOptions::default()
+        };
+        let call = self.connection.client.list_containers(Some(options));
+        let listed = self.connection.call("listing containers", call).await?;
+        stream::iter(listed)
+            .map(|summary| async move {
+                match state::listed(&summary) {
+                    Some(state) => Ok(Some(state)),
+                    None => match self.inspect(&ContainerId(summary.id.unwrap_or_default())).await {
+                        Ok(state) => Ok(Some(state)),
+                        // Removed between the two calls.
+                        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                        Err(error) => Err(error),
+                    },
+                }
+            })
+            .buffered(INSPECTIONS_AT_ONCE)
+            .try_filter_map(|state| async { Ok(state) })
+            .try_collect()
+            .await
+    }
+
+    async fn inspect(&self, id: &ContainerId) -> Result<ContainerState> {
+        self.inspection(id).await.map(state::inspected)
+    }
+
+    async fn endpoint(&self, id: &ContainerId, port: u16) -> Result<Endpoint> {
+        let container = self.inspection(id).await?;
+        let running = container.state.as_ref().and_then(|state| state.running).unwrap_or(false);
+        if !running {
+            return Err(Error::new(ErrorKind::NotFound, "the container doesn't run, so it has no address")
+                .hint("start it first; its logs say why it ended"));
+        }
+        if let Some(published) = published_port(&container, port) {
+            return Ok(Endpoint::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, published))));
+        }
+        let own_address = container
+            .network_settings
+            .into_iter()
+            .flat_map(|settings| settings.networks.unwrap_or_default().into_values())
+            .find_map(|endpoint| {
+                let gateway = endpoint.gateway?.parse().ok()?;
+                reached_directly(&endpoint.network_id?, gateway).then_some(endpoint.ip_address?)?.parse::<IpAddr>().ok()
+            });
+        if let Some(address) = own_address {
+            return Ok(Endpoint::Tcp(SocketAddr::new(address, port)));
+        }
+        let message = format!("port {port} of the container was not made reachable when it was created");
+        Err(Error::new(ErrorKind::Unsupported, message).hint("name it among the ports to publish"))
+    }
+
+    fn logs(&self, id: &ContainerId, follow: bool) -> BoxStream<Bytes> {
+        self.log_stream(id, follow)
+    }
+
+    async fn stats(&self, id: &ContainerId) -> Result<Stats> {
+        let options = StatsOptions { stream: false, one_shot: true };
+        let mut answers = self.connection.client.stats(checked_name(&id.0)?, Some(options));
+        let call = async { answers.next().await.transpose() };
+        match self.connection.call("measuring the container", call).await? {
+            Some(answer) => Ok(state::stats(&answer)),
+            None => Err(Error::new(ErrorKind::Engine, "measuring the container: the engine answered with nothing")),
+        }
+    }
+
+    fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent> {
+        self.event_stream(labels)
+    }
+
+    async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {
+        let name = checked_name(&id.0)?;
+        let options = UploadToContainerOptions { path: folder.to_owned(), ..UploadToContainerOptions::default() };
+        let what = format!("laying an archive into {folder}");
+        let client = &self.connection.client;
+        self.connection.upload(&what, tar, |body| client.upload_to_container(name, Some(options), body)).await
+    }
+}
+
+impl Docker {
+    async fn inspection(&self, id: &ContainerId) -> Result<ContainerInspectResponse> {
+        let call = self.connection.client.inspect_container(checked_name(&id.0)?, None::<InspectContainerOptions>);
+        self.connection.call("looking at the container", call).await
+    }
+
+    async fn wait_until_removed(&self, name: &str) -> Result<()> {
+        let options = WaitContainerOptions { condition: "removed".to_owned() };
+        let mut waiting = self.connection.client.wait_container(name, Some(options));
+        let call = async {
+            match waiting.next().await {
+                // Its exit code, which bollard makes an error when it isn't zero.
+                None | Some(Ok(_) | Err(bollard::errors::Error::DockerContainerWaitError { .. })) => Ok(()),
+                Some(Err(error)) => Err(error),
+            }
+        };
+        match self.connection.call("removing the container", call).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// The port on 127.0.0.1 at which a container's port is published.
+fn published_port(container: &ContainerInspectResponse, port: u16) -> Option<u16> {
+    let ports = container.network_settings.as_ref()?.ports.as_ref()?;
+    ports.get(&format!("{port}/tcp"))?.iter().flatten().find_map(|binding| binding.host_port.as_deref()?.parse().ok())
+}
+
+/// Labels as the engine's filters want them.
+pub(super) fn label_filters(labels: &BTreeMap<String, String>) -> Vec<String> {
+    labels.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}

@@ -1,0 +1,315 @@
+//! An engine's images: found, pulled, built, made from a root file system, and read back. What an image should be is said
+//! in [`crate::image`].
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::pin,
+};
+
+use bollard::{
+    models::ImageInspect,
+    query_parameters::{BuildImageOptions, CreateImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions},
+};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+
+use super::{Docker, connection::watch, errors::translate, specification::checked_reference};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    runtime::BoxStream,
+};
+
+/// An image that the engine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineImage {
+    /// Its id.
+    pub id: String,
+    /// Its names.
+    pub tags: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Size of its layers on the engine's disk, in bytes, uncompressed (with the containerd image store, the engine
+    /// counts the compressed ones too).
+    pub size_bytes: u64,
+    /// Digests of its uncompressed layers, the lowest first.
+    pub layers: Vec<String>,
+}
+
+/// What a pull has received so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PullProgress {
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Bytes of the layers whose size is known by now.
+    pub total_bytes: u64,
+}
+
+/// What the engine's builder is to do.
+#[derive(Debug, Clone, Default)]
+pub struct BuildRequest {
+    /// Names of the image.
+    pub tags: Vec<String>,
+    /// Values for the Dockerfile's `ARG`s.
+    pub arguments: BTreeMap<String, String>,
+    /// Labels of the image.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Docker {
+    /// The image with this reference or id; `None` when the engine hasn't got it.
+    ///
+    /// # Errors
+    /// `Invalid` for what can't be a reference.
+    pub async fn image(&self, reference: &str) -> Result<Option<EngineImage>> {
+        let call = self.connection.client.inspect_image(checked_reference(reference)?);
+        match self.connection.call(&format!("looking for the image {reference:?}"), call).await {
+            Ok(image) => Ok(Some(engine_image(image))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ids of the images that carry a label, the newest first.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn images_labelled(&self, name: &str, value: &str) -> Result<Vec<String>> {
+        let filters = HashMap::from([("label".to_owned(), vec![format!("{name}={value}")])]);
+        let options = ListImagesOptions { filters: Some(filters), ..ListImagesOptions::default() };
+        let call = self.connection.client.list_images(Some(options));
+        let mut images = self.connection.call("listing images", call).await?;
+        images.sort_by_key(|image| std::cmp::Reverse(image.created));
+        Ok(images.into_iter().map(|image| image.id).collect())
+    }
+
+    /// Gives an image one more name, taking it away from whichever image has it.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such image.
+    pub async fn tag_image(&self, image: &str, repository: &str, tag: &str) -> Result<()> {
+        checked_reference(repository)?;
+        let options = TagImageOptions { repo: Some(repository.to_owned()), tag: Some(tag.to_owned()) };
+        let call = self.connection.client.tag_image(checked_reference(image)?, Some(options));
+        self.connection.call(&format!("naming the image {repository}:{tag}"), call).await
+    }
+
+    /// Takes a name away from an image, and removes the image with its last one. One that isn't there is no error.
+    ///
+    /// # Errors
+    /// `Conflict` while a container uses it.
+    pub async fn remove_image(&self, reference: &str) -> Result<()> {
+        let call = self.connection.client.remove_image(checked_reference(reference)?, None::<RemoveImageOptions>, None);
+        match self.connection.call(&format!("removing the image {reference:?}"), call).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Pulls an image from its registry, saying how far it has come.
+    ///
+    /// # Errors
+    /// `NotFound` when the registry hasn't got it, `Engine` when no registry answers the engine.
+    pub async fn pull_image(
+        &self,
+        reference: &str,
+        mut progress: impl FnMut(PullProgress) + Send,
+    ) -> Result<EngineImage> {
+        let what = format!("pulling {reference}");
+        let (name, tag) = split_reference(checked_reference(reference)?);
+        let options = CreateImageOptions { from_image: Some(name), tag: Some(tag), ..CreateImageOptions::default() };
+        let mut stream = self.connection.client.create_image(Some(options), None, None);
+        let mut layers: HashMap<String, (u64, u64)> = HashMap::new();
+        while let Some(status) = self.connection.next(&what, &mut stream).await? {
+            let (Some(layer), Some("Downloading")) = (status.id, status.status.as_deref()) else { continue };
+            let Some(detail) = status.progress_detail else { continue };
+            let bytes = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
+            layers.insert(layer, (bytes(detail.current), bytes(detail.total)));
+            progress(PullProgress {
+                received_bytes: layers.values().map(|(current, _)| current).sum(),
+                total_bytes: layers.values().map(|(_, total)| total).sum(),
+            });
+        }
+        self.image(reference).await?.ok_or_else(|| {
+            Error::new(ErrorKind::Engine, format!("{what}: the engine said it was done, but hasn't got the image"))
+        })
+    }
+
+    /// Builds an image from a context (a tar with a `Dockerfile` on top) with the engine's classic builder, which every
+    /// engine has. Each line that the builder writes goes to `line`.
+    ///
+    /// # Errors
+    /// `CommandFailed` when a step of the Dockerfile fails.
+    pub async fn build_image(
+        &self,
+        request: BuildRequest,
+        context: BoxStream<Bytes>,
+        mut line: impl FnMut(&str) + Send,
+    ) -> Result<()> {
+        let what = "building the image";
+        let options = BuildImageOptions {
+            dockerfile: "Dockerfile".to_owned(),
+            t: request.tags.first().cloned(),
+            buildargs: Some(request.arguments.into_iter().collect()),
+            labels: Some(request.labels.into_iter().collect()),
+            rm: true,
+            // Its containers go also when a step fails or this process is killed.
+            forcerm: true,
+            ..BuildImageOptions::default()
+        };
+        let (body, pulse) = watch(context);
+        let client = self.connection.client.clone();
+        let mut stream = pin!(client.build_image(options, None, Some(bollard::body_try_stream(body))));
+        let mut lines = Lines::default();
+        loop {
+            let info = match tokio::time::timeout(self.connection.options.quiet_timeout, stream.next()).await {
+                Ok(info) => info,
+                Err(_) => return Err(super::errors::timed_out().context(what)),
+            };
+            match info {
+                Some(Ok(info)) => {
+                    if let Some(text) = info.stream {
+                        lines.feed(&text, &mut line);
+                    }
+                }
+                Some(Err(error)) => {
+                    lines.end(&mut line);
+                    return Err(match (pulse.source_error(), error) {
+                        (Some(source), _) => source,
+                        (None, bollard::errors::Error::DockerStreamError { error }) => {
+                            Error::new(ErrorKind::CommandFailed, format!("{what}: {}", error.trim()))
+                        }
+                        (None, error) => translate(what, error),
+                    });
+                }
+                None => break,
+            }
+        }
+        lines.end(&mut line);
+        Ok(())
+    }
+
+    /// Makes an image of one layer from the tar of a root file system.
+    ///
+    /// # Errors
+    /// The body's own, or the engine's: a full disk, a damaged tar.
+    pub async fn import_image(
+        &self,
+        repository: &str,
+        tag: &str,
+        changes: Vec<String>,
+        root: BoxStream<Bytes>,
+    ) -> Result<EngineImage> {
+        let reference = format!("{repository}:{tag}");
+        let what = format!("importing {reference}");
+        checked_reference(&reference)?;
+        let options = CreateImageOptions {
+            from_src: Some("-".to_owned()),
+            repo: Some(repository.to_owned()),
+            tag: Some(tag.to_owned()),
+            changes,
+            ..CreateImageOptions::default()
+        };
+        let client = self.connection.client.clone();
+        self.connection
+            .upload(&what, root, |body| async move {
+                let mut stream = client.create_image(Some(options), Some(body), None);
+                while let Some(status) = stream.next().await {
+                    status?;
+                }
+                Ok(())
+            })
+            .await?;
+        self.image(&reference).await?.ok_or_else(|| {
+            Error::new(ErrorKind::Engine, format!("{what}: the engine said it was done, but hasn't got the image"))
+        })
+    }
+
+    /// The image as the engine writes it to be carried elsewhere: a tar of its layers' tars and its description.
+    ///
+    /// # Errors
+    /// `Invalid` for what can't be a reference; the stream has the engine's.
+    pub fn save_image(&self, reference: &str) -> Result<BoxStream<Bytes>> {
+        let what = format!("reading the image {reference:?}");
+        let stream = self.connection.client.export_image(checked_reference(reference)?);
+        Ok(stream.map(move |chunk| chunk.map_err(|error| translate(&what, error))).boxed())
+    }
+}
+
+fn engine_image(image: ImageInspect) -> EngineImage {
+    EngineImage {
+        id: image.id.unwrap_or_default(),
+        tags: image.repo_tags.unwrap_or_default(),
+        labels: image.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect(),
+        size_bytes: image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+        layers: image.root_fs.and_then(|root| root.layers).unwrap_or_default(),
+    }
+}
+
+/// Name and tag (or digest). Without a tag the engine would pull every tag there is.
+fn split_reference(reference: &str) -> (String, String) {
+    if let Some((name, digest)) = reference.split_once('@') {
+        return (name.to_owned(), digest.to_owned());
+    }
+    match reference.rsplit_once(':') {
+        // A colon before the last slash belongs to the registry's port.
+        Some((name, tag)) if !tag.contains('/') => (name.to_owned(), tag.to_owned()),
+        _ => (reference.to_owned(), "latest".to_owned()),
+    }
+}
+
+/// Puts a builder's output, which comes in pieces, together to lines.
+#[derive(Default)]
+struct Lines(String);
+
+/// A line longer than this is passed on in pieces.
+const LONGEST_LINE: usize = 16 * 1024;
+
+impl Lines {
+    fn feed(&mut self, text: &str, line: &mut impl FnMut(&str)) {
+        for piece in text.split_inclusive('\n') {
+            self.0.push_str(piece);
+            if piece.ends_with('\n') || self.0.len() > LONGEST_LINE {
+                self.end(line);
+            }
+        }
+    }
+
+    fn end(&mut self, line: &mut impl FnMut(&str)) {
+        let text = self.0.trim_end();
+        if !text.is_empty() {
+            line(text);
+        }
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registrys_port_is_no_tag() {
+        let split = |reference| {
+            let (name, tag) = split_reference(reference);
+            format!("{name} {tag}")
+        };
+        assert_eq!(split("node:24-bookworm-slim"), "node 24-bookworm-slim");
+        assert_eq!(split("node"), "node latest");
+        assert_eq!(split("localhost:5000/node"), "localhost:5000/node latest");
+        assert_eq!(split("localhost:5000/node:1"), "localhost:5000/node 1");
+        assert_eq!(split("node@sha256:00"), "node sha256:00");
+    }
+
+    #[test]
+    fn a_builders_pieces_become_lines() {
+        let mut seen = Vec::new();
+        let mut lines = Lines::default();
+        for piece in ["Step 1/2 : FROM x", "\n", " ---> 12\na\n\nb"] {
+            lines.feed(piece, &mut |line: &str| seen.push(line.to_owned()));
+        }
+        lines.end(&mut |line: &str| seen.push(line.to_owned()));
+        assert_eq!(seen, ["Step 1/2 : FROM x", " ---> 12", "a", "b"]);
+    }
+}

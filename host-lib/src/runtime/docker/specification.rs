@@ -1,0 +1,214 @@
+//! What a core container is, as the engine wants it said. Made without asking the engine, so it is tested as a value.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    runtime::ContainerSpec,
+};
+
+/// What the engine contributes to a container besides its specification.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    /// Id of the network it is put into.
+    pub(super) network: String,
+    /// Whether the agent's port is published, since the host can't reach the container's own address.
+    pub(super) publish_agent: bool,
+    /// Whether the engine's log driver is `json-file`, whose logs grow without bound unless told.
+    pub(super) bound_log: bool,
+    /// The CA bundle's volume.
+    pub(super) mounts: Vec<Mount>,
+}
+
+/// The request that creates the container.
+///
+/// # Errors
+/// `Invalid` for a limit that is out of range, or a name, label or variable that the engine would read otherwise.
+pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerCreateBody> {
+    for name in spec.env.keys() {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(invalid(format!("{name:?} is not a name for an environment variable")));
+        }
+    }
+    let memory = limit("memory", spec.resources.memory_bytes, 1)?;
+    let mut ports = spec.publish.clone();
+    if place.publish_agent {
+        ports.push(spec.agent_port);
+    }
+    let host_config = HostConfig {
+        network_mode: Some(place.network),
+        // An empty host port lets the engine choose.
+        port_bindings: Some(
+            ports
+                .iter()
+                .map(|port| {
+                    let binding = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
+                    (format!("{port}/tcp"), Some(vec![binding]))
+                })
+                .collect(),
+        ),
+        memory,
+        // Memory and swap together: equal means no swap.
+        memory_swap: memory,
+        nano_cpus: limit("cpu", spec.resources.cpu_millis, 1_000_000)?,
+        pids_limit: limit("pids", spec.resources.pids, 1)?,
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        privileged: Some(false),
+        // The agent is PID 1 and does init's duties.
+        init: Some(false),
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        log_config: place.bound_log.then(|| HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(HashMap::from([
+                ("max-size".to_owned(), "10m".to_owned()),
+                ("max-file".to_owned(), "2".to_owned()),
+            ])),
+        }),
+        mounts: Some(place.mounts),
+        ..HostConfig::default()
+    };
+    Ok(ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        labels: Some(spec.labels.clone().into_iter().collect()),
+        env: Some(spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        exposed_ports: Some(ports.iter().map(|port| format!("{port}/tcp")).collect()),
+        host_config: Some(host_config),
+        ..ContainerCreateBody::default()
+    })
+}
+
+/// A limit in the engine's unit. Zero is refused: to the engine it means none.
+fn limit(what: &str, value: Option<u64>, factor: u64) -> Result<Option<i64>> {
+    let Some(value) = value else { return Ok(None) };
+    value
+        .checked_mul(factor)
+        .and_then(|scaled| i64::try_from(scaled).ok())
+        .filter(|scaled| *scaled > 0)
+        .map(Some)
+        .ok_or_else(|| invalid(format!("a {what} limit of {value} is out of range")))
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::Invalid, message)
+}
+
+/// Takes a name or an id only if it can't be read as another path of the engine's API.
+///
+/// # Errors
+/// `Invalid`, with the name.
+pub(super) fn checked_name(name: &str) -> Result<&str> {
+    let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '.' | '-');
+    if name.starts_with(|character: char| character.is_ascii_alphanumeric()) && name.chars().all(plain) {
+        Ok(name)
+    } else {
+        Err(invalid(format!("{name:?} is not a container's name: letters, digits, '_', '.' and '-' are allowed")))
+    }
+}
+
+/// Takes an image's reference or id only if it can't be read as another path of the engine's API.
+///
+/// # Errors
+/// `Invalid`, with the reference.
+pub(super) fn checked_reference(reference: &str) -> Result<&str> {
+    let plain =
+        |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '.' | '-' | '/' | ':' | '@');
+    let begins_well = reference.starts_with(|character: char| character.is_ascii_alphanumeric());
+    if begins_well && reference.chars().all(plain) && !reference.contains("..") && !reference.contains("//") {
+        Ok(reference)
+    } else {
+        Err(invalid(format!("{reference:?} is not an image's reference"))
+            .hint("write it as `name:tag`, `host:port/name:tag` or `sha256:…`"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::runtime::Resources;
+
+    fn spec() -> ContainerSpec {
+        ContainerSpec {
+            name: "corehold-w1".to_owned(),
+            image: "workspace-core:latest".to_owned(),
+            env: BTreeMap::from([("A".to_owned(), "b=c".to_owned())]),
+            publish: vec![4321],
+            agent_port: 3001,
+            resources: Resources { memory_bytes: Some(1 << 30), cpu_millis: Some(1500), pids: Some(512) },
+            ..ContainerSpec::default()
+        }
+    }
+
+    #[test]
+    fn hardening_is_always_on() {
+        let body = container(&spec(), Place { network: "net".to_owned(), ..Place::default() }).unwrap();
+        let host = body.host_config.unwrap();
+        assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+        assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
+        assert_eq!((host.privileged, host.init), (Some(false), Some(false)));
+        assert_eq!((host.memory, host.memory_swap), (Some(1 << 30), Some(1 << 30)));
+        assert_eq!((host.nano_cpus, host.pids_limit), (Some(1_500_000_000), Some(512)));
+        assert_eq!(host.restart_policy.unwrap().name, Some(RestartPolicyNameEnum::NO));
+        assert_eq!(host.log_config, None);
+        assert_eq!(body.env, Some(vec!["A=b=c".to_owned()]));
+        assert_eq!(body.user, None);
+    }
+
+    #[test]
+    fn ports_are_published_on_the_loopback_and_the_agents_only_where_it_must() {
+        let bindings = |publish_agent| {
+            let place = Place { publish_agent, ..Place::default() };
+            let ports = container(&spec(), place).unwrap().host_config.unwrap().port_bindings.unwrap();
+            assert!(ports.values().flatten().flatten().all(|binding| {
+                binding.host_ip.as_deref() == Some("127.0.0.1") && binding.host_port.as_deref() == Some("")
+            }));
+            let mut names: Vec<_> = ports.into_keys().collect();
+            names.sort();
+            names
+        };
+        assert_eq!(bindings(false), ["4321/tcp"]);
+        assert_eq!(bindings(true), ["3001/tcp", "4321/tcp"]);
+    }
+
+    #[test]
+    fn limits_that_the_engine_would_read_as_none_are_refused() {
+        for resources in [
+            Resources { memory_bytes: Some(0), ..Resources::default() },
+            Resources { memory_bytes: Some(u64::MAX), ..Resources::default() },
+            Resources { cpu_millis: Some(u64::MAX), ..Resources::default() },
+            Resources { pids: Some(0), ..Resources::default() },
+        ] {
+            let error = container(&ContainerSpec { resources, ..spec() }, Place::default()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+        }
+        let none = container(&ContainerSpec { resources: Resources::default(), ..spec() }, Place::default()).unwrap();
+        assert_eq!(none.host_config.unwrap().memory, None);
+    }
+
+    #[test]
+    fn names_cannot_lead_to_another_path_of_the_api() {
+        for bad in ["", "..", "../networks/x", "a/b", "a?force=1", "a#b", "a b", "ä", ".a"] {
+            assert_eq!(checked_name(bad).unwrap_err().kind(), ErrorKind::Invalid, "{bad}");
+        }
+        for bad in ["", "/x", "a/../b", "a?x", "a//b", "a b", "-a", "a%2e"] {
+            assert_eq!(checked_reference(bad).unwrap_err().kind(), ErrorKind::Invalid, "{bad}");
+        }
+        for good in ["workspace-core:latest", "localhost:5000/a/b:1", "sha256:00ff", "a@sha256:00ff"] {
+            assert_eq!(checked_reference(good).unwrap(), good);
+        }
+    }
+
+    #[test]
+    fn variables_that_would_be_read_otherwise_are_refused() {
+        for name in ["", "A=B", "A\0"] {
+            let env = BTreeMap::from([(name.to_owned(), String::new())]);
+            assert!(container(&ContainerSpec { env, ..spec() }, Place::default()).is_err(), "{name:?}");
+        }
+    }
+}

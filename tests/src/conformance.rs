@@ -1,0 +1,510 @@
+//! What every runtime must do, as functions over `&dyn Runtime`: the seam's contract, tried.
+//!
+//! A runtime's own tests hand in a fixture that makes a [`Subject`] to [`conformance_suite!`](crate::conformance_suite), which makes a
+//! test of each function. The image must hold the
+//! stand-in program (`fixtures/stand_in.rs`) and nothing that gets in its way.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use corehold_host::{
+    Error, ErrorKind,
+    runtime::{
+        BoxStream, CaBundle, ContainerEvent, ContainerId, ContainerSpec, ContainerStatus, Endpoint, Resources, Runtime,
+    },
+};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// How long anything may take before the suite calls it hung. Never waited for when all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const AGENT_PORT: u16 = 3001;
+const PUBLISHED_PORT: u16 = 4321;
+
+/// A runtime under test.
+#[derive(Clone)]
+pub struct Subject {
+    /// The runtime.
+    pub runtime: Arc<dyn Runtime>,
+    /// Reference of an image with the stand-in program.
+    pub image: String,
+    /// Begins the names of all containers.
+    pub prefix: String,
+    /// Labels of all containers.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Subject {
+    fn spec(&self, name: &str) -> ContainerSpec {
+        ContainerSpec {
+            name: format!("{}{name}", self.prefix),
+            image: self.image.clone(),
+            labels: self.labels.clone(),
+            agent_port: AGENT_PORT,
+            ..ContainerSpec::default()
+        }
+    }
+
+    async fn started(&self, spec: &ContainerSpec) -> ContainerId {
+        let id = self.runtime.create(spec).await.expect("it is created");
+        self.runtime.start(&id).await.expect("it starts");
+        let greeting = self.ask(&id, "hello").await;
+        assert_eq!(greeting, b"hello");
+        id
+    }
+
+    async fn ask(&self, id: &ContainerId, question: &str) -> Vec<u8> {
+        let endpoint = self.runtime.endpoint(id, AGENT_PORT).await.expect("the agent's port is reachable");
+        ask(address(&endpoint), question).await
+    }
+
+    async fn ask_text(&self, id: &ContainerId, question: &str) -> String {
+        String::from_utf8(self.ask(id, question).await).expect("an answer in text")
+    }
+
+    async fn status(&self, id: &ContainerId) -> ContainerStatus {
+        self.runtime.inspect(id).await.expect("it is there").status
+    }
+
+    async fn next_event(&self, events: &mut BoxStream<ContainerEvent>) -> ContainerEvent {
+        patiently("an event", events.next()).await.expect("events have no end").expect("events have no error")
+    }
+
+    async fn wait_for_event(&self, events: &mut BoxStream<ContainerEvent>, action: &str) {
+        while self.next_event(events).await.action != action {}
+    }
+}
+
+async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} took longer than {PATIENCE:?}"))
+}
+
+fn address(endpoint: &Endpoint) -> SocketAddr {
+    match endpoint {
+        Endpoint::Tcp(address) => *address,
+        other => panic!("the suite can't connect to {other:?} yet"),
+    }
+}
+
+/// Asks the stand-in program. It listens soon after it was started; until then connections are refused, or accepted and
+/// closed by a proxy in between.
+async fn ask(address: SocketAddr, question: &str) -> Vec<u8> {
+    patiently(&format!("the answer to {question:?} at {address}"), async {
+        loop {
+            if let Ok(mut stream) = TcpStream::connect(address).await {
+                let mut answer = Vec::new();
+                let asked = stream.write_all(format!("{question}\n").as_bytes()).await;
+                if asked.is_ok() && stream.read_to_end(&mut answer).await.is_ok() && !answer.is_empty() {
+                    return answer;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
+    result.expect_err("it must fail").kind()
+}
+
+fn unknown() -> ContainerId {
+    ContainerId("0".repeat(64))
+}
+
+/// A tar with one file, as a stream of small chunks.
+fn tar_of(name: &str, content: &[u8]) -> BoxStream<Bytes> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, content).expect("memory is written");
+    let bytes = archive.into_inner().expect("memory is written");
+    let chunks: Vec<_> = bytes.chunks(1000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+    stream::iter(chunks).boxed()
+}
+
+/// It says who it is.
+pub async fn describes_itself(subject: &Subject) {
+    let info = subject.runtime.describe().await.expect("it describes itself");
+    assert!(!info.name.is_empty() && !info.version.is_empty() && !info.address.is_empty(), "{info:?}");
+}
+
+/// A container is found by its labels from the moment it is created, and goes through its life as documented; what is
+/// so already is no error.
+pub async fn a_life_from_creation_to_removal(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let spec = subject.spec("life");
+    let id = runtime.create(&spec).await.unwrap();
+    let listed = runtime.list(&subject.labels).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    let state = &listed[0];
+    assert_eq!((&state.id, &state.name, state.status), (&id, &spec.name, ContainerStatus::Created));
+    assert_eq!(state.exit_code, None);
+    assert!(spec.labels.iter().all(|(name, value)| state.labels.get(name) == Some(value)));
+    assert_eq!(*state, runtime.inspect(&id).await.unwrap(), "listing and inspection agree");
+    runtime.stop(&id, Duration::from_secs(1)).await.expect("stopping what doesn't run is no error");
+    assert_eq!(kind(runtime.endpoint(&id, AGENT_PORT).await), ErrorKind::NotFound);
+
+    runtime.start(&id).await.unwrap();
+    runtime.start(&id).await.expect("starting what runs is no error");
+    assert_eq!(subject.ask(&id, "hello").await, b"hello");
+    assert_eq!(subject.status(&id).await, ContainerStatus::Running);
+    assert_eq!(runtime.list(&subject.labels).await.unwrap(), [runtime.inspect(&id).await.unwrap()]);
+
+    runtime.stop(&id, Duration::from_secs(30)).await.unwrap();
+    let state = runtime.inspect(&id).await.unwrap();
+    assert_eq!((state.status, state.exit_code, state.oom_killed), (ContainerStatus::Exited, Some(0), false));
+    assert_eq!(runtime.list(&subject.labels).await.unwrap(), [state]);
+    assert_eq!(kind(runtime.endpoint(&id, AGENT_PORT).await), ErrorKind::NotFound);
+
+    runtime.start(&id).await.unwrap();
+    assert_eq!(subject.ask(&id, "hello").await, b"hello");
+    runtime.remove(&id).await.expect("what runs is removed too");
+    runtime.remove(&id).await.expect("removing what isn't there is no error");
+    assert_eq!(kind(runtime.inspect(&id).await), ErrorKind::NotFound);
+    assert!(runtime.list(&subject.labels).await.unwrap().is_empty());
+}
+
+/// A name is given once, so that creating is a lock; and a removed name is free again.
+pub async fn a_name_is_given_once(subject: &Subject) {
+    let spec = subject.spec("name");
+    let attempts = stream::iter(0..8).map(|_| subject.runtime.create(&spec)).buffer_unordered(8);
+    let (made, refused): (Vec<_>, Vec<_>) = attempts.collect::<Vec<_>>().await.into_iter().partition(Result::is_ok);
+    assert_eq!(made.len(), 1);
+    assert!(refused.into_iter().all(|result| kind(result) == ErrorKind::Conflict));
+    let id = made.into_iter().next().unwrap().unwrap();
+    subject.runtime.remove(&id).await.unwrap();
+    subject.runtime.create(&spec).await.expect("the name is free again");
+}
+
+/// Two that remove the same container both succeed, and it is gone when either returns.
+pub async fn removal_at_the_same_time(subject: &Subject) {
+    let id = subject.started(&subject.spec("removal")).await;
+    let removal = || async {
+        subject.runtime.remove(&id).await.expect("removing what is being removed is no error");
+        assert_eq!(kind(subject.runtime.inspect(&id).await), ErrorKind::NotFound);
+    };
+    tokio::join!(removal(), removal(), removal());
+}
+
+/// What isn't there is `NotFound`, and removing it is no error.
+pub async fn what_is_not_there(subject: &Subject) {
+    let (runtime, id) = (&subject.runtime, unknown());
+    assert_eq!(kind(runtime.inspect(&id).await), ErrorKind::NotFound);
+    assert_eq!(kind(runtime.start(&id).await), ErrorKind::NotFound);
+    assert_eq!(kind(runtime.stop(&id, Duration::ZERO).await), ErrorKind::NotFound);
+    assert_eq!(kind(runtime.endpoint(&id, AGENT_PORT).await), ErrorKind::NotFound);
+    assert_eq!(kind(runtime.stats(&id).await), ErrorKind::NotFound);
+    assert_eq!(kind(runtime.put_archive(&id, "/", tar_of("x", b"x")).await), ErrorKind::NotFound);
+    let first = patiently("the log's error", runtime.logs(&id, true).next()).await.expect("an error, not nothing");
+    assert_eq!(kind(first), ErrorKind::NotFound);
+    runtime.remove(&id).await.expect("removing what isn't there is no error");
+}
+
+/// A specification that can't be met is refused with its reason, and leaves nothing behind.
+pub async fn what_cannot_be_created(subject: &Subject) {
+    let good = subject.spec("refused");
+    let cases = [
+        (ContainerSpec { image: "corehold-test/no-such-image:1".to_owned(), ..good.clone() }, ErrorKind::NotFound),
+        (ContainerSpec { image: "../containers/json".to_owned(), ..good.clone() }, ErrorKind::Invalid),
+        (ContainerSpec { name: "a/../b?x=".to_owned(), ..good.clone() }, ErrorKind::Invalid),
+        (
+            ContainerSpec { resources: Resources { memory_bytes: Some(1), ..Resources::default() }, ..good.clone() },
+            ErrorKind::Invalid,
+        ),
+        (
+            ContainerSpec {
+                resources: Resources { cpu_millis: Some(1_000_000), ..Resources::default() },
+                ..good.clone()
+            },
+            ErrorKind::Invalid,
+        ),
+        (
+            ContainerSpec { env: BTreeMap::from([("A=B".to_owned(), String::new())]), ..good.clone() },
+            ErrorKind::Invalid,
+        ),
+        (
+            ContainerSpec {
+                ca_bundle: Some(CaBundle { pem: Bytes::from_static(b"pem"), path: "relative.pem".to_owned() }),
+                ..good
+            },
+            ErrorKind::Invalid,
+        ),
+    ];
+    for (spec, expected) in cases {
+        let error = subject.runtime.create(&spec).await.expect_err("it must be refused");
+        assert_eq!(error.kind(), expected, "{error}");
+    }
+    assert!(subject.runtime.list(&subject.labels).await.unwrap().is_empty());
+}
+
+/// A listing has what carries all of the labels, and nothing else.
+pub async fn a_listing_by_labels(subject: &Subject) {
+    let with = |name: &str, value: &str| {
+        let mut spec = subject.spec(name);
+        spec.labels.insert("dev.corehold.test-colour".to_owned(), value.to_owned());
+        spec
+    };
+    let red = subject.runtime.create(&with("red", "red")).await.unwrap();
+    let blue = subject.runtime.create(&with("blue", "blue = \"dark\", 100%")).await.unwrap();
+    let listed = |colour: Option<&'static str>| async move {
+        let mut labels = subject.labels.clone();
+        labels.extend(colour.map(|colour| ("dev.corehold.test-colour".to_owned(), colour.to_owned())));
+        subject.runtime.list(&labels).await.unwrap().into_iter().map(|state| state.id).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(Some("red")).await, [red]);
+    assert_eq!(listed(Some("blue = \"dark\", 100%")).await, [blue]);
+    assert_eq!(listed(None).await.len(), 2);
+    assert!(listed(Some("green")).await.is_empty());
+}
+
+/// The agent's port and published ones are reached, on this host only; two containers don't collide.
+pub async fn ports_are_reached(subject: &Subject) {
+    let spec = |name| ContainerSpec { publish: vec![PUBLISHED_PORT], ..subject.spec(name) };
+    let (one, two) = (subject.started(&spec("ports-1")).await, subject.started(&spec("ports-2")).await);
+    let mut addresses = Vec::new();
+    for id in [&one, &two] {
+        for port in [AGENT_PORT, PUBLISHED_PORT] {
+            let endpoint = subject.runtime.endpoint(id, port).await.unwrap();
+            assert_eq!(ask(address(&endpoint), "hello").await, b"hello");
+            addresses.push(address(&endpoint));
+        }
+        let published = subject.runtime.endpoint(id, PUBLISHED_PORT).await.unwrap();
+        assert!(address(&published).ip().is_loopback(), "published on {published:?}");
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 4, "each port has an address of its own");
+}
+
+/// What runs inside is nobody in particular: no capability, no way to gain one, not root, and itself the first process.
+pub async fn hardening_seen_from_inside(subject: &Subject) {
+    let id = subject.started(&subject.spec("hardening")).await;
+    let status = subject.ask_text(&id, "read /proc/self/status").await;
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {status}"));
+        line[name.len()..].split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(field("Pid:"), "1");
+    assert_eq!(field("Uid:"), "1000 1000 1000 1000");
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field("NoNewPrivs:"), "1");
+    assert_eq!(field("Seccomp:"), "2", "a seccomp filter is in force");
+}
+
+/// Limits are in force inside, and the end by the memory limit is told as such.
+pub async fn limits_are_in_force(subject: &Subject) {
+    let resources = Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(77) };
+    let id = subject.started(&ContainerSpec { resources, ..subject.spec("limits") }).await;
+    for (first, second, expected) in [
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "67108864"),
+        ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max", "77"),
+        ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000"),
+    ] {
+        let mut value = subject.ask_text(&id, &format!("read {first}")).await;
+        if value.starts_with("error") {
+            value = subject.ask_text(&id, &format!("read {second}")).await;
+        }
+        assert_eq!(value.split_whitespace().next(), Some(expected), "{first}");
+    }
+    let mut events = subject.runtime.events(&subject.labels);
+    let endpoint = subject.runtime.endpoint(&id, AGENT_PORT).await.unwrap();
+    let mut stream = TcpStream::connect(address(&endpoint)).await.unwrap();
+    stream.write_all(b"hog\n").await.unwrap();
+    subject.wait_for_event(&mut events, "die").await;
+    let state = subject.runtime.inspect(&id).await.unwrap();
+    assert_eq!((state.status, state.exit_code, state.oom_killed), (ContainerStatus::Exited, Some(137), true));
+}
+
+/// Variables arrive with the bytes they were given.
+pub async fn environment_arrives(subject: &Subject) {
+    let values = [("PLAIN", "a=b c"), ("QUOTED", "\"'$HOME`\\"), ("EMPTY", ""), ("UNICODE", "ä→"), ("LINES", "a\nb")];
+    let env = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let id = subject.started(&ContainerSpec { env, ..subject.spec("environment") }).await;
+    for (name, value) in values.into_iter().filter(|(_, value)| !value.is_empty()) {
+        assert_eq!(subject.ask_text(&id, &format!("env {name}")).await, value);
+    }
+}
+
+/// An archive arrives before the start and after it; one whose source breaks off, or whose folder isn't there, is an
+/// error that says so.
+pub async fn an_archive_is_laid_in(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let id = runtime.create(&subject.spec("archive")).await.unwrap();
+    match runtime.put_archive(&id, "/data", tar_of("before", b"early")).await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => return,
+        result => result.unwrap(),
+    }
+    runtime.start(&id).await.unwrap();
+    runtime.put_archive(&id, "/data", tar_of("after", b"late")).await.unwrap();
+    assert_eq!(subject.ask(&id, "read /data/before").await, b"early");
+    assert_eq!(subject.ask(&id, "read /data/after").await, b"late");
+
+    let large = vec![7; 24 << 20];
+    runtime.put_archive(&id, "/data", tar_of("large", &large)).await.unwrap();
+    assert_eq!(subject.ask_text(&id, "size /data/large").await, large.len().to_string());
+
+    assert_eq!(kind(runtime.put_archive(&id, "/no/such/folder", tar_of("x", b"x")).await), ErrorKind::NotFound);
+    let broken = tar_of("half", &large[..100_000])
+        .take(50)
+        .chain(stream::iter([Err(Error::new(ErrorKind::Io, "the disk of the source is gone"))]))
+        .boxed();
+    let error = runtime.put_archive(&id, "/data", broken).await.unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Io, "the disk of the source is gone"));
+}
+
+/// Both outputs of the first process are in its log, from the beginning; following ends with it.
+pub async fn logs_are_read_and_followed(subject: &Subject) {
+    let id = subject.started(&subject.spec("logs")).await;
+    let text = |bytes: Vec<Bytes>| {
+        let mut lines: Vec<_> =
+            String::from_utf8(bytes.concat()).unwrap().lines().map(ToOwned::to_owned).collect::<Vec<_>>();
+        lines.sort_unstable();
+        lines
+    };
+    let following = tokio::spawn(subject.runtime.logs(&id, true).try_collect::<Vec<_>>());
+    let so_far = patiently("the log", subject.runtime.logs(&id, false).try_collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(text(so_far), ["ready", "warned"]);
+    subject.runtime.stop(&id, Duration::from_secs(30)).await.unwrap();
+    let followed = patiently("the followed log's end", following).await.unwrap().unwrap();
+    assert_eq!(text(followed), ["ready", "warned"]);
+}
+
+/// Events of labelled containers arrive, from the call on, and no others.
+pub async fn events_arrive(subject: &Subject) {
+    let mut other = subject.spec("events-other");
+    let mut wanted = subject.spec("events");
+    other.labels.insert("dev.corehold.test-wanted".to_owned(), "no".to_owned());
+    wanted.labels.insert("dev.corehold.test-wanted".to_owned(), "yes".to_owned());
+    let mut filter = subject.labels.clone();
+    filter.insert("dev.corehold.test-wanted".to_owned(), "yes".to_owned());
+
+    let mut events = subject.runtime.events(&filter);
+    let other = subject.runtime.create(&other).await.unwrap();
+    let id = subject.runtime.create(&wanted).await.unwrap();
+    subject.runtime.start(&other).await.unwrap();
+    subject.runtime.start(&id).await.unwrap();
+    subject.runtime.remove(&other).await.unwrap();
+    subject.runtime.remove(&id).await.unwrap();
+    let mut actions = Vec::new();
+    loop {
+        let event = subject.next_event(&mut events).await;
+        assert_eq!(event.id, id, "{event:?}");
+        actions.push(event.action);
+        if actions.last().is_some_and(|action| action == "destroy") {
+            break;
+        }
+    }
+    let known: Vec<_> =
+        actions.iter().filter(|action| ["create", "start", "die", "destroy"].contains(&action.as_str())).collect();
+    assert_eq!(known, ["create", "start", "die", "destroy"], "{actions:?}");
+}
+
+/// What a container uses is measured.
+pub async fn use_is_measured(subject: &Subject) {
+    let id = subject.started(&subject.spec("stats")).await;
+    let first = subject.runtime.stats(&id).await.unwrap();
+    assert!(first.memory_bytes > 0 && first.cpu_ns > 0 && first.pids >= 1, "{first:?}");
+    for _ in 0..200 {
+        subject.ask(&id, "hello").await;
+    }
+    let second = subject.runtime.stats(&id).await.unwrap();
+    assert!(second.cpu_ns > first.cpu_ns, "{first:?} {second:?}");
+}
+
+/// A CA bundle lies inside where it was wanted, can't be changed from inside, and two creations at once don't spoil it.
+pub async fn a_ca_bundle_is_handed_in(subject: &Subject) {
+    // Of its own content, so that it is not there from before.
+    let pem = Bytes::from(format!("{}\n{}", subject.prefix, "0123456789abcdef\n".repeat(16 * 1024)));
+    let bundle = CaBundle { pem: pem.clone(), path: "/data/ca/bundle.pem".to_owned() };
+    let started = |name: &'static str| {
+        let spec = ContainerSpec { ca_bundle: Some(bundle.clone()), ..subject.spec(name) };
+        async move { subject.started(&spec).await }
+    };
+    let (one, two, three) = tokio::join!(started("ca-1"), started("ca-2"), started("ca-3"));
+    let four = started("ca-4").await;
+    for id in [&one, &two, &three, &four] {
+        assert!(subject.ask(id, "read /data/ca/bundle.pem").await == pem, "the bundle is complete in {id:?}");
+        let refused = subject.ask_text(id, "write /data/ca/bundle.pem").await;
+        assert!(refused.starts_with("error"), "{refused}");
+    }
+    assert_eq!(subject.runtime.list(&subject.labels).await.unwrap().len(), 4, "and nothing else is left");
+}
+
+/// Containers don't reach each other.
+pub async fn containers_are_kept_apart(subject: &Subject) {
+    let (one, two) = (subject.started(&subject.spec("apart-1")).await, subject.started(&subject.spec("apart-2")).await);
+    let endpoint = subject.runtime.endpoint(&two, AGENT_PORT).await.unwrap();
+    let answer = subject.ask_text(&one, &format!("connect {}", address(&endpoint))).await;
+    assert!(answer.starts_with("error"), "one container reached another: {answer}");
+    assert_eq!(subject.ask_text(&two, "connect 127.0.0.1:3001").await, "connected", "the question itself works");
+}
+
+/// Many creations at once all succeed, also when nothing is there yet that they share.
+pub async fn many_at_once(subject: &Subject) {
+    let names: Vec<_> = (0..10).map(|number| format!("many-{number}")).collect();
+    let created = stream::iter(&names)
+        .map(|name| async { subject.runtime.create(&subject.spec(name)).await })
+        .buffer_unordered(10)
+        .try_collect::<Vec<_>>()
+        .await
+        .unwrap();
+    assert_eq!(subject.runtime.list(&subject.labels).await.unwrap().len(), created.len());
+}
+
+/// A creation that is cancelled has happened or not, and what happened is found by its labels.
+pub async fn cancelled_creations_are_found(subject: &Subject) {
+    for micros in [0, 500, 1000, 2000, 4000, 8000] {
+        let spec = subject.spec(&format!("cancelled-{micros}"));
+        let cancelled = tokio::time::timeout(Duration::from_micros(micros), subject.runtime.create(&spec)).await;
+        // The engine may still be at it; a second creation of the name waits its turn in the engine or makes it.
+        let again = subject.runtime.create(&spec).await;
+        let listed = subject.runtime.list(&subject.labels).await.unwrap();
+        let found = listed.iter().filter(|state| state.name == spec.name).count();
+        assert_eq!(found, 1, "after {micros} µs: {cancelled:?}, then {again:?}");
+    }
+}
+
+/// Defines one test for each function of the suite, over a fixture that makes a [`Subject`].
+#[macro_export]
+macro_rules! conformance_suite {
+    ($fixture:expr) => {
+        $crate::conformance_suite! { @each $fixture;
+            describes_itself
+            a_life_from_creation_to_removal
+            a_name_is_given_once
+            removal_at_the_same_time
+            what_is_not_there
+            what_cannot_be_created
+            a_listing_by_labels
+            ports_are_reached
+            hardening_seen_from_inside
+            limits_are_in_force
+            environment_arrives
+            an_archive_is_laid_in
+            logs_are_read_and_followed
+            events_arrive
+            use_is_measured
+            a_ca_bundle_is_handed_in
+            containers_are_kept_apart
+            many_at_once
+            cancelled_creations_are_found
+        }
+    };
+    (@each $fixture:expr; $($test:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                let fixture = $fixture.await;
+                $crate::conformance::$test(&fixture.subject()).await;
+            }
+        )*
+    };
+}

@@ -1,0 +1,180 @@
+//! A real engine for one test, and the sweeping of what the test makes in it.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use corehold_host::runtime::{
+    Runtime as _,
+    docker::{Docker, DockerOptions},
+};
+use futures_util::{StreamExt as _, stream};
+
+use crate::{conformance::Subject, stand_in};
+
+/// Carried, with the value `true`, by everything that a test makes in an engine.
+pub const TEST_LABEL: &str = "dev.corehold.test";
+/// Says which test of which process made it: `<process id>-<number>`.
+pub const RUN_LABEL: &str = "dev.corehold.test-run";
+
+/// An engine with an image of the stand-in program, for one test. What carries its labels goes when this does.
+pub struct Engine {
+    /// The engine. Core containers go into a network of this test's own.
+    pub docker: Docker,
+    /// Reference of the image whose only content is the stand-in program.
+    pub image: String,
+    run: String,
+}
+
+impl Engine {
+    /// Connects, sweeps what killed runs left behind, and makes the image.
+    ///
+    /// # Panics
+    /// Without an engine: the message says how to leave these tests out.
+    pub async fn start() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let run = format!("{}-{number}", std::process::id());
+        let docker = connect(&run).await.unwrap_or_else(|error| {
+            panic!(
+                "these tests need a container engine: {error}\n\
+                 To leave them out: cargo test --workspace --exclude corehold-e2e"
+            )
+        });
+        if number == 0 {
+            sweep_dead_runs(&docker).await;
+        }
+        let image = import_stand_in(&docker, &run).await;
+        Self { docker, image, run }
+    }
+
+    /// The labels of everything that this test makes.
+    #[must_use]
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        labels(&self.run)
+    }
+
+    /// A name that no other test has.
+    #[must_use]
+    pub fn name(&self, what: &str) -> String {
+        format!("corehold-test-{}-{what}", self.run)
+    }
+
+    /// One more connection to the same engine, as another process would have.
+    pub async fn reconnect(&self) -> Docker {
+        connect(&self.run).await.expect("the engine still answers")
+    }
+
+    /// What the conformance suite tests.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        Subject {
+            runtime: Arc::new(self.docker.clone()),
+            image: self.image.clone(),
+            prefix: self.name(""),
+            labels: self.labels(),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let run = self.run.clone();
+        // A runtime of its own: the test's may be blocked right here, or gone.
+        let sweeping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+            runtime.block_on(async {
+                if let Ok(docker) = connect(&run).await {
+                    sweep(&docker, &run).await;
+                }
+            });
+        });
+        if sweeping.join().is_err() {
+            eprintln!("sweeping the test run {} failed", self.run);
+        }
+    }
+}
+
+fn labels(run: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(TEST_LABEL.to_owned(), "true".to_owned()), (RUN_LABEL.to_owned(), run.to_owned())])
+}
+
+async fn connect(run: &str) -> corehold_host::Result<Docker> {
+    let mut options = DockerOptions::default();
+    options.network = format!("corehold-test-{run}");
+    Docker::connect_with(options).await
+}
+
+fn stand_in_reference(run: &str) -> String {
+    format!("corehold-test/stand-in:{run}")
+}
+
+async fn import_stand_in(docker: &Docker, run: &str) -> String {
+    let mut archive = tar::Builder::new(Vec::new());
+    let binary = std::fs::read(stand_in::binary()).expect("the stand-in program was compiled");
+    let mut header = tar::Header::new_gnu();
+    header.set_size(binary.len() as u64);
+    header.set_mode(0o755);
+    archive.append_data(&mut header, "stand-in", &binary[..]).expect("memory is written");
+    for folder in ["tmp/", "data/"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o777);
+        archive.append_data(&mut header, folder, std::io::empty()).expect("memory is written");
+    }
+    let root = Bytes::from(archive.into_inner().expect("memory is written"));
+    let changes = vec![
+        "ENTRYPOINT [\"/stand-in\"]".to_owned(),
+        "USER 1000:1000".to_owned(),
+        format!("LABEL {TEST_LABEL}=true {RUN_LABEL}={run}"),
+    ];
+    docker
+        .import_image("corehold-test/stand-in", run, changes, stream::iter([Ok(root)]).boxed())
+        .await
+        .expect("the engine takes an image");
+    stand_in_reference(run)
+}
+
+/// Sweeps the runs of processes that are gone. Each run's image says that there was one.
+async fn sweep_dead_runs(docker: &Docker) {
+    for image in docker.images_labelled(TEST_LABEL, "true").await.expect("the engine lists images") {
+        let Ok(Some(image)) = docker.image(&image).await else { continue };
+        let Some(run) = image.labels.get(RUN_LABEL) else { continue };
+        let process = run.split('-').next().unwrap_or_default();
+        if !Path::new("/proc").join(process).exists() {
+            eprintln!("sweeping what the killed test run {run} left behind");
+            if let Ok(docker) = connect(run).await {
+                sweep(&docker, run).await;
+            }
+        }
+    }
+}
+
+/// Removes what carries a run's labels, its image last, so that an interrupted sweep is found again.
+async fn sweep(docker: &Docker, run: &str) {
+    let containers = match docker.list(&labels(run)).await {
+        Ok(containers) => containers,
+        Err(error) => return eprintln!("sweeping the test run {run}: {error}"),
+    };
+    for container in containers {
+        if let Err(error) = docker.remove(&container.id).await {
+            eprintln!("sweeping the test run {run}: {error}");
+        }
+    }
+    if let Err(error) = docker.remove_unused().await {
+        eprintln!("sweeping the test run {run}: {error}");
+    }
+    let images = docker.images_labelled(RUN_LABEL, run).await.unwrap_or_default();
+    for image in images.into_iter().chain([stand_in_reference(run)]) {
+        if let Err(error) = docker.remove_image(&image).await {
+            eprintln!("sweeping the test run {run}: {error}");
+        }
+    }
+}
