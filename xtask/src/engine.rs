@@ -168,7 +168,9 @@ impl Daemon {
 
     /// As one could type it.
     pub(crate) fn line(&self) -> String {
-        format!("{} --storage-driver=overlay2 >{} 2>&1 &", self.command.join(" "), self.log.display())
+        let folder = self.log.parent().unwrap_or(Path::new("/")).display();
+        let command = self.command.join(" ");
+        format!("mkdir -p {folder} && {command} --storage-driver=overlay2 >{} 2>&1 &", self.log.display())
     }
 
     /// Starts it, detached, and waits until it answers. Where it doesn't get on with overlay2 it chooses for itself.

@@ -82,7 +82,7 @@ fn what_may_not_be_done_is_said_with_its_commands() {
         [
             "sudo apt-get update",
             "sudo apt-get install -y --no-install-recommends docker.io iptables debootstrap",
-            "sudo sh -c 'setsid dockerd --storage-driver=overlay2 >/state/dockerd.log 2>&1 &'",
+            "sudo sh -c 'mkdir -p /state && setsid dockerd --storage-driver=overlay2 >/state/dockerd.log 2>&1 &'",
         ]
     );
 
