@@ -94,6 +94,7 @@ impl<'a> Artifacts<'a> {
         command.env("DOCKER_HOST", &engine.0);
         command.env("COREHOLD_AGENT", self.agent());
         command.env("COREHOLD_CLI", self.cli());
+        command.env("COREHOLD_TEMPLATES", &self.config.templates);
     }
 
     pub(crate) fn generate(&self) -> Result<()> {

@@ -17,6 +17,8 @@ pub(crate) struct Config {
     pub(crate) target: PathBuf,
     /// `PATH`, with the folders where Debian keeps the programs of root, which `su` leaves out.
     pub(crate) path: Vec<PathBuf>,
+    /// `COREHOLD_TEMPLATES`: folders with templates, for the command line. Default: those of the repository.
+    pub(crate) templates: OsString,
     /// `DOCKER_HOST`: the engine to use and no other.
     pub(crate) docker_host: Option<String>,
     /// `DOCKER_CONTEXT`: the docker command's context to use and no other.
@@ -47,6 +49,9 @@ impl Config {
             target: folder("CARGO_TARGET_DIR")
                 .map_or_else(|| repository.join("target"), |target| repository.join(target)),
             path,
+            templates: env::var_os("COREHOLD_TEMPLATES")
+                .filter(|value| !value.is_empty())
+                .unwrap_or_else(|| repository.join("templates").into()),
             docker_host: text("DOCKER_HOST"),
             docker_context: text("DOCKER_CONTEXT"),
             docker_config: folder("DOCKER_CONFIG").unwrap_or_else(|| home.join(".docker")),
