@@ -61,9 +61,7 @@ impl<'a> Artifacts<'a> {
 
     pub(crate) fn build_cli(&self) -> Result<()> {
         progress::step("Build the command line", || {
-            // With `--workspace`, dependencies get the features that all rooms together want, as in the tests; with
-            // `--package`, they would be built a second time.
-            let mut cargo = self.cargo(&["build", "--workspace", "--bin", "corehold"]);
+            let mut cargo = self.cargo(&["build", "--package", "corehold"]);
             progress::run(cargo.env("CARGO_TARGET_DIR", &self.config.target))
         })
     }
