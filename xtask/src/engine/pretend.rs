@@ -1,0 +1,56 @@
+//! What the tests of this room pretend: an engine, and a configuration that leads to no other.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use crate::config::Config;
+
+/// A folder of this test's own, removed at its end.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new(test: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("corehold-xtask-{test}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A configuration that finds no engine but one in the folder.
+pub(crate) fn config(folder: &Folder) -> Config {
+    Config {
+        docker_host: None,
+        docker_context: None,
+        docker_config: folder.0.join("none"),
+        runtime_folder: Some(folder.0.clone()),
+        state: folder.0.join("state"),
+        ..Config::of_this_process()
+    }
+}
+
+/// An engine that gives each caller this answer.
+pub(crate) fn engine(socket: &Path, answer: &'static str) {
+    let listener = UnixListener::bind(socket).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            let mut reader = BufReader::new(&stream);
+            while reader.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+}
