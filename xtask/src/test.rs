@@ -130,6 +130,9 @@ impl Stages {
             let word = if *passed { "passed" } else { "FAILED" };
             let tests = if *tally == Tally::default() { String::new() } else { format!("   {tally}") };
             println!("{word:<8} {name:<13} {:>9}{tests}", seconds(*duration));
+            for name in &tally.names {
+                println!("         {name}");
+            }
         }
         for name in &self.not_run {
             println!("not run  {name}");
@@ -145,7 +148,7 @@ mod tests {
     use super::*;
 
     fn tally(passed: u64, failed: u64) -> Tally {
-        Tally { passed, failed }
+        Tally { passed, failed, names: Vec::new() }
     }
 
     #[test]

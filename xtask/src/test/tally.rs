@@ -17,10 +17,12 @@ use crate::progress;
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
 /// How many tests passed and failed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
+    /// The names of tests that failed, for whoever reads only the summary.
+    pub(crate) names: Vec<String>,
 }
 
 impl fmt::Display for Tally {
@@ -30,8 +32,12 @@ impl fmt::Display for Tally {
 }
 
 impl Tally {
-    /// Reads a line such as `test result: ok. 12 passed; 0 failed; 0 ignored; …`; other lines count nothing.
+    /// Reads a line such as `test result: ok. 12 passed; 0 failed; 0 ignored; …`; other lines count nothing. A line
+    /// such as `test name ... FAILED` gives a name.
     fn add_line(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.names.push(name.to_owned());
+        }
         let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
             return;
         };
@@ -120,9 +126,12 @@ mod tests {
     fn results_of_several_programs_are_added() {
         let script = "echo 'running 2 tests'
             echo 'test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s'
+            echo 'test a::b ... ok'
+            echo 'test c::d ... FAILED'
             echo 'test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s'
             exit 101";
-        assert_eq!(shell(script, DRAIN_GRACE), (Tally { passed: 15, failed: 2 }, false));
+        let expected = Tally { passed: 15, failed: 2, names: vec!["c::d".to_owned()] };
+        assert_eq!(shell(script, DRAIN_GRACE), (expected, false));
     }
 
     #[test]
@@ -135,7 +144,7 @@ mod tests {
     fn a_process_left_behind_does_not_hold_up_the_end() {
         let start = Instant::now();
         let script = "echo 'test result: ok. 1 passed; 0 failed'; sleep 10 & exit 0";
-        assert_eq!(shell(script, Duration::from_millis(100)), (Tally { passed: 1, failed: 0 }, true));
+        assert_eq!(shell(script, Duration::from_millis(100)), (Tally { passed: 1, ..Tally::default() }, true));
         assert!(start.elapsed() < Duration::from_secs(9), "it waited for the process that was left behind");
     }
 }
