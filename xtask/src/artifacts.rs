@@ -1,7 +1,7 @@
 //! What is built: the agent, the command line, the core image, the generated files.
 
 use std::{
-    env::consts::ARCH,
+    env::{self, consts::ARCH},
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
@@ -89,6 +89,10 @@ impl<'a> Artifacts<'a> {
 
     /// Tells a program where things are that it could otherwise only guess.
     pub(crate) fn tell_places(&self, command: &mut Command, engine: &Address) {
+        // The base is made by programs that only root's path has.
+        if let Ok(path) = env::join_paths(&self.config.path) {
+            command.env("PATH", path);
+        }
         command.env("DOCKER_HOST", &engine.0);
         command.env("COREHOLD_AGENT", self.agent());
         command.env("COREHOLD_CLI", self.cli());

@@ -24,109 +24,39 @@ import type {
   StreamEnd,
 } from "../../bindings/index.js";
 
-export const sample0: InfoRequest = {};
+export const someInfoRequest1: InfoRequest = {};
 
-export const sample1: ReadRequest = {
-  "files": [
+export const someInfoResponse1: InfoResponse = {
+  "bootId": "b",
+  "features": [
+    "x"
+  ],
+  "guards": [
+    "openat2"
+  ],
+  "instance": "i",
+  "limits": [
     {
-      "lines": {
-        "end": 9007199254740991,
-        "start": 1
-      },
-      "path": "a"
-    },
-    {
-      "bytes": {
-        "length": 9007199254740991,
-        "start": 0
-      },
-      "path": {
-        "base64": "Y2Fm6Q=="
-      }
-    },
-    {
-      "lines": {
-        "start": 1
-      },
-      "path": "b"
+      "name": "readBytes",
+      "unit": "bytes",
+      "value": 9007199254740991,
+      "variable": "COREHOLD_READ_BYTES"
     }
   ],
-  "maxBytes": 9007199254740991
-};
-
-export const sample2: ListRequest = {};
-
-export const sample3: ListRequest = {
-  "cursor": "x",
-  "depth": 4294967295,
-  "limit": 1,
-  "path": {
-    "base64": "Y2Fm6Q=="
-  }
-};
-
-export const sample4: ExtractRequest = {
-  "archive": {
-    "inbox": "a.tar.gz"
-  }
-};
-
-export const sample5: ExtractRequest = {
-  "archive": {
-    "path": "a.tar"
-  },
-  "destination": "to",
-  "expectedHash": "00",
-  "remove": true
-};
-
-export const sample6: CommandRequest = {
-  "line": "npm test"
-};
-
-export const sample7: CommandRequest = {
-  "argv": [
-    "ls"
+  "protocol": 1,
+  "root": "/app",
+  "tools": [
+    {
+      "name": "read",
+      "scope": "read",
+      "since": "0.1",
+      "summary": "Reads."
+    }
   ],
-  "cwd": "src",
-  "detach": true,
-  "env": {
-    "EMPTY": ""
-  },
-  "label": "dev",
-  "maxOutputBytes": 1,
-  "stallTimeoutMs": 0,
-  "stdin": {
-    "base64": "/w=="
-  },
-  "timeoutMs": 9007199254740991
+  "version": "0.1.0"
 };
 
-export const sample8: CommandOutputRequest = {
-  "id": "c1"
-};
-
-export const sample9: CommandOutputRequest = {
-  "follow": false,
-  "id": "c1",
-  "maxOutputBytes": 0,
-  "offset": 9007199254740991
-};
-
-export const sample10: CommandSignalRequest = {
-  "id": "c1",
-  "signal": "SIGWINCH"
-};
-
-export const sample11: CommandListRequest = {};
-
-export const sample12: CommandListRequest = {
-  "cursor": "x",
-  "label": "dev",
-  "limit": 1
-};
-
-export const sample13: InfoResponse = {
+export const someInfoResponse2: InfoResponse = {
   "bootId": "b",
   "features": [
     "x"
@@ -157,37 +87,142 @@ export const sample13: InfoResponse = {
   "workspace": "w"
 };
 
-export const sample14: InfoResponse = {
-  "bootId": "b",
-  "features": [
-    "x"
-  ],
-  "guards": [
-    "openat2"
-  ],
-  "instance": "i",
-  "limits": [
-    {
-      "name": "readBytes",
-      "unit": "bytes",
-      "value": 9007199254740991,
-      "variable": "COREHOLD_READ_BYTES"
-    }
-  ],
+export const someHealth1: Health = {
   "protocol": 1,
-  "root": "/app",
-  "tools": [
-    {
-      "name": "read",
-      "scope": "read",
-      "since": "0.1",
-      "summary": "Reads."
-    }
-  ],
+  "status": "shuttingDown",
+  "uptimeMs": 9007199254740991,
   "version": "0.1.0"
 };
 
-export const sample15: ReadResponse = {
+export const someHealth2: Health = {
+  "protocol": 1,
+  "status": "ok",
+  "uptimeMs": 9007199254740991,
+  "version": "0.1.0"
+};
+
+export const someFileWritten1: FileWritten = {
+  "created": true,
+  "size": 9007199254740991,
+  "version": "v"
+};
+
+export const someProblem1: Problem = {
+  "code": "LIMIT_EXCEEDED",
+  "context": {
+    "limit": 9007199254740991,
+    "nested": [
+      {
+        "a": 1
+      }
+    ],
+    "variable": "COREHOLD_X"
+  },
+  "detail": "the answer exceeds the limit of 9007199254740991",
+  "requestId": "r1",
+  "retryable": false,
+  "status": 413,
+  "suggestion": "COREHOLD_X sets this limit",
+  "title": "A limit was exceeded",
+  "type": "about:blank"
+};
+
+export const someProblem2: Problem = {
+  "code": "INTERNAL",
+  "detail": "a mistake",
+  "retryable": false,
+  "status": 500,
+  "title": "The agent made a mistake",
+  "type": "about:blank"
+};
+
+export const someStreamEndOfCommandResponse1: StreamEnd<CommandResponse> = {
+  "response": {
+    "exit": {
+      "code": -1,
+      "cpuMs": 1,
+      "durationMs": 9007199254740991,
+      "oomKilled": true,
+      "peakMemoryBytes": 9007199254740991,
+      "signal": "SIGKILL",
+      "stalled": false,
+      "survivors": [
+        7,
+        8
+      ],
+      "timedOut": true
+    },
+    "id": "c1",
+    "offset": 9007199254740991,
+    "stderr": {
+      "base64": "/w==",
+      "omittedBytes": 0,
+      "totalBytes": 0
+    },
+    "stdout": {
+      "omittedBytes": 5,
+      "tail": {
+        "base64": "/w=="
+      },
+      "text": "head",
+      "totalBytes": 9007199254740991
+    }
+  },
+  "type": "end"
+};
+
+export const someStreamEndOfCommandResponse2: StreamEnd<CommandResponse> = {
+  "problem": {
+    "code": "LIMIT_EXCEEDED",
+    "context": {
+      "limit": 9007199254740991,
+      "nested": [
+        {
+          "a": 1
+        }
+      ],
+      "variable": "COREHOLD_X"
+    },
+    "detail": "the answer exceeds the limit of 9007199254740991",
+    "requestId": "r1",
+    "retryable": false,
+    "status": 413,
+    "suggestion": "COREHOLD_X sets this limit",
+    "title": "A limit was exceeded",
+    "type": "about:blank"
+  },
+  "type": "error"
+};
+
+export const someReadRequest1: ReadRequest = {
+  "files": [
+    {
+      "lines": {
+        "end": 9007199254740991,
+        "start": 1
+      },
+      "path": "a"
+    },
+    {
+      "bytes": {
+        "length": 9007199254740991,
+        "start": 0
+      },
+      "path": {
+        "base64": "Y2Fm6Q=="
+      }
+    },
+    {
+      "lines": {
+        "start": 1
+      },
+      "path": "b"
+    }
+  ],
+  "maxBytes": 9007199254740991
+};
+
+export const someReadResponse1: ReadResponse = {
   "files": [
     {
       "binary": false,
@@ -232,7 +267,18 @@ export const sample15: ReadResponse = {
   ]
 };
 
-export const sample16: ListResponse = {
+export const someListRequest1: ListRequest = {};
+
+export const someListRequest2: ListRequest = {
+  "cursor": "x",
+  "depth": 4294967295,
+  "limit": 1,
+  "path": {
+    "base64": "Y2Fm6Q=="
+  }
+};
+
+export const someListResponse1: ListResponse = {
   "cursor": "x",
   "entries": [
     {
@@ -257,11 +303,26 @@ export const sample16: ListResponse = {
   ]
 };
 
-export const sample17: ListResponse = {
+export const someListResponse2: ListResponse = {
   "entries": []
 };
 
-export const sample18: ExtractResponse = {
+export const someExtractRequest1: ExtractRequest = {
+  "archive": {
+    "inbox": "a.tar.gz"
+  }
+};
+
+export const someExtractRequest2: ExtractRequest = {
+  "archive": {
+    "path": "a.tar"
+  },
+  "destination": "to",
+  "expectedHash": "00",
+  "remove": true
+};
+
+export const someExtractResponse1: ExtractResponse = {
   "bytes": 9007199254740991,
   "directories": 1,
   "durationMs": 3,
@@ -269,7 +330,29 @@ export const sample18: ExtractResponse = {
   "symlinks": 2
 };
 
-export const sample19: CommandResponse = {
+export const someCommandRequest1: CommandRequest = {
+  "line": "npm test"
+};
+
+export const someCommandRequest2: CommandRequest = {
+  "argv": [
+    "ls"
+  ],
+  "cwd": "src",
+  "detach": true,
+  "env": {
+    "EMPTY": ""
+  },
+  "label": "dev",
+  "maxOutputBytes": 1,
+  "stallTimeoutMs": 0,
+  "stdin": {
+    "base64": "/w=="
+  },
+  "timeoutMs": 9007199254740991
+};
+
+export const someCommandResponse1: CommandResponse = {
   "exit": {
     "code": -1,
     "cpuMs": 1,
@@ -301,7 +384,7 @@ export const sample19: CommandResponse = {
   }
 };
 
-export const sample20: CommandResponse = {
+export const someCommandResponse2: CommandResponse = {
   "id": "c1",
   "offset": 0,
   "stderr": {
@@ -316,11 +399,35 @@ export const sample20: CommandResponse = {
   }
 };
 
-export const sample21: CommandSignalResponse = {
+export const someCommandOutputRequest1: CommandOutputRequest = {
+  "id": "c1"
+};
+
+export const someCommandOutputRequest2: CommandOutputRequest = {
+  "follow": false,
+  "id": "c1",
+  "maxOutputBytes": 0,
+  "offset": 9007199254740991
+};
+
+export const someCommandSignalRequest1: CommandSignalRequest = {
+  "id": "c1",
+  "signal": "SIGWINCH"
+};
+
+export const someCommandSignalResponse1: CommandSignalResponse = {
   "processes": 2
 };
 
-export const sample22: CommandListResponse = {
+export const someCommandListRequest1: CommandListRequest = {};
+
+export const someCommandListRequest2: CommandListRequest = {
+  "cursor": "x",
+  "label": "dev",
+  "limit": 1
+};
+
+export const someCommandListResponse1: CommandListResponse = {
   "commands": [
     {
       "firstOffset": 0,
@@ -357,17 +464,17 @@ export const sample22: CommandListResponse = {
   "cursor": "x"
 };
 
-export const sample23: CommandListResponse = {
+export const someCommandListResponse2: CommandListResponse = {
   "commands": []
 };
 
-export const sample24: ExtractEvent = {
+export const someExtractEvent1: ExtractEvent = {
   "bytes": 9007199254740991,
   "entries": 1,
   "type": "progress"
 };
 
-export const sample25: CommandEvent = {
+export const someCommandEvent1: CommandEvent = {
   "id": "c1",
   "offset": 0,
   "pid": 2,
@@ -375,7 +482,7 @@ export const sample25: CommandEvent = {
   "type": "status"
 };
 
-export const sample26: CommandEvent = {
+export const someCommandEvent2: CommandEvent = {
   "data": {
     "text": "out"
   },
@@ -384,7 +491,7 @@ export const sample26: CommandEvent = {
   "type": "stdout"
 };
 
-export const sample27: CommandEvent = {
+export const someCommandEvent3: CommandEvent = {
   "data": {
     "base64": "/w=="
   },
@@ -393,13 +500,13 @@ export const sample27: CommandEvent = {
   "type": "stderr"
 };
 
-export const sample28: CommandEvent = {
+export const someCommandEvent4: CommandEvent = {
   "from": 0,
   "to": 9007199254740991,
   "type": "gap"
 };
 
-export const sample29: CommandEvent = {
+export const someCommandEvent5: CommandEvent = {
   "exit": {
     "durationMs": 0,
     "stalled": false,
@@ -407,111 +514,4 @@ export const sample29: CommandEvent = {
   },
   "offset": 0,
   "type": "exit"
-};
-
-export const sample30: Health = {
-  "protocol": 1,
-  "status": "shuttingDown",
-  "uptimeMs": 9007199254740991,
-  "version": "0.1.0"
-};
-
-export const sample31: Health = {
-  "protocol": 1,
-  "status": "ok",
-  "uptimeMs": 9007199254740991,
-  "version": "0.1.0"
-};
-
-export const sample32: FileWritten = {
-  "created": true,
-  "size": 9007199254740991,
-  "version": "v"
-};
-
-export const sample33: Problem = {
-  "code": "LIMIT_EXCEEDED",
-  "context": {
-    "limit": 9007199254740991,
-    "nested": [
-      {
-        "a": 1
-      }
-    ],
-    "variable": "COREHOLD_X"
-  },
-  "detail": "the answer exceeds the limit of 9007199254740991",
-  "requestId": "r1",
-  "retryable": false,
-  "status": 413,
-  "suggestion": "COREHOLD_X sets this limit",
-  "title": "A limit was exceeded",
-  "type": "about:blank"
-};
-
-export const sample34: Problem = {
-  "code": "INTERNAL",
-  "detail": "a mistake",
-  "retryable": false,
-  "status": 500,
-  "title": "The agent made a mistake",
-  "type": "about:blank"
-};
-
-export const sample35: StreamEnd<CommandResponse> = {
-  "response": {
-    "exit": {
-      "code": -1,
-      "cpuMs": 1,
-      "durationMs": 9007199254740991,
-      "oomKilled": true,
-      "peakMemoryBytes": 9007199254740991,
-      "signal": "SIGKILL",
-      "stalled": false,
-      "survivors": [
-        7,
-        8
-      ],
-      "timedOut": true
-    },
-    "id": "c1",
-    "offset": 9007199254740991,
-    "stderr": {
-      "base64": "/w==",
-      "omittedBytes": 0,
-      "totalBytes": 0
-    },
-    "stdout": {
-      "omittedBytes": 5,
-      "tail": {
-        "base64": "/w=="
-      },
-      "text": "head",
-      "totalBytes": 9007199254740991
-    }
-  },
-  "type": "end"
-};
-
-export const sample36: StreamEnd<CommandResponse> = {
-  "problem": {
-    "code": "LIMIT_EXCEEDED",
-    "context": {
-      "limit": 9007199254740991,
-      "nested": [
-        {
-          "a": 1
-        }
-      ],
-      "variable": "COREHOLD_X"
-    },
-    "detail": "the answer exceeds the limit of 9007199254740991",
-    "requestId": "r1",
-    "retryable": false,
-    "status": 413,
-    "suggestion": "COREHOLD_X sets this limit",
-    "title": "A limit was exceeded",
-    "type": "about:blank"
-  },
-  "type": "error"
 };

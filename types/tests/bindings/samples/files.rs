@@ -1,0 +1,106 @@
+//! `read`, `list`, `extract`.
+
+use corehold_types::{Code, Data, Problem, Timestamp, WorkspacePath, tools::*};
+
+use super::{LARGEST, Sample, event, sample};
+
+fn path_of_bytes() -> WorkspacePath {
+    WorkspacePath::from_bytes(b"caf\xe9")
+}
+
+fn full_content() -> FileContent {
+    FileContent {
+        path: "src/App.jsx".into(),
+        data: Data::Text("a\r\n".to_owned()),
+        version: "v".to_owned(),
+        hash: Some("00".to_owned()),
+        size: LARGEST,
+        start_byte: LARGEST,
+        start_line: Some(1),
+        total_lines: Some(LARGEST),
+        encoding: Encoding::Utf8Bom,
+        line_ending: Some(LineEnding::CrLf),
+        binary: false,
+        truncated: false,
+    }
+}
+
+fn bare_content() -> FileContent {
+    FileContent {
+        path: path_of_bytes(),
+        data: Data::from_bytes(vec![0xff, 0]),
+        hash: None,
+        start_line: None,
+        total_lines: None,
+        encoding: Encoding::Unknown,
+        line_ending: None,
+        binary: true,
+        truncated: true,
+        ..full_content()
+    }
+}
+
+fn read() -> Vec<Sample> {
+    let lines = LineRange { start: 1, end: Some(LARGEST) };
+    let bytes = ByteRange { start: 0, length: Some(LARGEST) };
+    let failed = ReadResult::Error { path: "gone".into(), problem: Problem::new(Code::NotFound, "no such file") };
+    vec![
+        sample(&ReadRequest {
+            files: vec![
+                ReadTarget { path: "a".into(), lines: Some(lines), bytes: None },
+                ReadTarget { path: path_of_bytes(), lines: None, bytes: Some(bytes) },
+                ReadTarget { path: "b".into(), lines: Some(LineRange { end: None, ..lines }), bytes: None },
+            ],
+            max_bytes: Some(LARGEST),
+        }),
+        sample(&ReadResponse { files: vec![ReadResult::Ok(full_content()), ReadResult::Ok(bare_content()), failed] }),
+    ]
+}
+
+fn list() -> Vec<Sample> {
+    let request = ListRequest {
+        path: Some(path_of_bytes()),
+        depth: Some(u32::MAX),
+        limit: Some(1),
+        cursor: Some("x".to_owned()),
+    };
+    let entry = ListEntry {
+        path: path_of_bytes(),
+        kind: EntryKind::Symlink,
+        size: LARGEST,
+        modified: Timestamp::from_unix(1_700_000_000, 5),
+        mode: 0o777,
+        target: Some("to".into()),
+    };
+    let file = ListEntry { kind: EntryKind::File, target: None, ..entry.clone() };
+    vec![
+        sample(&ListRequest::default()),
+        sample(&request),
+        sample(&ListResponse { entries: vec![entry, file], cursor: Some("x".to_owned()) }),
+        sample(&ListResponse { entries: Vec::new(), cursor: None }),
+    ]
+}
+
+fn extract() -> Vec<Sample> {
+    let archive = ArchiveSource::Inbox("a.tar.gz".to_owned());
+    let bare = ExtractRequest { archive, destination: None, expected_hash: None, remove: None };
+    let full = ExtractRequest {
+        archive: ArchiveSource::Path("a.tar".into()),
+        destination: Some("to".into()),
+        expected_hash: Some("00".to_owned()),
+        remove: Some(true),
+    };
+    vec![
+        sample(&bare),
+        sample(&full),
+        sample(&ExtractResponse { files: LARGEST, directories: 1, symlinks: 2, bytes: LARGEST, duration_ms: 3 }),
+    ]
+}
+
+pub(super) fn samples() -> Vec<Sample> {
+    [read(), list(), extract()].into_iter().flatten().collect()
+}
+
+pub(super) fn events() -> Vec<Sample> {
+    vec![event(&ExtractEvent::Progress { entries: 1, bytes: LARGEST })]
+}

@@ -1,0 +1,56 @@
+//! `info`, and the bodies that are no tool's.
+
+use corehold_types::{
+    Code, Problem, Scope,
+    tools::*,
+    wire::{FileWritten, Health, HealthStatus, StreamEnd},
+};
+
+use super::{LARGEST, Sample, command::command_response, sample};
+
+fn problem() -> Problem {
+    let mut problem =
+        Problem::limit("the answer", LARGEST, "COREHOLD_X").with("nested", serde_json::json!([{ "a": 1 }]));
+    problem.request_id = Some("r1".to_owned());
+    problem
+}
+
+fn info() -> Vec<Sample> {
+    let tool =
+        ToolInfo { name: "read".to_owned(), since: "0.1".to_owned(), summary: "Reads.".to_owned(), scope: Scope::Read };
+    let limit = LimitInfo {
+        name: "readBytes".to_owned(),
+        value: LARGEST,
+        unit: "bytes".to_owned(),
+        variable: "COREHOLD_READ_BYTES".to_owned(),
+    };
+    let unclaimed = InfoResponse {
+        version: "0.1.0".to_owned(),
+        protocol: 1,
+        boot_id: "b".to_owned(),
+        instance: "i".to_owned(),
+        workspace: None,
+        root: "/app".into(),
+        tools: vec![tool],
+        limits: vec![limit],
+        features: vec!["x".to_owned()],
+        guards: vec!["openat2".to_owned()],
+    };
+    let claimed = InfoResponse { workspace: Some("w".to_owned()), ..unclaimed.clone() };
+    vec![sample(&InfoRequest {}), sample(&unclaimed), sample(&claimed)]
+}
+
+pub(super) fn samples() -> Vec<Sample> {
+    let health =
+        Health { status: HealthStatus::ShuttingDown, version: "0.1.0".to_owned(), protocol: 1, uptime_ms: LARGEST };
+    let bodies = vec![
+        sample(&health),
+        sample(&Health { status: HealthStatus::Ok, ..health.clone() }),
+        sample(&FileWritten { version: "v".to_owned(), size: LARGEST, created: true }),
+        sample(&problem()),
+        sample(&Problem::new(Code::Internal, "a mistake")),
+        sample(&StreamEnd::End { response: command_response() }),
+        sample(&StreamEnd::<CommandResponse>::Error { problem: problem() }),
+    ];
+    info().into_iter().chain(bodies).collect()
+}
