@@ -10,6 +10,7 @@ pub mod config;
 pub mod create;
 mod error;
 mod host;
+pub mod image;
 mod key;
 pub mod labels;
 pub mod runtime;

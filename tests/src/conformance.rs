@@ -39,7 +39,9 @@ pub struct Subject {
 }
 
 impl Subject {
-    fn spec(&self, name: &str) -> ContainerSpec {
+    /// What the suite's containers are, but for what a test is about.
+    #[must_use]
+    pub fn spec(&self, name: &str) -> ContainerSpec {
         ContainerSpec {
             name: format!("{}{name}", self.prefix),
             image: self.image.clone(),
@@ -49,7 +51,11 @@ impl Subject {
         }
     }
 
-    async fn started(&self, spec: &ContainerSpec) -> ContainerId {
+    /// Creates it, starts it and waits until it answers.
+    ///
+    /// # Panics
+    /// When one of them fails.
+    pub async fn started(&self, spec: &ContainerSpec) -> ContainerId {
         let id = self.runtime.create(spec).await.expect("it is created");
         self.runtime.start(&id).await.expect("it starts");
         let greeting = self.ask(&id, "hello").await;
@@ -62,7 +68,11 @@ impl Subject {
         ask(address(&endpoint), question).await
     }
 
-    async fn ask_text(&self, id: &ContainerId, question: &str) -> String {
+    /// Asks the stand-in program for an answer in text.
+    ///
+    /// # Panics
+    /// When it can't be reached.
+    pub async fn ask_text(&self, id: &ContainerId, question: &str) -> String {
         String::from_utf8(self.ask(id, question).await).expect("an answer in text")
     }
 
@@ -90,7 +100,7 @@ fn address(endpoint: &Endpoint) -> SocketAddr {
     }
 }
 
-/// Asks the stand-in program. It listens soon after it was started; until then connections are refused, or accepted and
+/// Asks the stand-in program for one answer. It listens soon after it was started; until then connections are refused, or accepted and
 /// closed by a proxy in between.
 async fn ask(address: SocketAddr, question: &str) -> Vec<u8> {
     patiently(&format!("the answer to {question:?} at {address}"), async {

@@ -66,6 +66,12 @@ impl Engine {
         format!("corehold-test-{}-{what}", self.run)
     }
 
+    /// A name for a core image of this test's own.
+    #[must_use]
+    pub fn core_image(&self) -> String {
+        core_reference(&self.run)
+    }
+
     /// One more connection to the same engine, as another process would have.
     pub async fn reconnect(&self) -> Docker {
         connect(&self.run).await.expect("the engine still answers")
@@ -113,6 +119,12 @@ async fn connect(run: &str) -> corehold_host::Result<Docker> {
 
 fn stand_in_reference(run: &str) -> String {
     format!("corehold-test/stand-in:{run}")
+}
+
+const CORE_REPOSITORY: &str = "corehold-test/core";
+
+fn core_reference(run: &str) -> String {
+    format!("{CORE_REPOSITORY}-{run}:latest")
 }
 
 async fn import_stand_in(docker: &Docker, run: &str) -> String {
@@ -171,8 +183,10 @@ async fn sweep(docker: &Docker, run: &str) {
     if let Err(error) = docker.remove_unused().await {
         eprintln!("sweeping the test run {run}: {error}");
     }
-    let images = docker.images_labelled(RUN_LABEL, run).await.unwrap_or_default();
-    for image in images.into_iter().chain([stand_in_reference(run)]) {
+    // What was built: all names of its repository.
+    let built = docker.image(&core_reference(run)).await.ok().flatten().map(|image| image.tags).unwrap_or_default();
+    let built = built.into_iter().filter(|tag| tag.starts_with(&format!("{CORE_REPOSITORY}-{run}:")));
+    for image in built.chain([stand_in_reference(run)]) {
         if let Err(error) = docker.remove_image(&image).await {
             eprintln!("sweeping the test run {run}: {error}");
         }

@@ -2,3 +2,5 @@
 
 // Each runtime through the suite that all of them pass.
 mod conformance;
+// The core image: built, cached, measured, and what is in it.
+mod image;

@@ -16,6 +16,7 @@ use futures_util::StreamExt as _;
 use super::{Docker, connection::watch, errors::translate, specification::checked_reference};
 use crate::{
     error::{Error, ErrorKind, Result},
+    image::Lines,
     runtime::BoxStream,
 };
 
@@ -49,8 +50,6 @@ pub struct PullProgress {
 /// What the engine's builder is to do.
 #[derive(Debug, Clone, Default)]
 pub struct BuildRequest {
-    /// Names of the image.
-    pub tags: Vec<String>,
     /// Values for the Dockerfile's `ARG`s.
     pub arguments: BTreeMap<String, String>,
     /// Labels of the image.
@@ -137,7 +136,7 @@ impl Docker {
     }
 
     /// Builds an image from a context (a tar with a `Dockerfile` on top) with the engine's classic builder, which every
-    /// engine has. Each line that the builder writes goes to `line`.
+    /// engine has. Each line that the builder writes goes to `line`. The image has no name yet; returns its id.
     ///
     /// # Errors
     /// `CommandFailed` when a step of the Dockerfile fails.
@@ -146,11 +145,10 @@ impl Docker {
         request: BuildRequest,
         context: BoxStream<Bytes>,
         mut line: impl FnMut(&str) + Send,
-    ) -> Result<()> {
+    ) -> Result<String> {
         let what = "building the image";
         let options = BuildImageOptions {
             dockerfile: "Dockerfile".to_owned(),
-            t: request.tags.first().cloned(),
             buildargs: Some(request.arguments.into_iter().collect()),
             labels: Some(request.labels.into_iter().collect()),
             rm: true,
@@ -162,6 +160,7 @@ impl Docker {
         let client = self.connection.client.clone();
         let mut stream = pin!(client.build_image(options, None, Some(bollard::body_try_stream(body))));
         let mut lines = Lines::default();
+        let mut id = None;
         loop {
             let info = match tokio::time::timeout(self.connection.options.quiet_timeout, stream.next()).await {
                 Ok(info) => info,
@@ -170,8 +169,9 @@ impl Docker {
             match info {
                 Some(Ok(info)) => {
                     if let Some(text) = info.stream {
-                        lines.feed(&text, &mut line);
+                        lines.feed(text.as_bytes(), &mut line);
                     }
+                    id = info.aux.and_then(|aux| aux.id).or(id);
                 }
                 Some(Err(error)) => {
                     lines.end(&mut line);
@@ -187,7 +187,7 @@ impl Docker {
             }
         }
         lines.end(&mut line);
-        Ok(())
+        id.ok_or_else(|| Error::new(ErrorKind::Engine, format!("{what}: the engine ended without naming the image")))
     }
 
     /// Makes an image of one layer from the tar of a root file system.
@@ -259,32 +259,6 @@ fn split_reference(reference: &str) -> (String, String) {
     }
 }
 
-/// Puts a builder's output, which comes in pieces, together to lines.
-#[derive(Default)]
-struct Lines(String);
-
-/// A line longer than this is passed on in pieces.
-const LONGEST_LINE: usize = 16 * 1024;
-
-impl Lines {
-    fn feed(&mut self, text: &str, line: &mut impl FnMut(&str)) {
-        for piece in text.split_inclusive('\n') {
-            self.0.push_str(piece);
-            if piece.ends_with('\n') || self.0.len() > LONGEST_LINE {
-                self.end(line);
-            }
-        }
-    }
-
-    fn end(&mut self, line: &mut impl FnMut(&str)) {
-        let text = self.0.trim_end();
-        if !text.is_empty() {
-            line(text);
-        }
-        self.0.clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,16 +274,5 @@ mod tests {
         assert_eq!(split("localhost:5000/node"), "localhost:5000/node latest");
         assert_eq!(split("localhost:5000/node:1"), "localhost:5000/node 1");
         assert_eq!(split("node@sha256:00"), "node sha256:00");
-    }
-
-    #[test]
-    fn a_builders_pieces_become_lines() {
-        let mut seen = Vec::new();
-        let mut lines = Lines::default();
-        for piece in ["Step 1/2 : FROM x", "\n", " ---> 12\na\n\nb"] {
-            lines.feed(piece, &mut |line: &str| seen.push(line.to_owned()));
-        }
-        lines.end(&mut |line: &str| seen.push(line.to_owned()));
-        assert_eq!(seen, ["Step 1/2 : FROM x", " ---> 12", "a", "b"]);
     }
 }
