@@ -27,7 +27,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Who this is and what it can do, for people and for `doctor`.
     async fn describe(&self) -> Result<RuntimeInfo>;
 
-    /// Makes a place without starting it. Its labels and its name are there from the first moment.
+    /// Makes a place without starting it. Its labels and its name are there from the first moment. Cancelled, it leaves
+    /// nothing, though an engine may take a moment to give the name back.
     ///
     /// # Errors
     /// `NotFound` when the image isn't there, `Conflict` when the name is taken.

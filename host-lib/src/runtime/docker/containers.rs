@@ -12,6 +12,7 @@ use bollard::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::oneshot;
 
 use super::{
     Docker, ca_bundle,
@@ -45,40 +46,19 @@ impl Runtime for Docker {
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId> {
-        checked_name(&spec.name)?;
-        checked_reference(&spec.image)?;
-        let what = format!("creating the container {:?}", spec.name);
-        let ca_mount = async {
-            match &spec.ca_bundle {
-                Some(bundle) => ca_bundle::mount(&self.connection, &spec.image, bundle).await.map(Some),
-                None => Ok(None),
+        // The engine finishes what it was asked even if the caller has gone meanwhile, and lists it only then. So the
+        // work goes on in a task, which removes what nobody waits for any more; the call's time-out bounds it.
+        let (answer, answered) = oneshot::channel();
+        let (docker, spec) = (self.clone(), spec.clone());
+        tokio::spawn(async move {
+            let created = docker.create_container(&spec).await;
+            if let Err(Ok(unwanted)) = answer.send(created)
+                && let Err(error) = docker.remove(&unwanted).await
+            {
+                tracing::warn!(container = %spec.name, %error, "a cancelled creation could not be removed");
             }
-        };
-        let (network, facts, ca_mount) =
-            tokio::try_join!(self.networks.ensure(&self.connection), self.connection.facts(), ca_mount)
-                .map_err(|error| error.context(&what))?;
-        let place = Place {
-            network: network.id,
-            publish_agent: !network.direct,
-            bound_log: facts.logging_driver.as_deref() == Some("json-file"),
-            mounts: ca_mount.into_iter().collect(),
-        };
-        let body = container(spec, place).map_err(|error| error.context(&what))?;
-        let options = CreateContainerOptions { name: Some(spec.name.clone()), platform: String::new() };
-        let call = self.connection.client.create_container(Some(options), body);
-        let created = self.connection.call(&what, call).await?;
-        for warning in &created.warnings {
-            tracing::warn!(container = %spec.name, warning, "the engine created the container with a warning");
-        }
-        if let Some(bundle) = &spec.ca_bundle {
-            let verified = ca_bundle::verify(&self.connection, &spec.image, bundle).await;
-            if let Err(error) = verified {
-                // Best effort: it is found by its labels anyhow.
-                let _ = self.remove(&ContainerId(created.id)).await;
-                return Err(error.context(&what));
-            }
-        }
-        Ok(ContainerId(created.id))
+        });
+        answered.await.map_err(|_| Error::new(ErrorKind::Engine, "creating the container was broken off"))?
     }
 
     async fn start(&self, id: &ContainerId) -> Result<()> {
@@ -192,6 +172,43 @@ impl Runtime for Docker {
 }
 
 impl Docker {
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId> {
+        checked_name(&spec.name)?;
+        checked_reference(&spec.image)?;
+        let what = format!("creating the container {:?}", spec.name);
+        let ca_mount = async {
+            match &spec.ca_bundle {
+                Some(bundle) => ca_bundle::mount(&self.connection, &spec.image, bundle).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (network, facts, ca_mount) =
+            tokio::try_join!(self.networks.ensure(&self.connection), self.connection.facts(), ca_mount)
+                .map_err(|error| error.context(&what))?;
+        let place = Place {
+            network: network.id,
+            publish_agent: !network.direct,
+            bound_log: facts.logging_driver.as_deref() == Some("json-file"),
+            mounts: ca_mount.into_iter().collect(),
+        };
+        let body = container(spec, place).map_err(|error| error.context(&what))?;
+        let options = CreateContainerOptions { name: Some(spec.name.clone()), platform: String::new() };
+        let call = self.connection.client.create_container(Some(options), body);
+        let created = self.connection.call(&what, call).await?;
+        for warning in &created.warnings {
+            tracing::warn!(container = %spec.name, warning, "the engine created the container with a warning");
+        }
+        if let Some(bundle) = &spec.ca_bundle {
+            let verified = ca_bundle::verify(&self.connection, &spec.image, bundle).await;
+            if let Err(error) = verified {
+                // Best effort: it is found by its labels anyhow.
+                let _ = self.remove(&ContainerId(created.id)).await;
+                return Err(error.context(&what));
+            }
+        }
+        Ok(ContainerId(created.id))
+    }
+
     async fn inspection(&self, id: &ContainerId) -> Result<ContainerInspectResponse> {
         let call = self.connection.client.inspect_container(checked_name(&id.0)?, None::<InspectContainerOptions>);
         self.connection.call("looking at the container", call).await
