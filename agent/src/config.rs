@@ -32,6 +32,9 @@ pub const LOG: &str = "COREHOLD_LOG";
 pub const WORKERS: &str = "COREHOLD_WORKERS";
 /// Milliseconds that requests and then commands get to finish when the agent is told to end. Default 5,000.
 pub const SHUTDOWN_GRACE_MS: &str = "COREHOLD_SHUTDOWN_GRACE_MS";
+/// Absolute path of the folder for the log of commands, which is an unlinked file. Default: the first of `/tmp` and `/var/tmp`
+/// that is on a disk; where none is, memory with an eighth of the bounds.
+pub const COMMAND_LOG_DIRECTORY: &str = "COREHOLD_COMMAND_LOG_DIRECTORY";
 
 /// What the environment says.
 #[derive(Debug, Clone)]
@@ -58,6 +61,8 @@ pub struct Config {
     pub workers: usize,
     /// [`SHUTDOWN_GRACE_MS`].
     pub shutdown_grace: Duration,
+    /// [`COMMAND_LOG_DIRECTORY`].
+    pub command_log_directory: Option<PathBuf>,
     /// What the agent never exceeds.
     pub limits: Limits,
 }
@@ -130,6 +135,7 @@ impl Config {
                 "a whole number of milliseconds",
                 5_000,
             )?),
+            command_log_directory: variables.text(COMMAND_LOG_DIRECTORY)?.map(PathBuf::from),
             limits: Limits::read(|limit| variables.parsed(limit.variable, limit.unit_in_words(), limit.value))?,
         })
     }

@@ -105,8 +105,16 @@ limits! {
     /// Milliseconds after which a command that isn't detached is ended, unless its caller says otherwise. Default
     /// 600,000 (ten minutes).
     command_ms: "commandMs", "ms", "COREHOLD_LIMIT_COMMAND_MS", 600_000;
-    /// Commands that run at a time. Default 256.
-    commands: "commands", "commands", "COREHOLD_LIMIT_COMMANDS", 256;
+    /// Commands that run at a time. Default 512.
+    commands: "commands", "commands", "COREHOLD_LIMIT_COMMANDS", 512;
+    /// Finished commands that are remembered, with their output. Default 1,000.
+    commands_kept: "commandsKept", "commands", "COREHOLD_LIMIT_COMMANDS_KEPT", 1_000;
+    /// Bytes of a command's arguments and of the variables that its caller adds. Default 1 MiB.
+    command_argument_bytes: "commandArgumentBytes", "bytes", "COREHOLD_LIMIT_COMMAND_ARGUMENT_BYTES", 1 << 20;
+    /// Bytes of each stream that a collected answer of a command may hold. Default 8 MiB.
+    command_collected_bytes: "commandCollectedBytes", "bytes", "COREHOLD_LIMIT_COMMAND_COLLECTED_BYTES", 8 << 20;
+    /// Milliseconds that a command gets between TERM and KILL when its time is over. Default 2,000.
+    command_grace_ms: "commandGraceMs", "ms", "COREHOLD_LIMIT_COMMAND_GRACE_MS", 2_000;
     /// Bytes of output that are kept of one command. Default 64 MiB.
     command_log_bytes: "commandLogBytes", "bytes", "COREHOLD_LIMIT_COMMAND_LOG_BYTES", 64 << 20;
     /// Bytes of output that are kept of all commands together. Default 512 MiB.

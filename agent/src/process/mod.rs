@@ -1,45 +1,45 @@
-//! Processes of the workspace.
+//! Processes of the workspace: starting, keeping, ending them, and what they wrote.
+//!
+//! Two threads do it, both there before anything else is, since at the limit of processes no thread can be made: the
+//! `spawner` starts commands and is restricted in what they must not do; the `keeper` reads, reaps and ends. Nobody else
+//! in the agent starts or reaps a process: no `std::process`, no `tokio::process`. `command`, `viewer` and `collect` are what
+//! the tools see.
+//!
+//! Terminals, input and resizing come with their tools: a terminal is another set of descriptors in the spawner's `Plan`
+//! and the keeper's `Arrival`, input another `Feed`.
 
-use std::{io, time::Duration};
+mod arrival;
+mod clock;
+mod collect;
+mod command;
+mod config;
+mod confine;
+mod ending;
+pub mod environment;
+mod error;
+mod exit;
+mod keeper;
+mod log;
+mod lookup;
+mod members;
+mod memory_events;
+mod orphans;
+mod output;
+mod registry;
+mod room;
+mod spawn;
+mod spawner;
+mod store;
+mod sys;
+mod table;
+mod viewer;
 
-use crate::config::Config;
+pub use collect::{Collected, collect};
+pub use command::Command;
+pub use config::ProcessConfig;
+pub use error::StartError;
+pub use room::Processes;
+pub use spawner::{Program, Start};
+pub use viewer::{EVENT_BYTES, Viewer};
 
-/// How commands run.
-#[derive(Debug, Clone)]
-pub struct ProcessConfig {}
-
-impl ProcessConfig {
-    /// What the agent's configuration says about commands.
-    #[must_use]
-    pub fn from_config(_config: &Config) -> Self {
-        Self {}
-    }
-}
-
-/// All commands of the agent.
-#[derive(Debug)]
-pub struct Processes {}
-
-impl Processes {
-    /// Starts the spawner and the reaper. Called once, before any other thread exists.
-    ///
-    /// # Errors
-    /// The operating system refused.
-    pub fn start(_config: ProcessConfig) -> io::Result<Self> {
-        Ok(Self {})
-    }
-
-    /// Resolves when the agent is told to end from outside.
-    pub async fn told_to_end(&self) {
-        std::future::pending::<()>().await;
-    }
-
-    /// The guards that are active, for `info`.
-    #[must_use]
-    pub fn guards(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Ends all commands: TERM, then KILL after the grace.
-    pub async fn shutdown(&self, _grace: Duration) {}
-}
+use room::{Order, Shared, start_thread};

@@ -1,0 +1,477 @@
+//! The one thread that keeps all commands: reads what they write, feeds what they read, reaps, and ends them in time.
+//!
+//! One thread, since order matters here: output is read before the exit is told, a status is reaped under the same lock
+//! under which its process was entered, and only one writer changes a log. It waits in `epoll` and nowhere else; it never
+//! waits for a reader. It needs no tokio: a busy runtime doesn't delay a reap, and a time-out doesn't depend on a task.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use corehold_types::tools::CommandExit;
+use rustix::{
+    event::{Timespec, epoll},
+    io::Errno,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Order, Shared,
+    arrival::{Arrival, Feed},
+    clock::{Clock, LONGEST_SLEEP},
+    command::{Command, Ended},
+    ending::{Ending, Phase, Progress},
+    exit::{self, Facts},
+    log::Stream,
+    members::{self, Whose},
+    orphans::Orphans,
+    output::{Output, READ, Read},
+    registry::Slot,
+    store::Store,
+    sys::{self, Reaped},
+    table::{Delivery, Table},
+};
+
+/// Full reads from one pipe before the others get their turn.
+const READS_IN_A_ROW: usize = 4;
+
+/// A command in the keeper's care: until it has ended and its pipes are closed by all that inherited them.
+struct Kept {
+    command: Arc<Command>,
+    /// Present until the end is told.
+    slot: Option<Slot>,
+    handle: Option<OwnedFd>,
+    pipes: [Option<OwnedFd>; 2],
+    feed: Option<Feed>,
+    stall_timeout: Option<Duration>,
+    last_output: Duration,
+    facts: Facts,
+    ending: Option<Ending>,
+}
+
+/// A moment of the keeper's clock at which something is to be done about a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Timeout,
+    Stall,
+    Ending,
+}
+
+/// What an epoll event is about: the command's number and which of its descriptors.
+const KINDS: u64 = 8;
+const OUTPUT: u64 = 0;
+const ERROR: u64 = 1;
+const INPUT: u64 = 2;
+const HANDLE: u64 = 3;
+pub(super) const MEMBER: u64 = 4;
+/// Number 0 is no command: these are the keeper's own.
+const WAKE: u64 = 0;
+const SIGNALS: u64 = 1;
+
+/// The event's data for a command's descriptor.
+pub(super) fn token(number: u64, kind: u64) -> epoll::EventData {
+    epoll::EventData::new_u64(number * KINDS + kind)
+}
+
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    epoll: OwnedFd,
+    signals: OwnedFd,
+    output: Output,
+    clock: Clock,
+    kept: HashMap<u64, Kept>,
+    by_leader: HashMap<i32, u64>,
+    due: BinaryHeap<Reverse<(Duration, u64, Due)>>,
+    orphans: Orphans,
+    shutdown: Option<(Duration, Vec<oneshot::Sender<()>>)>,
+    is_done: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>, signals: OwnedFd, store: Store) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, shared.inbox.wake_fd(), token(0, WAKE), epoll::EventFlags::IN)?;
+        epoll::add(&epoll, &signals, token(0, SIGNALS), epoll::EventFlags::IN)?;
+        Ok(Self {
+            shared,
+            epoll,
+            signals,
+            output: Output::new(store),
+            clock: Clock::new(),
+            kept: HashMap::new(),
+            by_leader: HashMap::new(),
+            due: BinaryHeap::new(),
+            orphans: Orphans::open(),
+            shutdown: None,
+            is_done: false,
+        })
+    }
+
+    /// Works until nobody can ask for anything any more, which in the agent is until the process ends.
+    pub(super) fn run(mut self) {
+        let mut events = Vec::with_capacity(256);
+        while !self.is_done {
+            self.wait(&mut events);
+            let mut children_ended = false;
+            for event in &events {
+                let data = event.data.u64();
+                match (data / KINDS, data % KINDS) {
+                    (0, WAKE) => self.answer_wake(),
+                    (0, _) => children_ended |= self.read_signals(),
+                    (number, OUTPUT) => self.read(number, Stream::Output),
+                    (number, ERROR) => self.read(number, Stream::Error),
+                    (number, INPUT) => self.feed(number),
+                    (_, HANDLE) => children_ended = true,
+                    (number, _) => self.member_ended(number),
+                }
+            }
+            if children_ended {
+                self.reap();
+            }
+            self.do_what_is_due();
+            self.answer_shutdown();
+        }
+    }
+
+    fn wait(&mut self, events: &mut Vec<epoll::Event>) {
+        events.clear();
+        let planned =
+            self.due.peek().map(|Reverse((when, ..))| when.saturating_sub(self.clock.now()).min(LONGEST_SLEEP));
+        let timeout = planned.map(|planned| Timespec {
+            tv_sec: planned.as_secs() as i64,
+            // rustix rounds up to the milliseconds that older kernels count in: what is due is due on waking.
+            tv_nsec: i64::from(planned.subsec_nanos()),
+        });
+        let began = Instant::now();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => {
+                // Only a mistake of ours (a bad descriptor) leads here, and without it nothing works any more.
+                tracing::error!(error = %errno, "the keeper of commands can't wait");
+                std::process::abort();
+            }
+        }
+        if let Some(planned) = planned {
+            self.clock.slept(began, Instant::now(), planned);
+        }
+    }
+
+    fn answer_wake(&mut self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(self.shared.inbox.wake_fd(), &mut count);
+        self.take_deliveries();
+        for order in self.shared.take_orders() {
+            match order {
+                Order::Signal { command, signal, answer } => {
+                    let leader = command.leader();
+                    let members = members::find(self.whose(&command));
+                    let _ = answer.send(members::signal(&members, leader, signal));
+                }
+                Order::Stop => self.is_done = true,
+                Order::Shutdown { grace, answer } => {
+                    let (_, answers) = self.shutdown.get_or_insert((grace, Vec::new()));
+                    answers.push(answer);
+                    let numbers: Vec<u64> = self.kept.keys().copied().collect();
+                    for number in numbers {
+                        self.begin_ending(number, grace);
+                    }
+                }
+            }
+        }
+    }
+
+    fn whose<'a>(&self, command: &'a Command) -> Whose<'a> {
+        let leader_is_there = self.by_leader.get(&command.leader()) == Some(&command.number);
+        Whose { id: command.id(), leader: command.leader(), leader_is_there }
+    }
+
+    fn take_deliveries(&mut self) {
+        for delivery in self.shared.inbox.take() {
+            match delivery {
+                Delivery::Started(arrival) => self.adopt(*arrival),
+                Delivery::Ended(child) => {
+                    if let Some(number) = self.by_leader.remove(&child.pid) {
+                        self.leader_ended(number, child);
+                    }
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, arrival: Arrival) {
+        let now = self.clock.now();
+        let number = arrival.command.number;
+        let add = |fd: BorrowedFd<'_>, kind, flags| {
+            if let Err(error) = epoll::add(&self.epoll, fd, token(number, kind), flags) {
+                tracing::error!(%error, number, kind, "a command's descriptor can't be watched");
+            }
+        };
+        add(arrival.output.as_fd(), OUTPUT, epoll::EventFlags::IN);
+        add(arrival.error.as_fd(), ERROR, epoll::EventFlags::IN);
+        if let Some(handle) = &arrival.handle {
+            add(handle.as_fd(), HANDLE, epoll::EventFlags::IN);
+        }
+        if let Some(feed) = &arrival.feed {
+            add(feed.as_fd(), INPUT, epoll::EventFlags::OUT);
+        }
+        self.output.begins(&arrival.command);
+        self.by_leader.insert(arrival.command.leader(), number);
+        for (timeout, due) in [(arrival.timeout, Due::Timeout), (arrival.stall_timeout, Due::Stall)] {
+            if let Some(timeout) = timeout {
+                self.due.push(Reverse((now.saturating_add(timeout), number, due)));
+            }
+        }
+        let kept = Kept {
+            command: arrival.command,
+            slot: Some(arrival.slot),
+            handle: arrival.handle,
+            pipes: [Some(arrival.output), Some(arrival.error)],
+            feed: arrival.feed,
+            stall_timeout: arrival.stall_timeout,
+            last_output: now,
+            facts: Facts::new(arrival.started, arrival.own_peak_memory_bytes, arrival.kills_before),
+            ending: None,
+        };
+        self.kept.insert(number, kept);
+        if let Some((grace, _)) = self.shutdown {
+            self.begin_ending(number, grace);
+        }
+    }
+
+    /// Returns whether children have ended.
+    fn read_signals(&mut self) -> bool {
+        let mut children_ended = false;
+        while let Some(received) = sys::next_signal(self.signals.as_fd()) {
+            if received.signal == libc::SIGCHLD {
+                children_ended = true;
+            } else if !self.shared.is_init || (received.by_kill && received.sender == 0) {
+                tracing::info!(signal = exit::signal_name(received.signal), "told to end");
+                self.shared.told_to_end.send_replace(true);
+            } else {
+                // As init: commands may ask, but only who is outside of the container may tell.
+                tracing::warn!(
+                    signal = exit::signal_name(received.signal),
+                    sender = received.sender,
+                    "a signal from inside is ignored"
+                );
+            }
+        }
+        children_ended
+    }
+
+    fn read(&mut self, number: u64, stream: Stream) {
+        for _ in 0..READS_IN_A_ROW {
+            if self.read_once(number, stream, READ) != Some(READ) {
+                return;
+            }
+        }
+    }
+
+    /// Reads at most `most` bytes. Returns how many came; `None` when there are none now or never will be.
+    fn read_once(&mut self, number: u64, stream: Stream, most: usize) -> Option<usize> {
+        let kept = self.kept.get_mut(&number)?;
+        let pipe = kept.pipes[stream as usize].as_ref()?;
+        match self.output.read(&kept.command, stream, pipe, most) {
+            Read::Bytes(read) => {
+                kept.last_output = self.clock.now();
+                Some(read)
+            }
+            Read::Nothing => None,
+            Read::End => {
+                self.close_pipe(number, stream);
+                None
+            }
+        }
+    }
+
+    /// Nobody has the other end any more.
+    fn close_pipe(&mut self, number: u64, stream: Stream) {
+        if let Some(kept) = self.kept.get_mut(&number) {
+            // Closing takes it out of the epoll set: nobody else has a copy.
+            kept.pipes[stream as usize] = None;
+        }
+        self.let_go(number);
+    }
+
+    /// Forgets a command that needs no care any more.
+    fn let_go(&mut self, number: u64) {
+        let is_done = self
+            .kept
+            .get(&number)
+            .is_some_and(|kept| kept.slot.is_none() && kept.ending.is_none() && kept.pipes.iter().all(Option::is_none));
+        if is_done {
+            self.kept.remove(&number);
+            self.output.ends(number);
+            self.output.forget_oldest(self.shared.config.commands_kept.as_usize(), &self.shared.registry);
+        }
+    }
+
+    fn feed(&mut self, number: u64) {
+        let Some(kept) = self.kept.get_mut(&number) else { return };
+        if kept.feed.as_mut().is_some_and(Feed::push) {
+            kept.feed = None;
+        }
+    }
+
+    /// Reaps everything that has ended: leaders, and orphans that became ours.
+    fn reap(&mut self) {
+        for orphan in Table::lock().reap_all(&self.shared.inbox) {
+            self.orphans.forget(orphan);
+        }
+        self.take_deliveries();
+    }
+
+    fn leader_ended(&mut self, number: u64, child: Reaped) {
+        for stream in [Stream::Output, Stream::Error] {
+            self.drain(number, stream);
+        }
+        let Some(kept) = self.kept.get_mut(&number) else { return };
+        kept.handle = None;
+        kept.feed = None;
+        kept.facts.ended(child);
+        if kept.ending.as_ref().is_some_and(|ending| ending.phase() != Phase::GivenUp) {
+            // Its end is told when all of it has ended, or has had its time.
+            self.progress(number);
+        } else {
+            self.tell_exit(number);
+        }
+    }
+
+    /// Reads what is in a pipe now: all that the leader wrote, and not what others may go on writing.
+    fn drain(&mut self, number: u64, stream: Stream) {
+        let pipe = self.kept.get(&number).and_then(|kept| kept.pipes[stream as usize].as_ref());
+        let mut left = pipe.and_then(|pipe| rustix::io::ioctl_fionread(pipe).ok()).unwrap_or(0);
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(READ).min(READ);
+            let Some(read) = self.read_once(number, stream, most) else { return };
+            left = left.saturating_sub(read as u64);
+        }
+        // Where nobody holds the other end any more, this sees it and lets go of the pipe at once.
+        let _ = self.read_once(number, stream, READ);
+    }
+
+    fn tell_exit(&mut self, number: u64) {
+        let Some(kept) = self.kept.get_mut(&number) else { return };
+        let Some(slot) = kept.slot.take() else { return };
+        let command = Arc::clone(&kept.command);
+        let whose = Whose { id: command.id(), leader: command.leader(), leader_is_there: false };
+        let survivors = match self.orphans.has_any_of(whose) {
+            true => members::find(whose).into_iter().map(|member| member.pid.unsigned_abs()).collect(),
+            false => Vec::new(),
+        };
+        let exit: CommandExit = kept.facts.to_exit(survivors, self.shared.memory_events.kills());
+        kept.ending = None;
+        {
+            let mut state = command.state();
+            let offset = state.log.end();
+            state.ended = Some(Ended { exit, offset });
+        }
+        drop(slot);
+        command.tell();
+        self.output.finished(&command);
+        if self.by_leader.is_empty() || self.due.len() > 16 + 2 * self.kept.len() {
+            // Time-outs of what has ended would keep waking the keeper.
+            self.due.retain(|Reverse((_, number, _))| self.kept.get(number).is_some_and(|kept| kept.slot.is_some()));
+        }
+        self.let_go(number);
+    }
+
+    fn do_what_is_due(&mut self) {
+        while let Some(Reverse((when, number, due))) = self.due.peek().copied() {
+            let now = self.clock.now();
+            if when > now {
+                return;
+            }
+            self.due.pop();
+            let Some(kept) = self.kept.get_mut(&number) else { continue };
+            match due {
+                Due::Ending => self.ending_is_due(number),
+                // It has ended already, or is being ended: too late for a time-out.
+                _ if kept.facts.has_ended() || kept.ending.is_some() || kept.slot.is_none() => {}
+                Due::Timeout => {
+                    kept.facts.timed_out = true;
+                    self.begin_ending(number, self.shared.config.grace);
+                }
+                Due::Stall => {
+                    let stalls_at = kept.last_output.saturating_add(kept.stall_timeout.unwrap_or(Duration::MAX));
+                    if stalls_at > now {
+                        self.due.push(Reverse((stalls_at, number, due)));
+                    } else {
+                        kept.facts.stalled = true;
+                        self.begin_ending(number, self.shared.config.grace);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks all of a command to end, and sees to it.
+    fn begin_ending(&mut self, number: u64, grace: Duration) {
+        let Some(kept) = self.kept.get_mut(&number) else { return };
+        if kept.slot.is_none() || kept.ending.is_some() {
+            return;
+        }
+        let until = self.clock.now().saturating_add(grace);
+        let command = Arc::clone(&kept.command);
+        let whose = Whose { leader_is_there: !kept.facts.has_ended(), id: command.id(), leader: command.leader() };
+        kept.ending = Some(Ending::begin(whose, &self.epoll, token(number, MEMBER)));
+        self.due.push(Reverse((until, number, Due::Ending)));
+    }
+
+    fn member_ended(&mut self, number: u64) {
+        let ending = self.kept.get_mut(&number).and_then(|kept| kept.ending.as_mut());
+        if ending.is_some_and(Ending::one_ended) {
+            self.progress(number);
+        }
+    }
+
+    fn ending_is_due(&mut self, number: u64) {
+        let Some(kept) = self.kept.get_mut(&number) else { return };
+        let command = Arc::clone(&kept.command);
+        let whose = Whose { leader_is_there: !kept.facts.has_ended(), id: command.id(), leader: command.leader() };
+        let Some(ending) = kept.ending.as_mut() else { return };
+        match ending.phase() {
+            Phase::Asked => {
+                let until = ending.kill(whose, self.clock.now(), &self.epoll, token(number, MEMBER));
+                self.due.push(Reverse((until, number, Due::Ending)));
+                self.progress(number);
+            }
+            Phase::Killed => {
+                // What can't even be killed (it waits for a dead disk) is told as a survivor.
+                ending.give_up();
+                if kept.facts.has_ended() {
+                    self.tell_exit(number);
+                }
+            }
+            Phase::GivenUp => {}
+        }
+    }
+
+    fn progress(&mut self, number: u64) {
+        let Some(kept) = self.kept.get_mut(&number) else { return };
+        let command = Arc::clone(&kept.command);
+        let has_ended = kept.facts.has_ended();
+        let whose = Whose { leader_is_there: !has_ended, id: command.id(), leader: command.leader() };
+        let Some(ending) = kept.ending.as_mut() else { return };
+        let progress = ending.look(whose, &self.epoll, token(number, MEMBER));
+        if has_ended && progress == Progress::NoneLeft {
+            self.tell_exit(number);
+        }
+    }
+
+    fn answer_shutdown(&mut self) {
+        let is_done = |kept: &Kept| {
+            kept.slot.is_none() || kept.ending.as_ref().is_some_and(|ending| ending.phase() == Phase::GivenUp)
+        };
+        if self.shutdown.is_some() && self.kept.values().all(is_done) && self.shared.inbox.is_empty() {
+            for answer in self.shutdown.iter_mut().flat_map(|(_, answers)| answers.drain(..)) {
+                let _ = answer.send(());
+            }
+        }
+    }
+}

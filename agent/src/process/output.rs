@@ -1,0 +1,201 @@
+//! Taking what commands write: from a pipe into the command's log, and out of the logs again when room is short.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    ops::Range,
+    os::fd::OwnedFd,
+    sync::Arc,
+};
+
+use rustix::io::Errno;
+
+use super::{
+    command::Command,
+    log::{HEADER, Stream, header},
+    registry::Registry,
+    store::{BLOCK, Block, Store},
+};
+
+/// Bytes that are read at once: what a pipe holds.
+pub(super) const READ: usize = 64 * 1024;
+/// A record is split only where this much of it has room in a block: smaller parts aren't worth a write.
+const SMALLEST_PART: usize = 1024;
+
+/// The logs of all commands, as the keeper sees them.
+pub(super) struct Output {
+    store: Store,
+    /// Room for one record.
+    buffer: Box<[u8]>,
+    /// Commands that may still write.
+    writing: BTreeMap<u64, Arc<Command>>,
+    /// Commands that have ended, oldest first. One whose children hold its pipe is writing, too.
+    finished: VecDeque<Arc<Command>>,
+}
+
+/// What a pipe gave.
+pub(super) enum Read {
+    /// This many bytes.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// Nothing ever again.
+    End,
+}
+
+impl Output {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            buffer: vec![0; HEADER + READ].into_boxed_slice(),
+            writing: BTreeMap::new(),
+            finished: VecDeque::new(),
+        }
+    }
+
+    /// A command begins to write.
+    pub(super) fn begins(&mut self, command: &Arc<Command>) {
+        self.writing.insert(command.number, Arc::clone(command));
+    }
+
+    /// It has ended.
+    pub(super) fn finished(&mut self, command: &Arc<Command>) {
+        self.finished.push_back(Arc::clone(command));
+    }
+
+    /// Nobody can write to its log any more.
+    pub(super) fn ends(&mut self, number: u64) {
+        self.writing.remove(&number);
+    }
+
+    /// Reads at most `most` bytes of a command's stream into its log.
+    pub(super) fn read(&mut self, command: &Command, stream: Stream, pipe: &OwnedFd, most: usize) -> Read {
+        match rustix::io::read(pipe, &mut self.buffer[HEADER..HEADER + most.min(READ)]) {
+            Ok(0) => Read::End,
+            Ok(read) => {
+                self.buffer[..HEADER].copy_from_slice(&header(stream, read));
+                self.keep(command, stream, HEADER + read);
+                command.tell();
+                Read::Bytes(read)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Read::Nothing,
+            Err(error) => {
+                tracing::error!(%error, id = command.id(), "a command's output can't be read");
+                Read::End
+            }
+        }
+    }
+
+    /// Puts the record at the beginning of the buffer into the command's log.
+    fn keep(&mut self, command: &Command, stream: Stream, length: usize) {
+        if command.push_inline(stream, &self.buffer[..length]) {
+            return;
+        }
+        let last = command.state().log.last();
+        let room = last.map_or(0, |last| BLOCK - last.used);
+        let Some(last) = last.filter(|_| room >= length.min(SMALLEST_PART)) else {
+            return self.keep_in_new_block(command, stream, 0..length);
+        };
+        // As much as has room; the rest becomes a record of its own, whose header takes the place of bytes that are written.
+        let part = room.min(length);
+        self.buffer[..HEADER].copy_from_slice(&header(stream, part - HEADER));
+        match self.store.write(last.block, last.used, &self.buffer[..part]) {
+            Ok(()) => command.state().log.pushed(stream, part),
+            Err(error) => return self.lose(command, stream, length, &error),
+        }
+        if part < length {
+            let rest = part - HEADER..length;
+            self.buffer[rest.start..part].copy_from_slice(&header(stream, rest.len() - HEADER));
+            self.keep_in_new_block(command, stream, rest);
+        }
+    }
+
+    /// Puts the record at this place of the buffer into a new block of the command's log.
+    fn keep_in_new_block(&mut self, command: &Command, stream: Stream, record: Range<usize>) {
+        let length = record.len();
+        // A new block begins with what was in memory until now.
+        let first = [command.state().log.inline_records(), &self.buffer[record]].concat();
+        let mut failure = io::Error::from(io::ErrorKind::StorageFull);
+        for from in [From::Own, From::Free, From::Others, From::OwnIfAny] {
+            let Some(block) = self.block(command, from) else { continue };
+            match self.store.write(block, 0, &first) {
+                Ok(()) => return command.state().log.pushed_block(block, stream, length),
+                // Very likely the disk is full: a block that was written before can be written again.
+                Err(error) => {
+                    failure = error;
+                    self.store.give_back_unwritable(block);
+                }
+            }
+        }
+        self.lose(command, stream, length, &failure);
+    }
+
+    fn block(&mut self, command: &Command, from: From) -> Option<Block> {
+        match from {
+            From::Own => {
+                let mut state = command.state();
+                (state.log.block_count() >= self.store.per_command()).then(|| state.log.pop_front()).flatten()
+            }
+            From::Free => self.store.take(),
+            From::Others => {
+                let has_blocks = |command: &&Arc<Command>| command.state().log.block_count() > 0;
+                if let Some(oldest) = self.finished.iter().find(has_blocks) {
+                    let blocks = oldest.state().log.drop_all();
+                    blocks.into_iter().for_each(|block| self.store.give_back(block));
+                    return self.store.take();
+                }
+                let largest = self.writing.values().max_by_key(|command| command.state().log.block_count())?;
+                largest.state().log.pop_front()
+            }
+            From::OwnIfAny => command.state().log.pop_front(),
+        }
+    }
+
+    /// There is no room, not even by dropping what is old: the command's readers get a gap.
+    fn lose(&mut self, command: &Command, stream: Stream, length: usize, error: &io::Error) {
+        let (blocks, had_some) = {
+            let mut state = command.state();
+            let had_some = state.log.first() < state.log.end() || state.log.end() == 0;
+            (state.log.drop_with(stream, length - HEADER), had_some)
+        };
+        blocks.into_iter().for_each(|block| self.store.give_back(block));
+        // Once, not for each of the pieces that are lost in a row.
+        if had_some {
+            tracing::warn!(%error, id = command.id(), "output of a command can't be kept");
+        }
+    }
+
+    /// Forgets finished commands beyond `most`, but none that is still being written to: closing its pipe would end the
+    /// writer.
+    pub(super) fn forget_oldest(&mut self, most: usize, registry: &Registry) {
+        let mut excess = self.finished.len().saturating_sub(most);
+        if excess == 0 {
+            return;
+        }
+        let (writing, store) = (&self.writing, &mut self.store);
+        self.finished.retain(|command| {
+            let forget = excess > 0 && !writing.contains_key(&command.number);
+            if forget {
+                excess -= 1;
+                registry.remove(command);
+                let blocks = command.state().log.drop_all();
+                blocks.into_iter().for_each(|block| store.give_back(block));
+                command.tell();
+            }
+            !forget
+        });
+    }
+}
+
+/// Where a block for more of a command's output comes from, in the order in which they are tried.
+#[derive(Clone, Copy)]
+enum From {
+    /// Its own oldest, when it has as many as one may have.
+    Own,
+    /// One that nobody has.
+    Free,
+    /// The command's that ended longest ago; if there is none, the one's that has the most.
+    Others,
+    /// Its own oldest.
+    OwnIfAny,
+}

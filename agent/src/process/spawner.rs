@@ -1,0 +1,292 @@
+//! The one thread that starts every command. It restricted itself first, so no command can do what it can't.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{CString, OsStr, OsString},
+    io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    pipe::PipeFlags,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Shared,
+    arrival::{Arrival, Feed},
+    command::{Command, Identity},
+    confine, environment,
+    error::StartError,
+    lookup::{self, Beginning, Miss},
+    registry::Slot,
+    spawn::{self, ChildStack, Plan, Step},
+    store::StoreFile,
+    sys::{self, SignalSet},
+    table::Table,
+};
+
+/// What runs a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// A program and its arguments.
+    Arguments(Vec<String>),
+    /// A line for `/bin/sh -c`.
+    Line(String),
+}
+
+/// A command to start.
+#[derive(Debug)]
+pub struct Start {
+    /// What to run.
+    pub program: Program,
+    /// Where: an open directory.
+    pub directory: OwnedFd,
+    /// Variables besides those that every command gets.
+    pub environment: BTreeMap<String, String>,
+    /// What it reads before its standard input ends.
+    pub stdin: Vec<u8>,
+    /// Time after which it is ended.
+    pub timeout: Option<Duration>,
+    /// Time without output after which it is ended.
+    pub stall_timeout: Option<Duration>,
+    /// A word for people.
+    pub label: Option<String>,
+}
+
+/// A command to start, its place, and who waits for the answer.
+pub(super) struct Job {
+    pub(super) start: Start,
+    pub(super) identity: Identity,
+    pub(super) slot: Slot,
+    pub(super) answer: oneshot::Sender<Result<Arc<Command>, StartError>>,
+}
+
+pub(super) struct Spawner {
+    shared: Arc<Shared>,
+    file: Arc<StoreFile>,
+    stack: ChildStack,
+    /// What a command reads that is given no input: ends at once, and is no pipe that programs would wait on.
+    nothing: OwnedFd,
+    /// The limit of open files that the agent had before it raised its own.
+    open_files: Option<libc::rlimit>,
+}
+
+/// Starts the thread and returns once it is restricted, with the guards that hold.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    file: Arc<StoreFile>,
+    open_files: Option<libc::rlimit>,
+) -> io::Result<(mpsc::Sender<Job>, Vec<&'static str>)> {
+    let nothing = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut spawner = Spawner { shared, file, stack: ChildStack::new()?, nothing, open_files };
+    #[expect(clippy::disallowed_methods, reason = "each job holds a slot, so there are no more than commands may run")]
+    let (jobs, to_do) = mpsc::channel::<Job>();
+    let (ready, is_ready) = mpsc::sync_channel(1);
+    super::start_thread("spawner", move || {
+        let blocked = SignalSet::full().block();
+        let _ = ready.send(blocked.map(|()| confine::restrict_this_thread()));
+        for job in to_do {
+            let result = spawner.start(job.start, job.identity, job.slot);
+            // Nobody may be waiting any more: the command runs on, it belongs to the agent.
+            let _ = job.answer.send(result);
+        }
+    })?;
+    let guards = is_ready.recv().map_err(|_| io::Error::other("the spawner ended"))??;
+    Ok((jobs, guards))
+}
+
+impl Spawner {
+    fn start(&mut self, start: Start, identity: Identity, slot: Slot) -> Result<Arc<Command>, StartError> {
+        if self.shared.registry.is_closed() {
+            return Err(StartError::ShuttingDown);
+        }
+        let environment = self.environment(&identity.id, start.environment);
+        let search = environment.get(OsStr::new("PATH")).map_or(OsStr::new(lookup::DEFAULT_PATH), OsString::as_os_str);
+        let (program, arguments) = match start.program {
+            Program::Line(line) => ("/bin/sh".to_owned(), vec!["/bin/sh".to_owned(), "-c".to_owned(), line]),
+            Program::Arguments(arguments) => (arguments.first().cloned().unwrap_or_default(), arguments),
+        };
+        let directory = start.directory;
+        let path = lookup::find(OsStr::new(&program), search, directory.as_fd())
+            .map_err(|miss| explain_miss(&program, miss, search, &directory))?;
+
+        let (output, output_end) = output_pipe()?;
+        let (error, error_end) = output_pipe()?;
+        let (feed, input_end) = input(start.stdin)?;
+        let mut arguments: Vec<CString> =
+            arguments.into_iter().map(|argument| c_string(argument.as_bytes())).collect::<Result<_, _>>()?;
+        let environment = environment
+            .into_iter()
+            .map(|(name, value)| c_string(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut file_to_run = c_string(path.as_os_str().as_bytes())?;
+        let mut tried_as_script = false;
+        let input_end = input_end.as_ref().unwrap_or(&self.nothing);
+        let kills_before = self.shared.memory_events.kills();
+
+        loop {
+            let plan = Plan {
+                program: &file_to_run,
+                arguments: &arguments,
+                environment: &environment,
+                directory: directory.as_fd(),
+                streams: [input_end.as_fd(), output_end.as_fd(), error_end.as_fd()],
+                open_files: self.open_files,
+            };
+            // Held from before the process exists until it is entered: who reaps holds it too, so no status is lost.
+            let mut table = Table::lock();
+            match spawn::spawn(&mut self.stack, &plan) {
+                Ok(spawned) => {
+                    let started = Instant::now();
+                    let command = Arc::new(Command::new(identity, spawned.pid, Arc::clone(&self.file)));
+                    self.shared.registry.insert(&command);
+                    let arrival = Arrival {
+                        command: Arc::clone(&command),
+                        slot,
+                        handle: spawned.handle,
+                        output,
+                        error,
+                        feed,
+                        timeout: start.timeout,
+                        stall_timeout: start.stall_timeout,
+                        started,
+                        own_peak_memory_bytes: sys::own_peak_memory_bytes(),
+                        kills_before,
+                    };
+                    table.enter(&self.shared.inbox, arrival);
+                    drop(table);
+                    self.shared.inbox.wake();
+                    return Ok(command);
+                }
+                Err(failed) => {
+                    drop(table);
+                    let errno = failed.error.raw_os_error().unwrap_or(0);
+                    let is_script = failed.step == Step::Program && errno == libc::ENOEXEC && !tried_as_script;
+                    // As execvp(3) and shells do: a text without `#!` is a script of `/bin/sh`.
+                    if is_script && lookup::beginning(directory.as_fd(), &path) == Some(Beginning::Text) {
+                        tried_as_script = true;
+                        let script = std::mem::replace(&mut file_to_run, c"/bin/sh".to_owned());
+                        arguments.splice(..1.min(arguments.len()), [c"/bin/sh".to_owned(), script]);
+                        continue;
+                    }
+                    return Err(explain_failure(&program, &path, &directory, failed));
+                }
+            }
+        }
+    }
+
+    /// The cookie comes first, so that it is found within the first bytes of a huge environment.
+    fn environment(&self, id: &str, additions: BTreeMap<String, String>) -> BTreeMap<OsString, OsString> {
+        let mut variables = self.shared.config.environment.clone();
+        variables.extend(additions.into_iter().map(|(name, value)| (name.into(), value.into())));
+        variables.insert(environment::COMMAND.into(), id.into());
+        variables
+    }
+}
+
+/// A pipe that we read without waiting and a command writes as to any pipe.
+fn output_pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(no_descriptor)?;
+    rustix::fs::fcntl_setfl(&reader, OFlags::NONBLOCK).map_err(no_descriptor)?;
+    Ok((reader, writer))
+}
+
+/// A pipe with as much of the input as it takes, and what is left to feed; nothing at all for no input.
+fn input(bytes: Vec<u8>) -> Result<(Option<Feed>, Option<OwnedFd>), StartError> {
+    if bytes.is_empty() {
+        return Ok((None, None));
+    }
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(no_descriptor)?;
+    rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).map_err(no_descriptor)?;
+    let mut feed = Feed::new(writer, bytes);
+    let is_done = feed.push();
+    Ok(((!is_done).then_some(feed), Some(reader)))
+}
+
+fn no_descriptor(errno: Errno) -> StartError {
+    match errno {
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => StartError::Exhausted(errno.into()),
+        errno => StartError::Internal(errno.into()),
+    }
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString, StartError> {
+    CString::new(bytes).map_err(|_| StartError::Invalid("an argument or a variable holds a NUL byte"))
+}
+
+fn explain_miss(program: &str, miss: Miss, search: &OsStr, directory: &OwnedFd) -> StartError {
+    let program = program.to_owned();
+    match miss {
+        Miss::Missing => {
+            let beside = |path: String| lookup::is_beside(directory.as_fd(), Path::new(&path)).then_some(path);
+            let suggestion = if program.contains(char::is_whitespace) {
+                "`argv` takes the program and each argument apart; a shell line goes into `line`".to_owned()
+            } else if program == "/bin/sh" {
+                "this image has no shell; give the program and its arguments in `argv`".to_owned()
+            } else if program.contains('/') {
+                "the path counts from the command's working directory".to_owned()
+            } else if let Some(path) = beside(format!("./{program}")) {
+                format!("the working directory has {path}; a name without a slash is looked for in PATH only")
+            } else if let Some(path) = beside(format!("node_modules/.bin/{program}")) {
+                format!("{path} is there: run it by `npx {program}` or by that path")
+            } else {
+                format!("it is not in the command's PATH, {}; is it installed?", search.to_string_lossy())
+            };
+            StartError::NotFound { program, suggestion }
+        }
+        Miss::IrregularFile(path) => StartError::NotRunnable {
+            program,
+            why: format!("{} is not a regular file", path.display()),
+            suggestion: "name a program; a directory is given in `cwd`".to_owned(),
+        },
+        Miss::Unexecutable(path) => StartError::NotRunnable {
+            program,
+            why: format!("{} is not executable for the agent's user", path.display()),
+            suggestion: format!("chmod +x {0}, or run it by its interpreter", path.display()),
+        },
+    }
+}
+
+fn explain_failure(program: &str, path: &Path, directory: &OwnedFd, failed: spawn::Failed) -> StartError {
+    let error = failed.error;
+    let errno = Errno::from_io_error(&error);
+    match (failed.step, errno) {
+        (Step::Process, _) => StartError::Exhausted(error),
+        (Step::Setup, _) => StartError::Internal(error),
+        (Step::Directory, _) => StartError::Directory(error),
+        (Step::Program, Some(Errno::TOOBIG)) => StartError::TooLarge,
+        (Step::Program, Some(Errno::NOMEM | Errno::AGAIN | Errno::MFILE | Errno::NFILE)) => {
+            StartError::Exhausted(error)
+        }
+        (Step::Program, _) => {
+            let (why, suggestion) = match (errno, lookup::beginning(directory.as_fd(), path)) {
+                (Some(Errno::NOENT), Some(Beginning::Interpreter(interpreter))) => (
+                    format!("its first line names the interpreter {interpreter:?}, which is not there"),
+                    "install the interpreter, or correct the first line".to_owned(),
+                ),
+                (Some(Errno::NOENT), Some(Beginning::Binary)) => (
+                    "the loader or a library that it names is not there".to_owned(),
+                    "it was built for another C library than this image has".to_owned(),
+                ),
+                (Some(Errno::NOEXEC), _) => (
+                    "it is no program that this machine can run".to_owned(),
+                    "it was built for another processor, or is damaged".to_owned(),
+                ),
+                (Some(Errno::TXTBSY), _) => {
+                    ("somebody has it open for writing".to_owned(), "try again when it is written".to_owned())
+                }
+                _ => (error.to_string(), "see that the file and its directories may be read and executed".to_owned()),
+            };
+            StartError::NotRunnable { program: program.to_owned(), why, suggestion }
+        }
+    }
+}
