@@ -1,0 +1,85 @@
+//! `command`: starts a process and, unless detached, streams or collects what it writes until it ends.
+
+use std::time::Duration;
+
+use corehold_types::{
+    Code, CollectedOutput, Problem, WorkspacePath,
+    tools::{Command, CommandEvent, CommandRequest, CommandResponse},
+};
+
+use super::command_output::{self, From};
+use crate::{
+    agent::Agent,
+    handler::{Call, Events, Handler},
+    process::{Program, Start},
+};
+
+/// Characters of a label.
+const LABEL_CHARACTERS: usize = 64;
+
+impl Handler for Command {
+    async fn handle(
+        call: Call,
+        request: CommandRequest,
+        events: Events<CommandEvent>,
+    ) -> Result<CommandResponse, Problem> {
+        let agent = &call.agent;
+        let most = command_output::most_bytes(agent, request.max_output_bytes)?;
+        let detach = request.detach.unwrap_or(false);
+        let command = agent.processes.start_command(to_start(agent, request)?).await?;
+        tracing::info!(id = command.id(), pid = command.pid(), subject = call.subject, "command started");
+        if detach {
+            // Nobody may be there to be told; the command goes on all the same.
+            let _ = events.send(command_output::status(&command, 0)).await;
+            return Ok(CommandResponse {
+                id: command.id().to_owned(),
+                exit: None,
+                stdout: CollectedOutput::default(),
+                stderr: CollectedOutput::default(),
+                offset: 0,
+            });
+        }
+        let from = From { offset: 0, follow: true };
+        Ok(command_output::answer(command, from, most, events).await)
+    }
+}
+
+/// What a request asks for, as the process room wants it.
+fn to_start(agent: &Agent, request: CommandRequest) -> Result<Start, Problem> {
+    let program = match (request.argv, request.line) {
+        (Some(arguments), None) => Program::Arguments(arguments),
+        (None, Some(line)) => Program::Line(line),
+        (Some(_), Some(_)) => return Err(refused("line", "`argv` and `line` exclude each other")),
+        (None, None) => return Err(refused("argv", "either `argv` or `line` is needed")),
+    };
+    if request.label.as_ref().is_some_and(|label| label.chars().count() > LABEL_CHARACTERS) {
+        return Err(refused("label", "a label has at most 64 characters"));
+    }
+    let directory = agent.root.open_directory(&request.cwd.unwrap_or_else(|| WorkspacePath::from(".")))?;
+    let stdin = match request.stdin {
+        Some(data) => data.to_bytes().map_err(|error| refused("stdin", &format!("stdin is not base64: {error}")))?,
+        None => Vec::new(),
+    };
+    let default_timeout = match request.detach {
+        Some(true) => 0,
+        _ => agent.config.limits.command_ms.value,
+    };
+    Ok(Start {
+        program,
+        directory,
+        environment: request.env,
+        stdin,
+        timeout: duration(request.timeout_ms.unwrap_or(default_timeout)),
+        stall_timeout: duration(request.stall_timeout_ms.unwrap_or(0)),
+        label: request.label,
+    })
+}
+
+/// 0 means never.
+fn duration(milliseconds: u64) -> Option<Duration> {
+    (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
+}
+
+pub(super) fn refused(field: &str, what: &str) -> Problem {
+    Problem::new(Code::InvalidRequest, what).with("field", field)
+}
