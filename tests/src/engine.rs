@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -73,8 +73,26 @@ impl Engine {
     }
 
     /// One more connection to the same engine, as another process would have.
+    ///
+    /// # Panics
+    /// When the engine doesn't answer any more.
     pub async fn reconnect(&self) -> Docker {
         connect(&self.run).await.expect("the engine still answers")
+    }
+
+    /// How this test's connections are made.
+    #[must_use]
+    pub fn options(&self) -> DockerOptions {
+        options(&self.run)
+    }
+
+    /// The engine's socket.
+    ///
+    /// # Panics
+    /// When the engine isn't reached over one.
+    pub async fn socket(&self) -> PathBuf {
+        let address = self.docker.describe().await.expect("the engine describes itself").address;
+        address.strip_prefix("unix://").expect("these tests put a proxy before the engine's unix socket").into()
     }
 
     /// What the conformance suite tests.
@@ -111,10 +129,14 @@ fn labels(run: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(TEST_LABEL.to_owned(), "true".to_owned()), (RUN_LABEL.to_owned(), run.to_owned())])
 }
 
-async fn connect(run: &str) -> corehold_host::Result<Docker> {
+fn options(run: &str) -> DockerOptions {
     let mut options = DockerOptions::default();
     options.network = format!("corehold-test-{run}");
-    Docker::connect_with(options).await
+    options
+}
+
+async fn connect(run: &str) -> corehold_host::Result<Docker> {
+    Docker::connect_with(options(run)).await
 }
 
 fn stand_in_reference(run: &str) -> String {

@@ -35,6 +35,9 @@ pub struct DockerOptions {
     pub call_timeout: Duration,
     /// How long an upload, a pull or a build may make no progress before it is given up. Default 10 min.
     pub quiet_timeout: Duration,
+    /// Whether the agent's port is published on 127.0.0.1 even where this host could reach the container's own address:
+    /// for hosts whose firewall is in the way. Costs a proxy process of 3.3 MB for each container. Default false.
+    pub publish_agent: bool,
     /// Name of the network that core containers are put into; it is made if missing. Default `corehold`.
     pub network: String,
 }
@@ -45,6 +48,7 @@ impl Default for DockerOptions {
             address: DockerAddress::Auto,
             call_timeout: Duration::from_secs(60),
             quiet_timeout: Duration::from_secs(600),
+            publish_agent: false,
             network: "corehold".to_owned(),
         }
     }

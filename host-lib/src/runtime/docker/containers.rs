@@ -187,7 +187,7 @@ impl Docker {
                 .map_err(|error| error.context(&what))?;
         let place = Place {
             network: network.id,
-            publish_agent: !network.direct,
+            publish_agent: self.connection.options.publish_agent || !network.direct,
             bound_log: facts.logging_driver.as_deref() == Some("json-file"),
             mounts: ca_mount.into_iter().collect(),
         };
