@@ -10,7 +10,15 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{config::Config, engine::Address, progress};
+use crate::{config::Config, engine::Address, progress, test::tally};
+
+/// Package and arguments of the tests that compare committed files with what they are generated from.
+const GENERATING_TESTS: &[&[&str]] = &[
+    // types/bindings, types/schema, types/tests/typescript/samples.ts
+    &["corehold-types", "--test", "bindings"],
+    // host-lib/schema
+    &["corehold-host", "--lib", "the_published_schema_is_that_of_the_types"],
+];
 
 /// Builds things, each into its place in the target folder.
 pub(crate) struct Artifacts<'a> {
@@ -99,10 +107,17 @@ impl<'a> Artifacts<'a> {
         command.env("COREHOLD_TEMPLATES", &self.config.templates);
     }
 
+    /// Runs the tests that compare generated files, so that they write them.
     pub(crate) fn generate(&self) -> Result<()> {
-        progress::step("Write TypeScript bindings, samples and JSON Schemas into types/", || {
-            let mut cargo = self.cargo(&["test", "--quiet", "--package", "corehold-types", "--test", "bindings"]);
-            progress::run(cargo.env("COREHOLD_UPDATE", "1"))
+        progress::step("Write TypeScript bindings, samples and JSON Schemas", || {
+            for tests in GENERATING_TESTS {
+                let mut cargo = self.cargo(&["test", "--quiet", "--package"]);
+                let (tally, succeeded) = tally::count(cargo.args(*tests).env("COREHOLD_UPDATE", "1"))?;
+                ensure!(succeeded, "the generated files can't be written");
+                // A test that was renamed would leave its file as it is, and nobody would know.
+                ensure!(tally.passed > 0, "`{}` runs no test", progress::line(&cargo));
+            }
+            Ok(())
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Runs the stages of the tests, counts what passes, and sums up.
 
-mod tally;
+pub(crate) mod tally;
 
 use std::{
     process::{Command, ExitCode},
