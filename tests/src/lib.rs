@@ -7,4 +7,5 @@
 pub mod conformance;
 pub mod engine;
 pub mod proxy;
+pub mod registry;
 pub mod stand_in;

@@ -3,11 +3,15 @@
 use std::{path::Path, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
-use corehold_e2e::{engine::Engine, stand_in};
+use corehold_e2e::{
+    engine::Engine,
+    registry::{Mood, Registry},
+    stand_in,
+};
 use corehold_host::{
     ErrorKind,
-    image::{self, Base, ImageBuild, ImageEvent, ImageEventKind},
-    runtime::{CaBundle, ContainerSpec, Runtime as _},
+    image::{self, Base, ImageBuild, ImageEvent, ImageEventKind, ImageStep},
+    runtime::{CaBundle, ContainerSpec, Runtime as _, docker::Docker},
     types::env_vars,
 };
 
@@ -151,4 +155,50 @@ async fn a_step_that_fails_is_named_and_leaves_no_image() {
     assert!(error.to_string().starts_with("building the image: step 3/"), "{error}");
     assert!(engine.docker.image(&engine.core_image()).await.unwrap().is_none());
     assert!(engine.docker.list(&engine.labels()).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_base_is_pulled_with_progress() {
+    let engine = Engine::start().await;
+    let registry = Registry::start(Mood::Good, &engine.core_image()).await;
+    let reference = registry.reference("image:1");
+    // It has no shell, so the build goes no further than its base.
+    let build = ImageBuild { base: Base::Pull(reference.clone()), ..core_image(&engine) };
+    let events = Mutex::new(Vec::new());
+    let record = |event: ImageEvent| events.lock().unwrap().push(event);
+    let error = image::build(&engine.docker, &build, &record).await.unwrap_err();
+    let pulled = engine.docker.image(&reference).await.unwrap();
+    engine.docker.remove_image(&reference).await.unwrap();
+
+    assert_eq!(error.kind(), ErrorKind::CommandFailed, "{error}");
+    assert_eq!(pulled.unwrap().tags, [reference.clone()]);
+    let of_the_pull: Vec<_> = events
+        .into_inner()
+        .unwrap()
+        .into_iter()
+        .filter(|event| event.step == ImageStep::Pull { reference: reference.clone() })
+        .map(|event| event.kind)
+        .collect();
+    assert!(matches!(of_the_pull.first(), Some(ImageEventKind::Started)), "{of_the_pull:?}");
+    assert!(matches!(of_the_pull.last(), Some(ImageEventKind::Finished { cached: false, .. })), "{of_the_pull:?}");
+    assert!(
+        of_the_pull.iter().any(|kind| matches!(kind, ImageEventKind::Received { received_bytes, total_bytes }
+            if *received_bytes > 0 && *total_bytes == Registry::layer_bytes())),
+        "{of_the_pull:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_without_the_base_or_without_an_answer_is_told_apart() {
+    let engine = Engine::start().await;
+    let registry = Registry::start(Mood::Good, &engine.core_image()).await;
+    let error = engine.docker.pull_image(&registry.reference("none:1"), |_| {}).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+
+    let silent = Registry::start(Mood::Hangs, &engine.core_image()).await;
+    let mut options = engine.options();
+    options.quiet_timeout = Duration::from_secs(1);
+    let docker = Docker::connect_with(options).await.unwrap();
+    let error = docker.pull_image(&silent.reference("image:1"), |_| {}).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }

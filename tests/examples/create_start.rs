@@ -1,0 +1,99 @@
+//! Measures what this library adds to the engine's own creation and start: the same container made over the bare API and
+//! through the runtime, in turns. `cargo run --release -p corehold-e2e --example create_start [rounds]`
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use corehold_e2e::engine::Engine;
+use corehold_host::runtime::{ContainerId, ContainerSpec, Resources, Runtime as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
+
+#[tokio::main]
+async fn main() {
+    let rounds: usize = std::env::args().nth(1).map_or(15, |rounds| rounds.parse().expect("a number of rounds"));
+    let engine = Engine::start().await;
+    let socket = engine.socket().await;
+    let resources = Resources { memory_bytes: Some(1 << 30), cpu_millis: Some(1000), pids: Some(512) };
+    let spec = |name: String| ContainerSpec {
+        name,
+        image: engine.image.clone(),
+        labels: engine.labels(),
+        publish: vec![4321],
+        agent_port: 3001,
+        resources,
+        ..ContainerSpec::default()
+    };
+    // The network is there in both cases.
+    let warm = engine.docker.create(&spec(engine.name("warm"))).await.expect("it is created");
+    engine.docker.start(&warm).await.expect("it starts");
+    engine.docker.remove(&warm).await.expect("it is removed");
+
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let name = engine.name(&format!("bare-{round}"));
+        let body = bare_body(&engine, &spec(name.clone()));
+        let began = Instant::now();
+        request(&socket, "POST", &format!("/containers/create?name={name}"), &body).await;
+        let created = began.elapsed();
+        request(&socket, "POST", &format!("/containers/{name}/start"), "").await;
+        bare.push((created, began.elapsed()));
+        engine.docker.remove(&ContainerId(name)).await.expect("it is removed");
+
+        let began = Instant::now();
+        let id = engine.docker.create(&spec(engine.name(&format!("ours-{round}")))).await.expect("it is created");
+        let created = began.elapsed();
+        engine.docker.start(&id).await.expect("it starts");
+        ours.push((created, began.elapsed()));
+        engine.docker.remove(&id).await.expect("it is removed");
+    }
+    let (bare_create, bare_all) = medians(bare);
+    let (our_create, our_all) = medians(ours);
+    println!("median of {rounds}      create    create and start");
+    println!("the engine's own  {:>7.1?}    {:>7.1?}", bare_create, bare_all);
+    println!("through runtime   {:>7.1?}    {:>7.1?}", our_create, our_all);
+    println!("ratio             {:>7.2}      {:>7.2}", ratio(our_create, bare_create), ratio(our_all, bare_all));
+}
+
+fn ratio(ours: Duration, bare: Duration) -> f64 {
+    ours.as_secs_f64() / bare.as_secs_f64()
+}
+
+fn medians(measured: Vec<(Duration, Duration)>) -> (Duration, Duration) {
+    let (mut created, mut all): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+    created.sort_unstable();
+    all.sort_unstable();
+    (created[created.len() / 2], all[all.len() / 2])
+}
+
+/// The same container as the runtime asks for.
+fn bare_body(engine: &Engine, spec: &ContainerSpec) -> String {
+    let labels: Vec<_> = spec.labels.iter().map(|(name, value)| format!("{name:?}:{value:?}")).collect();
+    format!(
+        r#"{{"Image":{image:?},"Labels":{{{labels}}},"ExposedPorts":{{"4321/tcp":{{}}}},"HostConfig":{{
+            "NetworkMode":{network:?},"PortBindings":{{"4321/tcp":[{{"HostIp":"127.0.0.1","HostPort":""}}]}},
+            "Memory":1073741824,"MemorySwap":1073741824,"NanoCpus":1000000000,"PidsLimit":512,"CapDrop":["ALL"],
+            "SecurityOpt":["no-new-privileges"],"Init":false,
+            "LogConfig":{{"Type":"json-file","Config":{{"max-size":"10m","max-file":"2"}}}}}}}}"#,
+        image = spec.image,
+        labels = labels.join(","),
+        network = engine.options().network,
+    )
+}
+
+async fn request(socket: &Path, method: &str, path: &str, body: &str) {
+    let mut stream = UnixStream::connect(socket).await.expect("the engine listens");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: engine\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("the engine reads");
+    stream.write_all(body.as_bytes()).await.expect("the engine reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("the engine answers");
+    assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+}
