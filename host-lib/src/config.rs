@@ -67,6 +67,15 @@ impl Config {
     }
 }
 
+/// Variables by which a host says how it reaches the network; the engine's builder knows each without an `ARG`.
+const PROXY_VARIABLES: [&str; 8] =
+    ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"];
+
+/// Those that are set, for a build in the engine, which reaches the network as this host does.
+pub(crate) fn proxies() -> impl Iterator<Item = (String, String)> {
+    PROXY_VARIABLES.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;

@@ -13,15 +13,12 @@ use super::{
     lines::Tail,
 };
 use crate::{
+    config::proxies,
     error::{Error, ErrorKind, Result},
     runtime::docker::{BuildRequest, Docker, EngineImage},
 };
 
 const DOCKERFILE: &str = include_str!("../../../image/Dockerfile");
-
-/// Variables by which a host says how it reaches the network; the engine's builder knows each without an `ARG`.
-const PROXY_VARIABLES: [&str; 8] =
-    ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"];
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -138,11 +135,7 @@ async fn run(
     events: Events<'_>,
 ) -> Result<EngineImage> {
     let mut arguments = BTreeMap::from([("BASE".to_owned(), base.reference.clone())]);
-    for name in PROXY_VARIABLES {
-        if let Ok(value) = std::env::var(name) {
-            arguments.insert(name.to_owned(), value);
-        }
-    }
+    arguments.extend(proxies());
     let request = BuildRequest {
         arguments,
         labels: BTreeMap::from([
@@ -173,6 +166,9 @@ fn context(agent: &[u8]) -> Result<Bytes> {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         archive.append_data(&mut header, name, content)?;
     }
     Ok(archive.into_inner()?.into())
