@@ -2,21 +2,28 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
-use crate::{config::Config, process::Processes, root::Root};
+use crate::{access::Access, config::Config, process::Processes, root::Root};
 
 /// One running agent. Handlers reach it through [`Call`](crate::handler::Call).
 #[derive(Debug)]
 pub struct Agent {
     /// How it was set up.
     pub config: Config,
+    /// Who may call.
+    pub access: Access,
     /// The only way to a file of the workspace.
     pub root: Root,
     /// The only way to a process of the workspace.
     pub processes: Processes,
+    /// Held while a file's version is compared and the file replaced, so that of two changes to one version one wins.
+    pub changes: Mutex<()>,
     /// New at every start; what was promised under another one is void. 16 characters from `a` to `p`.
     pub boot_id: String,
     /// When it started.
@@ -48,8 +55,18 @@ impl Agent {
     /// [`StartError`] says what is missing.
     pub fn new(config: Config, processes: Processes) -> Result<Self, StartError> {
         let root = Root::open(&config.root).map_err(|error| StartError::Root { root: config.root.clone(), error })?;
+        crate::archive::sweep(&root);
         let boot_id = random_id().map_err(StartError::Random)?;
-        Ok(Self { config, root, processes, boot_id, started: Instant::now(), shutting_down: AtomicBool::new(false) })
+        Ok(Self {
+            access: Access::new(&config),
+            config,
+            root,
+            processes,
+            changes: Mutex::new(()),
+            boot_id,
+            started: Instant::now(),
+            shutting_down: AtomicBool::new(false),
+        })
     }
 
     /// Whether the agent was told to end.

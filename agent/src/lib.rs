@@ -8,9 +8,19 @@
 // `Box` into every signature of the tool seam.
 #![allow(clippy::result_large_err)]
 
+pub mod access;
 pub mod agent;
+mod archive;
+pub mod blocking;
 pub mod config;
+pub mod guards;
 pub mod handler;
+pub mod health;
+pub mod logging;
 pub mod process;
 pub mod root;
+mod routes;
+pub mod server;
+#[cfg(test)]
+mod testing;
 pub mod tools;

@@ -85,9 +85,11 @@ macro_rules! limits {
 limits! {
     /// Bytes of a tool's request. Default 16 MiB.
     body_bytes: "bodyBytes", "bytes", "COREHOLD_LIMIT_BODY_BYTES", 16 << 20;
-    /// Milliseconds in which a request's head and a tool's request body must have come, and between two pieces of a
-    /// streamed body. Default 30,000.
+    /// Milliseconds in which a tool's request body must have come, and the next piece of a streamed one. Default 30,000.
     receive_ms: "receiveMs", "ms", "COREHOLD_LIMIT_RECEIVE_MS", 30_000;
+    /// Milliseconds in which a request's head must have come, from the opening of the connection or the answer before.
+    /// Default 120,000: longer than usual clients keep an idle connection, so that it is they who close it.
+    idle_ms: "idleMs", "ms", "COREHOLD_LIMIT_IDLE_MS", 120_000;
     /// Connections at a time. Default 1,024.
     connections: "connections", "connections", "COREHOLD_LIMIT_CONNECTIONS", 1_024;
     /// Bytes of content in one answer of `read`. Default 8 MiB.

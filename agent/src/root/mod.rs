@@ -6,6 +6,7 @@
 //! component at a time. Names are confined, not inodes: a hard link to a file outside is a name inside.
 
 mod made;
+mod own;
 mod path;
 mod problem;
 mod version;
@@ -29,12 +30,11 @@ use rustix::{
 };
 
 pub use made::Made;
+pub use own::Own;
 pub use path::RelativePath;
 pub use problem::os_problem;
 pub use version::Version;
-
-/// Names that begin with this are the agent's own while it works: never listed, and swept when they are left over.
-pub const OWN_PREFIX: &str = ".corehold-";
+pub(crate) use version::is_current;
 
 /// How often a resolution that the kernel gave up on, because of a rename elsewhere, is tried before walking instead.
 const RACED_RESOLUTIONS: u32 = 64;

@@ -4,3 +4,7 @@ mod command;
 mod command_list;
 mod command_output;
 mod command_signal;
+mod extract;
+mod info;
+mod list;
+mod read;

@@ -1,0 +1,62 @@
+//! `POST /v1/tools/{name}`: one route for each tool, made from the tool's types and its handler.
+
+mod form;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse as _, Response},
+    routing::{MethodRouter, post},
+};
+use corehold_types::{Code, Problem};
+use http::{HeaderValue, header};
+
+use crate::{
+    agent::Agent,
+    handler::{Call, Events, Handler},
+    server::{RequestId, body, problem::Failure},
+};
+use form::Form;
+
+/// The route of one tool.
+pub(crate) fn route<T: Handler>() -> MethodRouter<Arc<Agent>> {
+    post(call::<T>)
+}
+
+async fn call<T: Handler>(
+    State(agent): State<Arc<Agent>>,
+    Extension(request_id): Extension<RequestId>,
+    request: Request,
+) -> Response {
+    answer::<T>(agent, request_id, request).await.unwrap_or_else(|problem| Failure(problem).into_response())
+}
+
+async fn answer<T: Handler>(agent: Arc<Agent>, request_id: RequestId, request: Request) -> Result<Response, Problem> {
+    let (head, request_body) = request.into_parts();
+    let caller = agent.access.authorize(&head.headers, T::SCOPE)?;
+    if agent.is_shutting_down() {
+        return Err(Problem::new(Code::ShuttingDown, "the agent is shutting down and begins nothing new"));
+    }
+    let form = Form::of(&head.headers);
+    let request = body::json::<T::Request>(&head.headers, request_body, &agent.config.limits).await?;
+    let call = Call { agent, subject: caller.subject.clone(), request_id: request_id.0.to_string() };
+    match form {
+        Form::Json => {
+            let response = T::handle(call, request, Events::none()).await?;
+            json(&response)
+        }
+        Form::Stream(encoding) => stream::begin::<T>(call, request, encoding).await,
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Response, Problem> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|error| Problem::new(Code::Internal, format!("the response can't be written as JSON: {error}")))?;
+    let mut response = Response::new(Body::from(bytes));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}

@@ -1,0 +1,221 @@
+//! A streamed answer: the tool's events as they happen, then `end` or `error`.
+//!
+//! The handler runs inside the response's body, in the connection's own task: when the caller goes away the body is
+//! dropped and the handler with it, and a caller who reads slowly is the one who waits.
+
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    response::Response,
+};
+use corehold_types::{Event, Problem, wire::StreamEnd};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use http::{HeaderValue, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Frame;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Sleep, sleep},
+};
+
+use super::form::Encoding;
+use crate::{
+    handler::{Call, Events, Handler},
+    server::{log_in_stream, panicked},
+};
+
+/// A handler that fails this soon, before any event, answers with the problem's own status instead of a stream.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+
+/// Silence after which a comment keeps proxies from cutting a stream of server-sent events.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Events waiting for the connection.
+const QUEUE: usize = 16;
+
+/// Bytes after which what has gathered is handed to the connection.
+const BATCH: usize = 64 << 10;
+
+/// Starts a handler whose events are streamed.
+///
+/// # Errors
+/// The handler's problem, when it failed at once.
+pub(super) async fn begin<T: Handler>(
+    call: Call,
+    request: T::Request,
+    encoding: Encoding,
+) -> Result<Response, Problem> {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let request_id = call.request_id.clone();
+    let handler = AssertUnwindSafe(T::handle(call, request, Events::into_channel(sender))).catch_unwind();
+    let mut stream = EventStream::<T> {
+        handler: Some(handler.map(|result| result.unwrap_or_else(|_| Err(panicked()))).boxed()),
+        receiver,
+        waiting: None,
+        result: None,
+        keep_alive: Box::pin(sleep(KEEP_ALIVE)),
+        encoding,
+        request_id,
+    };
+    // Whether it times out doesn't matter: the stream goes on from where it is.
+    let _ = tokio::time::timeout(FIRST_WAIT, std::future::poll_fn(|context| stream.poll_begun(context))).await;
+    if stream.waiting.is_none()
+        && let Some(Err(problem)) = stream.result.take_if(|result| result.is_err())
+    {
+        return Err(problem);
+    }
+    let mut response = Response::new(Body::new(UnsyncBoxBody::new(stream)));
+    let content_type = match encoding {
+        Encoding::ServerSentEvents => "text/event-stream",
+        Encoding::Ndjson => "application/x-ndjson",
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+struct EventStream<T: Handler> {
+    /// The handler while it runs.
+    handler: Option<BoxFuture<'static, Result<T::Response, Problem>>>,
+    receiver: mpsc::Receiver<T::Event>,
+    /// The event that was taken while waiting for the first one.
+    waiting: Option<T::Event>,
+    /// What the handler returned, until it is written.
+    result: Option<Result<T::Response, Problem>>,
+    keep_alive: Pin<Box<Sleep>>,
+    encoding: Encoding,
+    request_id: String,
+}
+
+// The handler's future is boxed and pinned there; nothing else is pinned.
+impl<T: Handler> Unpin for EventStream<T> {}
+
+impl<T: Handler> EventStream<T> {
+    /// Ready when there is an event, or the handler has returned.
+    fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.waiting = ready!(self.poll_event(context));
+        Poll::Ready(())
+    }
+
+    /// The next event; nothing once the handler has returned and all its events were taken.
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<T::Event>> {
+        if let Some(event) = self.waiting.take() {
+            return Poll::Ready(Some(event));
+        }
+        loop {
+            if let Poll::Ready(event @ Some(_)) = self.receiver.poll_recv(context) {
+                return Poll::Ready(event);
+            }
+            let Some(handler) = &mut self.handler else {
+                // The handler is gone. Somebody it started may hold the sender still, but the answer is complete.
+                return Poll::Ready(None);
+            };
+            match handler.as_mut().poll(context) {
+                Poll::Ready(result) => {
+                    self.result = Some(result);
+                    self.handler = None;
+                }
+                Poll::Pending => {
+                    return match self.receiver.poll_recv(context) {
+                        Poll::Ready(Some(event)) => Poll::Ready(Some(event)),
+                        _ => Poll::Pending,
+                    };
+                }
+            }
+        }
+    }
+
+    fn write_event(&self, out: &mut Vec<u8>, event: &T::Event) -> serde_json::Result<()> {
+        if self.encoding == Encoding::ServerSentEvents {
+            begin_sse(out, event.kind(), event.offset_after());
+        }
+        self.write_data(out, event)
+    }
+
+    fn write_end(&self, out: &mut Vec<u8>, result: Result<T::Response, Problem>) -> serde_json::Result<()> {
+        let (kind, end) = match result {
+            Ok(response) => ("end", StreamEnd::End { response }),
+            Err(mut problem) => {
+                problem.request_id = Some(self.request_id.clone());
+                log_in_stream(&problem, T::NAME);
+                ("error", StreamEnd::Error { problem })
+            }
+        };
+        if self.encoding == Encoding::ServerSentEvents {
+            begin_sse(out, kind, None);
+        }
+        self.write_data(out, &end)
+    }
+
+    /// JSON never has a line end in it, so one line is one value in both encodings.
+    fn write_data(&self, out: &mut Vec<u8>, value: &impl serde::Serialize) -> serde_json::Result<()> {
+        if self.encoding == Encoding::ServerSentEvents {
+            out.extend_from_slice(b"data: ");
+        }
+        serde_json::to_writer(&mut *out, value)?;
+        out.extend_from_slice(match self.encoding {
+            Encoding::ServerSentEvents => b"\n\n",
+            Encoding::Ndjson => b"\n",
+        });
+        Ok(())
+    }
+}
+
+fn begin_sse(out: &mut Vec<u8>, kind: &str, offset: Option<u64>) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(kind.as_bytes());
+    if let Some(offset) = offset {
+        out.extend_from_slice(b"\nid: ");
+        out.extend_from_slice(offset.to_string().as_bytes());
+    }
+    out.push(b'\n');
+}
+
+impl<T: Handler> HttpBody for EventStream<T> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let stream = &mut *self;
+        let mut out = Vec::new();
+        while out.len() < BATCH {
+            match stream.poll_event(context) {
+                Poll::Ready(Some(event)) => {
+                    if let Err(error) = stream.write_event(&mut out, &event) {
+                        return Poll::Ready(Some(Err(axum::Error::new(error))));
+                    }
+                }
+                Poll::Ready(None) => {
+                    let Some(result) = stream.result.take() else { break };
+                    if let Err(error) = stream.write_end(&mut out, result) {
+                        return Poll::Ready(Some(Err(axum::Error::new(error))));
+                    }
+                }
+                Poll::Pending if out.is_empty() => {
+                    if stream.encoding == Encoding::Ndjson || stream.keep_alive.as_mut().poll(context).is_pending() {
+                        return Poll::Pending;
+                    }
+                    out.extend_from_slice(b": keep-alive\n\n");
+                    stream.keep_alive.as_mut().reset(Instant::now() + KEEP_ALIVE);
+                }
+                Poll::Pending => break,
+            }
+        }
+        if out.is_empty() {
+            return Poll::Ready(None);
+        }
+        stream.keep_alive.as_mut().reset(Instant::now() + KEEP_ALIVE);
+        Poll::Ready(Some(Ok(Frame::data(out.into()))))
+    }
+}

@@ -1,0 +1,201 @@
+//! Request bodies: bounded in size and time, and as JSON with errors that say where.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody as _};
+use corehold_types::{Code, Problem};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt as _;
+use serde::de::DeserializeOwned;
+
+use crate::config::{Limit, Limits};
+
+/// Reads a tool's request.
+///
+/// An empty body is an empty object. `null` for an optional field means that it is absent, since that is how many
+/// languages write one; answers never contain it.
+///
+/// # Errors
+/// `INVALID_REQUEST` says the field, line and column; `LIMIT_EXCEEDED` and `TIMEOUT` name the limit and its variable.
+pub(crate) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<T, Problem> {
+    if body.is_end_stream() {
+        return parse(b"{}");
+    }
+    if !is_json(headers) {
+        return Err(unsupported_media_type(headers));
+    }
+    let bytes = within(limits.receive_ms, collect(body, limits.body_bytes)).await??;
+    parse(if bytes.is_empty() { b"{}" } else { &bytes })
+}
+
+/// The next piece of a streamed body; nothing at its end.
+///
+/// # Errors
+/// `TIMEOUT` when it doesn't come in time; `INVALID_REQUEST` when the caller's connection broke or its framing is wrong.
+pub(crate) async fn next_piece(body: &mut Body, limits: &Limits) -> Result<Option<Bytes>, Problem> {
+    loop {
+        match within(limits.receive_ms, body.frame()).await? {
+            None => return Ok(None),
+            Some(Ok(frame)) => {
+                // Trailers are nothing to us.
+                if let Ok(piece) = frame.into_data() {
+                    return Ok(Some(piece));
+                }
+            }
+            Some(Err(error)) => return Err(broken(&error)),
+        }
+    }
+}
+
+async fn within<T>(limit: Limit, work: impl Future<Output = T>) -> Result<T, Problem> {
+    let duration: Duration = limit.as_duration();
+    tokio::time::timeout(duration, work).await.map_err(|_| {
+        Problem::new(Code::Timeout, format!("the request's body did not come within {} ms", limit.value))
+            .with("limit", limit.value)
+            .with("variable", limit.variable)
+            .suggest(format!("{} sets this limit", limit.variable))
+    })
+}
+
+async fn collect(mut body: Body, limit: Limit) -> Result<Bytes, Problem> {
+    let too_large = || limit.exceeded("the request's body");
+    if body.size_hint().lower() > limit.value {
+        return Err(too_large());
+    }
+    let mut first: Option<Bytes> = None;
+    let mut rest: Vec<u8> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+        let length = first.as_ref().map_or(0, Bytes::len).max(rest.len()) + piece.len();
+        if u64::try_from(length).unwrap_or(u64::MAX) > limit.value {
+            return Err(too_large());
+        }
+        // Most bodies are one piece, which is then parsed where it lies.
+        match &first {
+            None => first = Some(piece),
+            Some(head) => {
+                if rest.is_empty() {
+                    rest.extend_from_slice(head);
+                }
+                rest.extend_from_slice(&piece);
+            }
+        }
+    }
+    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.into() })
+}
+
+fn broken(error: &axum::Error) -> Problem {
+    Problem::new(Code::InvalidRequest, format!("the request's body broke off or is malformed: {error}"))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let is_identity = headers.get(header::CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    is_identity && media_type.eq_ignore_ascii_case("application/json")
+}
+
+fn unsupported_media_type(headers: &HeaderMap) -> Problem {
+    let shown = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let detail = match (shown(header::CONTENT_ENCODING), shown(header::CONTENT_TYPE)) {
+        (Some(encoding), _) if encoding != "identity" => format!("the body's Content-Encoding is {encoding:?}"),
+        (_, Some(content_type)) => format!("the body's Content-Type is {content_type:?}"),
+        (_, None) => "the body has no Content-Type".to_owned(),
+    };
+    let mut problem = Problem::new(Code::InvalidRequest, detail).suggest("send `Content-Type: application/json`");
+    problem.status = http::StatusCode::UNSUPPORTED_MEDIA_TYPE.as_u16();
+    problem
+}
+
+/// Parses a request; on failure once more, slower, to say where.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde would take an array for a struct, field by field.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first == b'[') {
+        return Err(Problem::new(Code::InvalidRequest, "the body is a JSON array; a JSON object was expected")
+            .with("line", 1)
+            .with("column", 1));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+        let field = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+            Err(error) if error.path().iter().len() > 0 => Some(error.path().to_string()),
+            _ => None,
+        };
+        malformed(&error, field)
+    })
+}
+
+fn malformed(error: &serde_json::Error, field: Option<String>) -> Problem {
+    let what = error.to_string().replace(
+        "data did not match any variant of untagged enum WorkspacePath",
+        "a path is a string, or {\"base64\": …} where it isn't UTF-8",
+    );
+    let problem = match &field {
+        Some(field) => Problem::new(Code::InvalidRequest, format!("{field}: {what}")).with("field", field.as_str()),
+        None => Problem::new(Code::InvalidRequest, what),
+    };
+    problem.with("line", error.line()).with("column", error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use corehold_types::tools::ReadRequest;
+
+    use super::*;
+
+    fn refusal(body: impl AsRef<[u8]>) -> Problem {
+        parse::<ReadRequest>(body.as_ref()).unwrap_err()
+    }
+
+    #[test]
+    fn says_which_field_line_and_column() {
+        let problem = refusal("{\n \"files\": [{\"path\": \"a\"}, {\"path\": \"b\", \"lines\": {\"start\": -1}}]}");
+        assert_eq!(problem.context["field"], "files[1].lines.start");
+        assert_eq!(problem.context["line"], 2);
+        assert!(problem.detail.contains("invalid value: integer `-1`, expected u64"), "{}", problem.detail);
+    }
+
+    #[test]
+    fn malformed_json_of_every_kind_is_refused() {
+        for (body, expected) in [
+            (&b"{"[..], "EOF while parsing"),
+            (b"{\"files\": []", "EOF while parsing"),
+            (b"{\"files\": []} x", "trailing characters"),
+            (b"{\"files\": [], \"maxBytes\": NaN}", "expected value"),
+            (b"{\"files\": [], \"maxBytes\": 1e400}", "number out of range"),
+            (b"{\"files\": [], \"maxBytes\": 1.5}", "expected u64"),
+            (b"{\"files\": [{\"path\": \"\\ud800\\ud800\"}]}", "lone leading surrogate"),
+            (b"{\"files\": [{\"path\": \"\\udc00\"}]}", "lone leading surrogate"),
+            (b"{\"files\": [{\"path\": \"\\ud800\"}]}", "unexpected end of hex escape"),
+            (b"{\"files\": [{\"path\": \"\xff\"}]}", "invalid unicode code point"),
+            (b"{\"files\": [{\"path\": \"a\nb\"}]}", "control character"),
+            (b"{\"files\": [{\"path\": 7}]}", "a path is a string"),
+            (b"{\"files\": [], \"files\": []}", "duplicate field"),
+            (b"{\"files\": [], \"colour\": 1}", "unknown field `colour`"),
+            (b"{}", "missing field `files`"),
+            (b"[[]]", "a JSON array"),
+            (b"  [1, 2]", "a JSON array"),
+            (b"\"files\"", "invalid type: string"),
+            (b"null", "invalid type: null"),
+            (b"\xef\xbb\xbf{}", "expected value"),
+        ] {
+            let detail = refusal(body).detail;
+            assert!(detail.contains(expected), "{}: {detail}", body.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_not_a_stack_overflow() {
+        let nested = format!("{{\"files\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(refusal(&nested).code, Code::InvalidRequest);
+        let unknown = format!("{{\"x\": {}", "{\"x\":".repeat(100_000));
+        assert_eq!(refusal(unknown).code, Code::InvalidRequest);
+    }
+
+    #[test]
+    fn null_for_an_optional_field_means_absent() {
+        let request: ReadRequest =
+            parse(br#"{"files": [{"path": "a", "lines": null, "bytes": null}], "maxBytes": null}"#).unwrap();
+        assert!(request.max_bytes.is_none() && request.files[0].lines.is_none());
+    }
+}

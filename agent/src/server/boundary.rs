@@ -1,0 +1,128 @@
+//! The boundary around every route: names the request, judges its origin, catches panics, logs failures once.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use corehold_types::{Code, Problem};
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use super::{
+    origin::{self, Origin},
+    problem::{self, Failure},
+};
+use crate::agent::Agent;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The name of a request, in its answer, its problem and the log. The caller's `x-request-id` if that is at most 64
+/// letters, digits, `.`, `_` and `-`; else one that is made here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(pub Arc<str>);
+
+impl RequestId {
+    fn of(headers: &HeaderMap, agent: &Agent) -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        match given.filter(|id| is_sane(id)) {
+            Some(id) => Self(id.into()),
+            None => Self(format!("{}-{:x}", agent.boot_id, MADE.fetch_add(1, Ordering::Relaxed)).into()),
+        }
+    }
+}
+
+fn is_sane(id: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=64).contains(&id.len()) && id.bytes().all(allowed)
+}
+
+/// Handles one request.
+pub(super) async fn handle(State(agent): State<Arc<Agent>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = RequestId::of(request.headers(), &agent);
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let (mut response, origin) = match origin::judge(request.headers(), &agent.config.allowed_origins) {
+        Origin::Refused(problem) => (origin::refusal(problem), None),
+        Origin::Allowed(origin) => match origin::preflight(&method, request.headers()) {
+            Some(response) => (response, Some(origin)),
+            None => {
+                request.extensions_mut().insert(id.clone());
+                (guarded(request, next).await, Some(origin))
+            }
+        },
+        Origin::Absent => {
+            request.extensions_mut().insert(id.clone());
+            (guarded(request, next).await, None)
+        }
+    };
+    if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+        problem.request_id = Some(id.0.to_string());
+        log(&problem, &method, uri.path(), started);
+        problem::render(&mut response, &problem);
+    }
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if let Some(origin) = origin {
+        origin::allow(&mut response, origin);
+    }
+    response
+}
+
+/// A route that panics has failed, and nothing else has.
+async fn guarded(request: Request, next: Next) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => Failure(panicked()).into_response(),
+    }
+}
+
+/// The problem of a handler that panicked. The panic hook has logged where.
+pub(crate) fn panicked() -> Problem {
+    Problem::new(Code::Internal, "the request's handler ended in a panic; the agent's log says where")
+}
+
+fn log(problem: &Problem, method: &Method, path: &str, started: Instant) {
+    let (code, status) = (problem.code, problem.status);
+    let request_id = problem.request_id.as_deref().unwrap_or_default();
+    let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let detail = problem.detail.as_str();
+    if status >= 500 {
+        tracing::error!(request_id, %method, path, status, ?code, detail, duration_us, "request failed");
+    } else {
+        tracing::info!(request_id, %method, path, status, ?code, detail, duration_us, "request refused");
+    }
+}
+
+/// Logs a failure that came after the answer had begun.
+pub(crate) fn log_in_stream(problem: &Problem, tool: &'static str) {
+    let (code, detail) = (problem.code, problem.detail.as_str());
+    let request_id = problem.request_id.as_deref().unwrap_or_default();
+    tracing::info!(request_id, tool, ?code, detail, "streamed request failed");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_that_could_forge_log_lines_are_not_taken() {
+        for id in ["a", "2f1c-4.b_C", &"x".repeat(64)] {
+            assert!(is_sane(id), "{id}");
+        }
+        for id in ["", "a b", "a\nb", "ü", "{}", &"x".repeat(65)] {
+            assert!(!is_sane(id), "{id}");
+        }
+    }
+}

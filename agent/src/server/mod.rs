@@ -1,0 +1,115 @@
+//! The server: connections, and what is the same for every request. What a route does is in [`crate::routes`].
+
+pub(crate) mod body;
+mod boundary;
+mod origin;
+pub(crate) mod problem;
+mod router;
+pub(crate) mod upload;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service as _;
+
+pub use boundary::RequestId;
+pub(crate) use boundary::{log_in_stream, panicked};
+pub use router::router;
+
+use crate::agent::Agent;
+
+/// Pause after the operating system refused a connection, since it will refuse the next one too (no descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until told to end: then takes no more connections, lets requests and commands finish for the configured grace,
+/// and ends what is left.
+pub async fn run(listener: TcpListener, agent: Arc<Agent>, told_to_end: impl Future<Output = ()>) {
+    let server = Server {
+        router: router(Arc::clone(&agent)),
+        idle: agent.config.limits.idle_ms.as_duration(),
+        slots: Arc::new(Semaphore::new(agent.config.limits.connections.as_usize().min(Semaphore::MAX_PERMITS))),
+        connections: TaskTracker::new(),
+        ending: CancellationToken::new(),
+    };
+    tokio::select! {
+        () = told_to_end => {}
+        () = server.accept(&listener) => {}
+    }
+    drop(listener);
+    tracing::info!("the agent was told to end");
+    agent.begin_shutdown();
+    server.ending.cancel();
+    server.connections.close();
+    let grace = agent.config.shutdown_grace;
+    let (finished, ()) =
+        tokio::join!(tokio::time::timeout(grace, server.connections.wait()), agent.processes.shutdown(grace));
+    if finished.is_err() {
+        tracing::warn!(connections = server.connections.len(), "requests were cut off, the grace is over");
+    }
+}
+
+struct Server {
+    router: Router,
+    idle: Duration,
+    slots: Arc<Semaphore>,
+    connections: TaskTracker,
+    ending: CancellationToken,
+}
+
+impl Server {
+    /// Accepts for ever.
+    async fn accept(&self, listener: &TcpListener) {
+        loop {
+            // Beyond the limit callers wait in the kernel's queue.
+            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let connection = self.connection(stream);
+                    self.connections.spawn(async move {
+                        connection.await;
+                        drop(slot);
+                    });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::error!(%error, "a connection can't be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + use<> {
+        let (router, ending, idle) = (self.router.clone(), self.ending.clone(), self.idle);
+        async move {
+            // Small answers must not wait for the acknowledgement of the ones before.
+            let _ = stream.set_nodelay(true);
+            let service = service_fn(move |request: Request<Incoming>| router.clone().call(request.map(Body::new)));
+            let mut connection = std::pin::pin!(
+                http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(idle)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades()
+            );
+            let result = tokio::select! {
+                result = connection.as_mut() => result,
+                () = ending.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = result {
+                // The other side went away or spoke no HTTP; hyper has answered what can be answered.
+                tracing::debug!(%error, "a connection broke");
+            }
+        }
+    }
+}

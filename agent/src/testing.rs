@@ -1,0 +1,42 @@
+//! An agent on a temporary directory, for unit tests.
+
+use std::{ops::Deref, sync::Arc};
+
+use corehold_types::env_vars;
+
+use crate::{agent::Agent, config::Config, process::Processes};
+
+/// SHA-256 of `token`, the static token of agents in tests.
+pub(crate) const TOKEN_SHA256: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0";
+
+/// An agent whose workspace goes when it goes.
+pub(crate) struct TestAgent {
+    agent: Arc<Agent>,
+    _root: tempfile::TempDir,
+}
+
+impl Deref for TestAgent {
+    type Target = Arc<Agent>;
+
+    fn deref(&self) -> &Arc<Agent> {
+        &self.agent
+    }
+}
+
+/// An agent with an empty workspace and the default limits.
+pub(crate) fn agent() -> TestAgent {
+    agent_with(&[])
+}
+
+/// An agent with an empty workspace and these variables.
+pub(crate) fn agent_with(variables: &[(&str, &str)]) -> TestAgent {
+    let root = tempfile::tempdir().unwrap();
+    let config = Config::from_variables(|name| match name {
+        env_vars::ROOT => Some(root.path().into()),
+        env_vars::TOKEN_SHA256 => Some(TOKEN_SHA256.into()),
+        name => variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()),
+    })
+    .unwrap();
+    let processes = Processes::start(crate::process::ProcessConfig::from_config(&config)).unwrap();
+    TestAgent { agent: Arc::new(Agent::new(config, processes).unwrap()), _root: root }
+}

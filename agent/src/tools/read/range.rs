@@ -1,0 +1,147 @@
+//! Which bytes of a file are asked for, and how they are come by.
+
+use std::{fs::File, io, os::unix::fs::FileExt as _};
+
+use corehold_types::{
+    Code, Problem,
+    tools::{ByteRange, LineRange, ReadTarget},
+};
+
+use crate::blocking::Cancelled;
+
+/// Bytes looked at in one system call while lines are counted.
+const BUFFER: usize = 256 << 10;
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    pub(super) bytes: Vec<u8>,
+    pub(super) start_byte: u64,
+    pub(super) start_line: Option<u64>,
+    /// Lines in the file, where a line range was read up to its end.
+    pub(super) total_lines: Option<u64>,
+    /// Whether this is all of the file.
+    pub(super) is_whole: bool,
+    /// Whether the budget kept something back that was asked for.
+    pub(super) truncated: bool,
+}
+
+/// Refuses ranges that mean nothing.
+pub(super) fn check(target: &ReadTarget) -> Result<(), Problem> {
+    let refused = |what: &str| Err(Problem::new(Code::InvalidRequest, format!("{}: {what}", target.path)));
+    match (target.lines, target.bytes) {
+        (Some(_), Some(_)) => refused("lines and bytes can't be asked for together"),
+        (Some(LineRange { start: 0, .. }), _) => refused("lines are counted from 1"),
+        (Some(LineRange { start, end: Some(end) }), _) if end < start => {
+            refused(&format!("line {start} comes after line {end}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The whole file, or its beginning.
+pub(super) fn whole(file: &File, size: u64, budget: u64) -> io::Result<Piece> {
+    let mut piece = Piece { start_line: Some(1), ..read(file, 0, budget, size.min(budget))? };
+    piece.is_whole = !piece.truncated;
+    Ok(piece)
+}
+
+/// A range of bytes.
+pub(super) fn bytes(file: &File, range: ByteRange, budget: u64) -> io::Result<Piece> {
+    let wanted = range.length.unwrap_or(u64::MAX);
+    let mut piece = read(file, range.start, wanted.min(budget), 0)?;
+    piece.truncated &= budget < wanted;
+    Ok(piece)
+}
+
+/// At most `most` bytes from `start`, truncated if there are more.
+fn read(file: &File, start: u64, most: u64, expected: u64) -> io::Result<Piece> {
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0).saturating_add(1));
+    let mut offset = start;
+    // One byte more than allowed tells whether there are more.
+    let end = start.saturating_add(most).saturating_add(1);
+    while offset < end {
+        let room = usize::try_from(end - offset).unwrap_or(usize::MAX).min(BUFFER.max(bytes.capacity() - bytes.len()));
+        let filled = bytes.len();
+        bytes.resize(filled + room, 0);
+        let length = read_at(file, &mut bytes[filled..], offset)?;
+        bytes.truncate(filled + length);
+        if length == 0 {
+            break;
+        }
+        offset += length as u64;
+    }
+    let truncated = bytes.len() as u64 > most;
+    if truncated {
+        bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    }
+    Ok(Piece { bytes, start_byte: start, truncated, ..Piece::default() })
+}
+
+/// A range of lines. Reads no further than its last line.
+pub(super) fn lines(file: &File, range: LineRange, budget: u64, cancelled: &Cancelled) -> io::Result<Piece> {
+    let mut buffer = vec![0; BUFFER];
+    let mut piece = Piece { start_line: Some(range.start), ..Piece::default() };
+    let budget = usize::try_from(budget).unwrap_or(usize::MAX);
+    let mut line = 1;
+    let mut offset = 0_u64;
+    let mut last_byte = None;
+    loop {
+        if cancelled.is_set() {
+            return Err(io::Error::other("the caller went away"));
+        }
+        let length = read_at(file, &mut buffer, offset)?;
+        if length == 0 {
+            break;
+        }
+        let mut rest = &buffer[..length];
+        last_byte = rest.last().copied();
+        if line < range.start {
+            let (skipped, lines) = skip(rest, range.start - line);
+            line += lines;
+            rest = &rest[skipped..];
+        }
+        if line == range.start && piece.bytes.is_empty() {
+            piece.start_byte = offset + (length - rest.len()) as u64;
+        }
+        if line >= range.start {
+            let (taken, lines) = skip(rest, range.end.map_or(u64::MAX, |end| end - line + 1));
+            line += lines;
+            let room = (budget - piece.bytes.len()).min(taken);
+            piece.bytes.extend_from_slice(&rest[..room]);
+            piece.truncated = room < taken;
+            if piece.truncated || range.end.is_some_and(|end| line > end) {
+                return Ok(Piece { total_lines: None, ..piece });
+            }
+        }
+        offset += length as u64;
+    }
+    // The end was seen. A line end at the very end begins no line.
+    let total = if matches!(last_byte, None | Some(b'\n')) { line - 1 } else { line };
+    if range.start > total {
+        piece.start_byte = offset;
+    }
+    Ok(Piece { total_lines: Some(total), ..piece })
+}
+
+/// Bytes up to and with the `count`th line end, or all of them; and how many line ends that are.
+fn skip(bytes: &[u8], count: u64) -> (usize, u64) {
+    let all = memchr::memchr_iter(b'\n', bytes);
+    match usize::try_from(count - 1).ok().and_then(|nth| memchr::memchr_iter(b'\n', bytes).nth(nth)) {
+        Some(end) => (end + 1, count),
+        None => (bytes.len(), all.count() as u64),
+    }
+}
+
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    // A range may be asked for anywhere up to 2^64, the kernel knows offsets up to 2^63: there is nothing beyond.
+    if i64::try_from(offset).is_err() {
+        return Ok(0);
+    }
+    loop {
+        match file.read_at(buffer, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
