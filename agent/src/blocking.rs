@@ -61,8 +61,8 @@ mod tests {
 
     #[tokio::test]
     async fn work_learns_that_its_caller_went_away() {
-        let (started, wait_for_start) = mpsc::channel();
-        let (ended, wait_for_end) = mpsc::channel();
+        let (started, wait_for_start) = mpsc::sync_channel(1);
+        let (ended, wait_for_end) = mpsc::sync_channel(1);
         let task = tokio::spawn(run(move |cancelled| {
             started.send(()).unwrap();
             while !cancelled.is_set() {

@@ -13,7 +13,6 @@ pub mod agent;
 mod archive;
 pub mod blocking;
 pub mod config;
-pub mod guards;
 pub mod handler;
 pub mod health;
 pub mod logging;

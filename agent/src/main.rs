@@ -5,7 +5,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 use corehold_agent::{
     agent::{Agent, StartError},
     config::{Config, ConfigError},
-    guards, health, logging,
+    health, logging,
     process::{ProcessConfig, Processes},
     server,
 };
@@ -39,10 +39,9 @@ fn main() -> ExitCode {
 }
 
 fn serve() -> Result<(), Failed> {
-    guards::forbid_dumping()?;
     let config = Config::from_environment()?;
     logging::start(&config);
-    // Before any other thread exists: the spawner and the reaper restrict themselves, and block signals, for all.
+    // Before any other thread exists, since what it restricts and blocks it does for all that come after.
     let processes = Processes::start(ProcessConfig::from_config(&config)).map_err(Failed::Processes)?;
     let agent = Arc::new(Agent::new(config, processes)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -67,8 +66,6 @@ const BLOCKING_THREADS: usize = 64;
 /// Why the agent doesn't run.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
-    #[error(transparent)]
-    Guard(#[from] guards::GuardError),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("the threads that start and reap processes can't be started: {0}")]

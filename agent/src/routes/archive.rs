@@ -51,7 +51,7 @@ struct Target {
 impl Target {
     fn of(uri: &Uri) -> Result<Self, Problem> {
         let mut target = Self { path: ".".into(), hash: None };
-        for (name, value) in query::pairs(uri)? {
+        for query::Pair { name, value } in query::pairs(uri)? {
             match name.as_slice() {
                 b"path" => target.path = WorkspacePath::from_bytes(&value),
                 b"hash" => target.hash = Some(String::from_utf8_lossy(&value).into_owned()),

@@ -3,8 +3,14 @@
 use corehold_types::{Code, Problem};
 use http::Uri;
 
-/// The names and values of a URI's query, each decoded. `+` is itself, as RFC 3986 has it.
-pub(super) fn pairs(uri: &Uri) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Problem> {
+/// One `name=value`, decoded.
+pub(super) struct Pair {
+    pub(super) name: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+/// The pairs of a URI's query. `+` is itself, as RFC 3986 has it.
+pub(super) fn pairs(uri: &Uri) -> Result<Vec<Pair>, Problem> {
     let malformed =
         || Problem::new(Code::InvalidRequest, "the query has a % that isn't followed by two hexadecimal digits");
     let query = uri.query().unwrap_or_default();
@@ -14,7 +20,7 @@ pub(super) fn pairs(uri: &Uri) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Problem> {
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decode = |text: &str| percent_decode(text.as_bytes()).ok_or_else(malformed);
-            Ok((decode(name)?, decode(value)?))
+            Ok(Pair { name: decode(name)?, value: decode(value)? })
         })
         .collect()
 }

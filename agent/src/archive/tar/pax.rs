@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn records_set_what_they_name() {
         let mut extensions = Extensions::default();
-        extensions.parse(b"9 path=ab\n20 mtime=1.000000005\n11 size=123\n14 uname=s\xe9me\n").unwrap();
+        extensions.parse(b"11 path=ab\n21 mtime=1.000000005\n12 size=123\n14 uname=s\xe9me\n").unwrap();
         assert_eq!(extensions.name.as_deref(), Some(&b"ab"[..]));
         assert_eq!((extensions.modified, extensions.size), (Some((1, 5)), Some(123)));
     }
@@ -115,8 +115,8 @@ mod tests {
             b" path=ab\n",
             b"18446744073709551616 path=ab\n",
             b"+9 path=ab\n",
-            b"8 pathab\n",
-            b"10 size=-1\n",
+            b"9 pathab\n",
+            b"11 size=-1\n",
             b"11 mtime=x\n",
         ] {
             assert!(Extensions::default().parse(bytes).is_err(), "{}", bytes.escape_ascii());
