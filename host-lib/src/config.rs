@@ -6,6 +6,8 @@
 //! | `COREHOLD_IMAGE` | the core image | `workspace-core:latest` |
 //! | `COREHOLD_TEMPLATES` | folders of templates, separated by `:`; earlier ones win | none |
 //! | `COREHOLD_CA_FILE` | PEM bundle handed into every workspace, for people behind proxies | none |
+//! | `COREHOLD_ARCHIVE_BYTES` | bytes that a template's files may have together | 1 GiB |
+//! | `COREHOLD_CACHE_BYTES` | bytes of packed templates that are kept | 2 GiB |
 //! | `COREHOLD_PASS_ENV` | names, separated by commas, of variables handed from here into every workspace | none |
 //!
 //! What the builder is told explicitly wins over the environment. Variables that cross into the container are in
@@ -25,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) image: Option<String>,
     pub(crate) templates: Vec<PathBuf>,
     pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) archive_bytes: Option<u64>,
+    pub(crate) cache_bytes: Option<u64>,
     pub(crate) pass_env: BTreeMap<String, String>,
 }
 
@@ -41,6 +45,11 @@ impl Config {
             None => Ok(None),
             Some(Ok(text)) => Ok(Some(text)),
             Some(Err(_)) => Err(Error::new(ErrorKind::Invalid, format!("{name} is not UTF-8"))),
+        };
+        let bytes = |name: &str| match text(name)?.map(|text| text.parse()) {
+            None => Ok(None),
+            Some(Ok(bytes)) => Ok(Some(bytes)),
+            Some(Err(_)) => Err(Error::new(ErrorKind::Invalid, format!("{name} is not a number of bytes"))),
         };
         let home = get("COREHOLD_HOME")
             .map(PathBuf::from)
@@ -62,6 +71,8 @@ impl Config {
                 .map(|folders| std::env::split_paths(&folders).filter(|path| !path.as_os_str().is_empty()).collect())
                 .unwrap_or_default(),
             ca_file: get("COREHOLD_CA_FILE").map(PathBuf::from),
+            archive_bytes: bytes("COREHOLD_ARCHIVE_BYTES")?,
+            cache_bytes: bytes("COREHOLD_CACHE_BYTES")?,
             pass_env,
         })
     }
@@ -98,6 +109,12 @@ mod tests {
             Some(Path::new("/c/.local/share/corehold"))
         );
         assert_eq!(read(&[]).home, None);
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_named() {
+        let error = Config::from_lookup(|name| (name == "COREHOLD_CACHE_BYTES").then(|| "2GB".into())).unwrap_err();
+        assert!(error.to_string().contains("COREHOLD_CACHE_BYTES"), "{error}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 
 use crate::{
-    archive::Packer,
+    archive::{Limits, Packer},
     config::{Config, DEFAULT_IMAGE},
     create::{CreateWorkspace, Creation},
     error::{Error, ErrorKind, Result},
@@ -173,6 +173,12 @@ impl HostBuilder {
         })
         .await
         .map_err(|error| Error::new(ErrorKind::Io, "preparing the state folder failed").caused_by(error))??;
+        let defaults = Limits::default();
+        let limits = Limits {
+            bytes: config.archive_bytes.unwrap_or(defaults.bytes),
+            cache_bytes: config.cache_bytes.unwrap_or(defaults.cache_bytes),
+            ..defaults
+        };
         let mut templates = self.templates;
         templates.extend(config.templates);
         Ok(Host {
@@ -191,7 +197,7 @@ impl HostBuilder {
                     pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
                 },
                 subject: self.subject.unwrap_or_else(|| "host".to_owned()),
-                packer: Packer::new(home.join("cache/templates")),
+                packer: Packer::new(home.join("cache/templates"), limits),
                 home,
             }),
         })

@@ -1,12 +1,125 @@
-//! Packing folders.
+//! Packing a folder into a tar.gz: the same folder gives the same bytes, and an unchanged one is packed once.
+//!
+//! An archive is keyed by the BLAKE3 of its canonical manifest (paths, kinds, modes, content), not of its gzip bytes, and
+//! cached under that key. What a folder's files hashed to is remembered by their inode and times, so that an unchanged
+//! folder costs one `lstat` a file; whatever could have changed within the clock's grain is read again.
+//!
+//! In an archive everything belongs to user and group 1000, files have mode 644 or 755, and the time is always the same:
+//! 2000-01-01, since an archive must not depend on when it was made, and ZIP tools refuse times before 1980. Nothing but
+//! folders, regular files and relative symbolic links within the folder is packed; anything else is an error that names it.
+
 mod exclude;
+mod index;
+mod manifest;
+mod scan;
+mod store;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
 pub(crate) use self::exclude::check_pattern;
-use std::path::PathBuf;
-pub(crate) struct Packer {
-    folder: PathBuf,
+pub(crate) use self::scan::Obstacle;
+use self::{exclude::Excludes, index::Index, manifest::Key, scan::Scan, store::Store};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Uid and gid of everything in an archive: the user `workspace` of core containers.
+pub(crate) const OWNER: u64 = 1000;
+/// 2000-01-01T00:00:00Z.
+pub(crate) const MODIFIED: u64 = 946_684_800;
+
+/// What may be packed, and how much of it is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Bytes of all files together, before compression.
+    pub(crate) bytes: u64,
+    /// Files, folders and links.
+    pub(crate) entries: usize,
+    /// Bytes of archives that the cache holds.
+    pub(crate) cache_bytes: u64,
 }
-impl Packer {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 1 << 30, entries: 200_000, cache_bytes: 2 << 30 }
     }
+}
+
+/// Packs folders, with a cache. All of it is blocking.
+#[derive(Debug, Clone)]
+pub(crate) struct Packer {
+    store: Store,
+    limits: Limits,
+}
+
+/// An archive, open for reading: it stays readable when the cache evicts it.
+#[derive(Debug)]
+pub(crate) struct PackedArchive {
+    /// BLAKE3 of the manifest.
+    pub(crate) key: String,
+    /// BLAKE3 of the archive's bytes, in hex.
+    pub(crate) hash: String,
+    /// Bytes of the archive.
+    pub(crate) size: u64,
+    /// Regular files in it.
+    pub(crate) files: u64,
+    /// Bytes of their content.
+    pub(crate) content_bytes: u64,
+    /// Whether it was there already.
+    pub(crate) cached: bool,
+    /// Its bytes, from the beginning.
+    pub(crate) file: File,
+}
+
+impl Packer {
+    /// A packer that keeps its archives in `folder`, which is made when it is first needed.
+    pub(crate) fn new(folder: PathBuf, limits: Limits) -> Self {
+        Self { store: Store::new(folder), limits }
+    }
+
+    /// Packs a folder, leaving out what the defaults and `exclude` say.
+    pub(crate) fn pack(&self, folder: &Path, exclude: &[String]) -> Result<PackedArchive> {
+        let began = index::now();
+        let scan = Scan::of(folder, &Excludes::new(exclude)?, &self.limits)?;
+        scan.refuse(folder)?;
+        let index_path = self.store.index_path(folder)?;
+        let known = Index::read(&index_path);
+        let hashes: Option<Vec<_>> = scan.entries.iter().map(|entry| known.content(entry)).collect();
+        if let Some(hashes) = hashes
+            && let Some(archive) = self.store.get(&Key::of(&scan.entries, &hashes))
+        {
+            return Ok(archive);
+        }
+        let draft = self.store.draft()?;
+        let written = write::write(folder, &scan.entries, draft)?;
+        let key = Key::of(&scan.entries, &written.contents);
+        let archive = match self.store.get(&key) {
+            // The folder was touched, and is as it was.
+            Some(archive) => archive,
+            None => self.store.put(&key, written.draft, written.summary)?,
+        };
+        // Only a saving of work: an index that can't be written costs time and nothing else.
+        if let Err(error) = Index::write(&index_path, &scan.entries, &written.contents, began) {
+            tracing::debug!(path = %index_path.display(), %error, "the index of a packed folder can't be written");
+        }
+        self.store.sweep(self.limits.cache_bytes, &key);
+        Ok(archive)
+    }
+}
+
+/// Whether a folder could be packed: everything that stands in the way, or the reason why that can't be said.
+pub(crate) fn obstacles(folder: &Path, exclude: &[String], limits: &Limits) -> Result<Vec<Obstacle>> {
+    let scan = Scan::of(folder, &Excludes::new(exclude)?, limits)?;
+    match scan.empty(folder) {
+        Some(error) => Err(error),
+        None => Ok(scan.obstacles),
+    }
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("{} can't be read: {error}", path.display())).caused_by(error)
 }

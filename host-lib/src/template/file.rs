@@ -2,10 +2,13 @@
 //!
 //! Its JSON Schema is made from these types and committed as `host-lib/schema/template.schema.json`.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, marker::PhantomData, time::Duration};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::workspace::WorkspaceId;
 
@@ -47,6 +50,8 @@ pub(crate) struct TemplateFile {
     #[schemars(with = "Option<u16>", extend("minimum" = 1, "maximum" = 65_535))]
     pub(crate) port: Option<u16>,
     /// When the dev server counts as ready.
+    #[serde(default, deserialize_with = "object")]
+    #[schemars(with = "Option<ReadyFile>")]
     pub(crate) ready: Option<ReadyFile>,
     /// Variables for every command in the workspace. Names that begin with `COREHOLD_` are taken.
     #[serde(default, deserialize_with = "env")]
@@ -56,6 +61,8 @@ pub(crate) struct TemplateFile {
     #[serde(default)]
     pub(crate) exclude: Vec<Pattern>,
     /// Limits. What is absent is the host's default.
+    #[serde(default, deserialize_with = "object")]
+    #[schemars(with = "Option<ResourcesFile>")]
     pub(crate) resources: Option<ResourcesFile>,
 }
 
@@ -159,6 +166,25 @@ impl TryFrom<String> for MemorySize {
             bytes => Ok(Self(bytes)),
         }
     }
+}
+
+/// An object and nothing else: serde would take a list of the fields' values for one, too.
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    struct Object<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_map(Object(PhantomData)).map(Some)
 }
 
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -292,19 +318,19 @@ pub(crate) fn parse(content: &[u8]) -> Result<TemplateFile, Mistake> {
         return Err(whole("the file is empty", "write {} for a template without any wishes"));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
-    let file = serde_path_to_error::deserialize(&mut reader).map_err(|error| mistake(&error))?;
+    let mut track = serde_path_to_error::Track::new();
+    let whole = object(serde_path_to_error::Deserializer::new(&mut reader, &mut track));
+    let file: Option<TemplateFile> = whole.map_err(|error| mistake(&track.path().to_string(), &error))?;
     reader.end().map_err(|error| Mistake {
         line: Some(error.line()),
         column: Some(error.column()),
         message: "something stands after the end of the object".to_owned(),
         suggestion: None,
     })?;
-    Ok(file)
+    Ok(file.unwrap_or_default())
 }
 
-fn mistake(error: &serde_path_to_error::Error<serde_json::Error>) -> Mistake {
-    let path = error.path().to_string();
-    let inner = error.inner();
+fn mistake(path: &str, inner: &serde_json::Error) -> Mistake {
     let text = inner.to_string();
     // serde_json repeats the position at the end; it is told apart here.
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
@@ -395,7 +421,7 @@ mod tests {
             ("{\"port\": 3001}", "port: port 3001 is the agent's"),
             ("{\"setup\": \"npm ci\"}", "setup: invalid type: string \"npm ci\", expected a list"),
             ("{\"setup\": [\"a\", \" \"]}", "setup[1]: an empty command"),
-            ("{\"exclude\": [\"a[\"]}", "exclude[0]: \"a[\" is no pattern"),
+            ("{\"exclude\": [\"[z-a]\"]}", "exclude[0]: \"[z-a]\" is no pattern"),
             ("{\"ready\": {\"path\": \"up\"}}", "ready.path: \"up\" is no path of a URL"),
             ("{\"ready\": []}", "ready: invalid type"),
             ("{\"resources\": {\"memory\": \"512MB\"}}", "resources.memory: \"512MB\" is no amount of memory"),
