@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     archive::{Limits, Packer},
@@ -18,7 +19,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::HostKey,
     labels,
-    runtime::{ContainerState, Resources, Runtime},
+    runtime::{
+        ContainerState, Resources, Runtime,
+        docker::{Docker, DockerAddress},
+    },
     template::Catalog,
     workspace::{Labelled, Workspace, WorkspaceId, WorkspaceInfo, describe},
 };
@@ -68,6 +72,8 @@ pub(crate) struct HostInner {
     pub(crate) resources: Resources,
     pub(crate) subject: String,
     pub(crate) packer: Packer,
+    /// What must be done even when nobody waits for it: removing containers of abandoned creations.
+    pub(crate) cleanups: TaskTracker,
 }
 
 /// Configures a [`Host`]. What isn't said comes from the environment (see [`config`](crate::config)), else from the defaults.
@@ -86,7 +92,7 @@ pub struct HostBuilder {
 }
 
 impl HostBuilder {
-    /// Where workspaces live.
+    /// Where workspaces live. Default: the Docker engine that the `docker` command would use.
     pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
         self.runtime = Some(runtime);
         self
@@ -179,6 +185,9 @@ impl HostBuilder {
             cache_bytes: config.cache_bytes.unwrap_or(defaults.cache_bytes),
             ..defaults
         };
+        let cleanups = TaskTracker::new();
+        // A tracker that was closed takes tasks as before, and can be waited for.
+        cleanups.close();
         let mut templates = self.templates;
         templates.extend(config.templates);
         Ok(Host {
@@ -197,6 +206,7 @@ impl HostBuilder {
                     pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
                 },
                 subject: self.subject.unwrap_or_else(|| "host".to_owned()),
+                cleanups,
                 packer: Packer::new(home.join("cache/templates"), limits),
                 home,
             }),
@@ -213,6 +223,11 @@ impl Host {
     /// Makes a workspace. Nothing happens until the [`Creation`] is awaited or asked for its events.
     pub fn create(&self, request: CreateWorkspace) -> Creation {
         Creation::new(self.inner.clone(), request)
+    }
+
+    /// Waits until the containers of dropped creations are removed. A program that is about to end calls this last.
+    pub async fn settled(&self) {
+        self.inner.cleanups.wait().await;
     }
 
     /// The templates there are, looked at anew with each question.
@@ -354,5 +369,5 @@ fn read_ca_bundle(file: &Path) -> Result<Bytes> {
 }
 
 async fn default_runtime() -> Result<Arc<dyn Runtime>> {
-    Err(Error::new(ErrorKind::Invalid, "no runtime was given").hint("give the builder one"))
+    Ok(Arc::new(Docker::connect(DockerAddress::Auto).await?))
 }

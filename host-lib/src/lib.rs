@@ -15,6 +15,8 @@ mod key;
 pub mod labels;
 pub mod runtime;
 pub mod template;
+#[cfg(test)]
+mod testing;
 mod workspace;
 
 pub use corehold_types::{self as types, tools};

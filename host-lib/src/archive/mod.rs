@@ -23,7 +23,7 @@ use std::{
 };
 
 pub(crate) use self::exclude::check_pattern;
-pub(crate) use self::scan::Obstacle;
+pub(crate) use self::write::header;
 use self::{exclude::Excludes, index::Index, manifest::Key, scan::Scan, store::Store};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -112,7 +112,7 @@ impl Packer {
 }
 
 /// Whether a folder could be packed: everything that stands in the way, or the reason why that can't be said.
-pub(crate) fn obstacles(folder: &Path, exclude: &[String], limits: &Limits) -> Result<Vec<Obstacle>> {
+pub(crate) fn obstacles(folder: &Path, exclude: &[String], limits: &Limits) -> Result<Vec<scan::Obstacle>> {
     let scan = Scan::of(folder, &Excludes::new(exclude)?, limits)?;
     match scan.empty(folder) {
         Some(error) => Err(error),

@@ -1,10 +1,10 @@
 //! One request, one answer.
 
 use bytes::Bytes;
-use corehold_types::Tool;
+use corehold_types::{Scope, Tool};
 use http::{HeaderValue, Method, header};
 
-use super::{ANSWER_BYTES, AgentClient, TokenSource, authorized, collect, misunderstood};
+use super::{ANSWER_BYTES, AgentClient, Repeat, TokenSource, authorized, collect, misunderstood};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -16,7 +16,7 @@ impl AgentClient {
         self.while_alive(async {
             let request =
                 authorized(Method::POST, &path, tokens).header(header::CONTENT_TYPE, JSON).header(header::ACCEPT, JSON);
-            let response = self.send(request, body.clone()).await?;
+            let response = self.send(request, body.clone(), repeat::<T>()).await?;
             let answer = collect(response.into_body(), ANSWER_BYTES).await?;
             serde_json::from_slice(&answer).map_err(|error| misunderstood(T::NAME, &error))
         })
@@ -29,4 +29,12 @@ pub(super) fn prepare<T: Tool>(request: &T::Request) -> Result<(String, Bytes)> 
         Error::new(ErrorKind::Invalid, format!("the request of {} can't be written: {error}", T::NAME))
     })?;
     Ok((format!("/v1/tools/{}", T::NAME), body.into()))
+}
+
+/// A tool that needs no more than the right to read changes nothing.
+pub(super) fn repeat<T: Tool>() -> Repeat {
+    match T::SCOPE {
+        Scope::Read => Repeat::Safe,
+        Scope::Write | Scope::Command | Scope::Admin => Repeat::Never,
+    }
 }

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
-use super::{ANSWER_BYTES, AgentClient, TokenSource, authorized, collect, misunderstood, root_cause};
+use super::{ANSWER_BYTES, AgentClient, Repeat, TokenSource, authorized, collect, misunderstood, root_cause};
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::BoxStream,
@@ -59,7 +59,7 @@ impl AgentClient {
     pub(crate) async fn read_file(&self, tokens: &TokenSource, path: &Path) -> Result<Bytes> {
         let route = route(path)?;
         self.while_alive(async {
-            let response = self.send(authorized(Method::GET, &route, tokens), Bytes::new()).await?;
+            let response = self.send(authorized(Method::GET, &route, tokens), Bytes::new(), Repeat::Safe).await?;
             collect(response.into_body(), ANSWER_BYTES).await
         })
         .await
@@ -68,8 +68,9 @@ impl AgentClient {
     /// A file of any size.
     pub(crate) async fn open_file(self: &Arc<Self>, tokens: &TokenSource, path: &Path) -> Result<FileStream> {
         let route = route(path)?;
-        let response =
-            self.while_alive(async { self.send(authorized(Method::GET, &route, tokens), Bytes::new()).await }).await?;
+        let response = self
+            .while_alive(async { self.send(authorized(Method::GET, &route, tokens), Bytes::new(), Repeat::Safe).await })
+            .await?;
         let text = |headers: &HeaderMap, name| Some(headers.get(name)?.to_str().ok()?.to_owned());
         let size = text(response.headers(), header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
         let version = text(response.headers(), header::ETAG).map(|tag| tag.trim_matches('"').to_owned());
@@ -88,7 +89,7 @@ impl AgentClient {
     pub(crate) async fn write_file(&self, tokens: &TokenSource, path: &Path, content: Bytes) -> Result<FileWritten> {
         let route = route(path)?;
         self.while_alive(async {
-            let response = self.send(authorized(Method::PUT, &route, tokens), content.clone()).await?;
+            let response = self.send(authorized(Method::PUT, &route, tokens), content.clone(), Repeat::Safe).await?;
             written(response.into_body()).await
         })
         .await

@@ -8,6 +8,8 @@ mod call;
 mod connect;
 mod files;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::{
@@ -21,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use corehold_types::{Problem, wire::Health};
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Empty, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 
 use self::connect::Connection;
@@ -42,36 +44,73 @@ type Body = UnsyncBoxBody<Bytes, BoxError>;
 pub(crate) const ANSWER_BYTES: usize = 64 << 20;
 /// Bytes of a problem's JSON that are read.
 const PROBLEM_BYTES: usize = 1 << 20;
-/// Silence after which the agent is asked whether it is well.
-const PROBE_AFTER: Duration = Duration::from_secs(10);
-/// How long it may take to say so.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When a silent agent is taken for dead.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Silence after which it is asked whether it is well.
+    pub(crate) silence: Duration,
+    /// How long it may take to say so.
+    pub(crate) answer: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { silence: Duration::from_secs(10), answer: Duration::from_secs(5) }
+    }
+}
+
+/// Whether a request may be sent again when nobody knows what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// Twice is as good as once: it reads, or it replaces a whole file.
+    Safe,
+    /// It starts or changes something.
+    Never,
+}
 
 /// Talks to one agent. Shared by all handles of a workspace; every method may be called concurrently and dropped.
 pub(crate) struct AgentClient {
     runtime: Arc<dyn Runtime>,
     container: ContainerId,
     port: u16,
-    probe_after: Duration,
+    patience: Patience,
     connection: Mutex<Option<Arc<Connection>>>,
 }
 
 impl AgentClient {
-    pub(crate) fn new(runtime: Arc<dyn Runtime>, container: ContainerId, port: u16) -> Self {
-        Self { runtime, container, port, probe_after: PROBE_AFTER, connection: Mutex::new(None) }
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, container: ContainerId, port: u16, patience: Patience) -> Self {
+        Self { runtime, container, port, patience, connection: Mutex::new(None) }
     }
 
     /// Asks for the agent's health: the only call without a token.
     pub(crate) async fn health(&self) -> Result<Health> {
         let request = Request::get("/health");
-        let response = self.send(request, Bytes::new()).await?;
+        let response = self.send(request, Bytes::new(), Repeat::Safe).await?;
         let body = collect(response.into_body(), PROBLEM_BYTES).await?;
         serde_json::from_slice(&body).map_err(|error| misunderstood("its health", &error))
     }
 
-    /// Sends a request whose body is at hand, and once more if the agent moved to another address meanwhile, as it does
-    /// when its container is restarted. Answers other than 2xx become errors.
-    async fn send(&self, request: http::request::Builder, body: Bytes) -> Result<Response<Incoming>> {
+    /// Asks once, for somebody who will ask again: why it failed is not looked into.
+    pub(crate) async fn attempt_health(&self) -> Result<Health> {
+        let connection = self.connection().await?;
+        let request = Request::get("/health").body(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        let request = request.map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
+        match connection.send(request).await {
+            Ok(response) => {
+                let body = collect(accept(response).await?.into_body(), PROBLEM_BYTES).await?;
+                serde_json::from_slice(&body).map_err(|error| misunderstood("its health", &error))
+            }
+            Err(error) => Err(Error::new(ErrorKind::AgentUnavailable, root_cause(&error))),
+        }
+    }
+
+    /// Sends a request whose body is at hand. Answers other than 2xx become errors.
+    ///
+    /// It is sent once more when that can help and can't harm: when the agent was not reached and has moved to another
+    /// address, as it does when its container is restarted, or when a connection broke off under a request that may be
+    /// repeated. One that starts something is never repeated, since nobody knows whether it was begun.
+    async fn send(&self, request: http::request::Builder, body: Bytes, repeat: Repeat) -> Result<Response<Incoming>> {
         let (parts, ()) =
             request.body(()).map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?.into_parts();
         let attempt = |connection: Arc<Connection>| {
@@ -80,20 +119,21 @@ impl AgentClient {
             async move { connection.send(request).await }
         };
         let known = self.connection().await?;
-        match attempt(known.clone()).await {
-            Err(error) if error.is_connect() => {
-                self.forget(&known);
-                let fresh = self.connection().await?;
-                if fresh.endpoint() == known.endpoint() {
-                    return Err(self.unreachable(&fresh, &error).await);
-                }
-                match attempt(fresh.clone()).await {
-                    Ok(response) => accept(response).await,
-                    Err(error) => Err(self.unreachable(&fresh, &error).await),
-                }
-            }
+        let error = match attempt(known.clone()).await {
+            Ok(response) => return accept(response).await,
+            Err(error) => error,
+        };
+        self.forget(&known);
+        if !error.is_connect() && repeat == Repeat::Never {
+            return Err(self.unreachable(&known, &error).await);
+        }
+        let fresh = self.connection().await?;
+        if error.is_connect() && fresh.endpoint() == known.endpoint() {
+            return Err(self.unreachable(&fresh, &error).await);
+        }
+        match attempt(fresh.clone()).await {
             Ok(response) => accept(response).await,
-            Err(error) => Err(self.unreachable(&known, &error).await),
+            Err(error) => Err(self.unreachable(&fresh, &error).await),
         }
     }
 
@@ -104,9 +144,7 @@ impl AgentClient {
         match connection.send(request).await {
             Ok(response) => accept(response).await,
             Err(error) => {
-                if error.is_connect() {
-                    self.forget(&connection);
-                }
+                self.forget(&connection);
                 Err(self.unreachable(&connection, &error).await)
             }
         }
@@ -119,7 +157,7 @@ impl AgentClient {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = tokio::time::sleep(self.probe_after) => {}
+                () = tokio::time::sleep(self.patience.silence) => {}
             }
             tokio::select! {
                 biased;
@@ -130,7 +168,7 @@ impl AgentClient {
     }
 
     async fn probe(&self) -> Result<()> {
-        match tokio::time::timeout(PROBE_TIMEOUT, self.health()).await {
+        match tokio::time::timeout(self.patience.answer, self.health()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error),
             Err(_) => {

@@ -1,6 +1,7 @@
 //! Streamed answers: one JSON object a line, the last of them `end` or `error`.
 
 use std::{
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,7 +17,7 @@ use serde::Deserialize;
 
 use super::{
     AgentClient, TokenSource, authorized,
-    call::{JSON, prepare},
+    call::{JSON, prepare, repeat},
     misunderstood, root_cause,
 };
 use crate::{
@@ -29,12 +30,24 @@ const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 const FRAME_BYTES: usize = 64 << 20;
 
 /// What comes out of a streamed call.
-#[derive(Debug)]
 pub enum Frame<T: Tool> {
     /// Something happened.
     Event(T::Event),
     /// The tool has done its work; nothing follows. What the events carried is empty in it.
     End(T::Response),
+}
+
+impl<T: Tool> fmt::Debug for Frame<T>
+where
+    T::Event: fmt::Debug,
+    T::Response: fmt::Debug,
+{
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event(event) => formatter.debug_tuple("Event").field(event).finish(),
+            Self::End(response) => formatter.debug_tuple("End").field(response).finish(),
+        }
+    }
 }
 
 /// A tool's answer while it is made. Its last item is [`Frame::End`] or an error: a stream that was cut off never looks
@@ -78,7 +91,7 @@ impl AgentClient {
                 let request = authorized(Method::POST, &path, tokens)
                     .header(header::CONTENT_TYPE, JSON)
                     .header(header::ACCEPT, NDJSON);
-                self.send(request, body.clone()).await
+                self.send(request, body.clone(), repeat::<T>()).await
             })
             .await?;
         let reader = Reader { client: self.clone(), lines: Lines::new(response.into_body()) };

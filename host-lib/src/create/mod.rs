@@ -1,6 +1,15 @@
 //! Making a workspace: what is asked for, what is said meanwhile, and what comes of it.
 
+mod agent;
 mod events;
+mod pipeline;
+mod plan;
+mod report;
+mod reservation;
+mod serve;
+mod ship;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -14,13 +23,8 @@ use std::{
 use tokio::sync::mpsc;
 
 pub use self::events::{CreateEvent, CreateEventKind, OutputStream, Step};
-use crate::{
-    error::{Error, ErrorKind, Result},
-    host::HostInner,
-    runtime::Resources,
-    template::Template,
-    workspace::Workspace,
-};
+use self::reservation::Reservation;
+use crate::{error::Result, host::HostInner, runtime::Resources, template::Template, workspace::Workspace};
 
 /// Label of the command that is a workspace's dev server.
 pub const DEV: &str = "dev";
@@ -114,19 +118,26 @@ impl CreateWorkspace {
 /// want to know how it goes.
 ///
 /// It does nothing unless it is polled, in either way. Dropping it undoes what it did: the container is removed by a task
-/// on the tokio runtime. If the process ends before that, the container stays and [`Host::list`](crate::Host::list) finds
-/// it by its labels.
+/// on the tokio runtime, for which [`Host::settled`](crate::Host::settled) waits. If the process ends before that, the
+/// container stays and [`Host::list`](crate::Host::list) finds it by its labels.
 #[must_use = "nothing happens until it is awaited or asked for events"]
 pub struct Creation {
-    work: Pin<Box<dyn Future<Output = Result<Workspace>> + Send>>,
+    work: Pin<Box<dyn Future<Output = Result<Made>> + Send>>,
     events: mpsc::Receiver<CreateEvent>,
-    done: Option<Result<Workspace>>,
+    /// What came of it, until somebody takes it: a workspace that nobody took is removed like one that was not finished.
+    done: Option<Result<Made>>,
+}
+
+/// A workspace whose container is still removed unless somebody takes it.
+struct Made {
+    workspace: Workspace,
+    place: Reservation,
 }
 
 impl Creation {
-    pub(crate) fn new(_host: Arc<HostInner>, _request: CreateWorkspace) -> Self {
-        let (_sender, events) = mpsc::channel(EVENTS);
-        let work = Box::pin(async { Err(Error::new(ErrorKind::Unsupported, "creation has not landed yet")) });
+    pub(crate) fn new(host: Arc<HostInner>, request: CreateWorkspace) -> Self {
+        let (sender, events) = mpsc::channel(EVENTS);
+        let work = Box::pin(pipeline::run(host, request, report::Reporter::new(sender)));
         Self { work, events, done: None }
     }
 
@@ -165,7 +176,10 @@ impl Future for Creation {
         loop {
             self.advance(context);
             if let Some(result) = self.done.take() {
-                return Poll::Ready(result);
+                return Poll::Ready(result.map(|made| {
+                    made.place.keep();
+                    made.workspace
+                }));
             }
             // Whoever awaits the workspace doesn't read events: they are dropped, so that the work never waits for room.
             match self.events.poll_recv(context) {

@@ -24,34 +24,41 @@ pub const FILE_NAME: &str = "template.json";
 #[schemars(title = "Corehold template")]
 pub(crate) struct TemplateFile {
     /// Address of this schema, for editors.
-    #[serde(rename = "$schema")]
+    #[serde(rename = "$schema", default, deserialize_with = "given")]
+    #[schemars(with = "String")]
     #[allow(dead_code, reason = "editors read it, we allow it")]
     pub(crate) schema: Option<String>,
     /// The word by which the template is asked for. Default: the folder's name.
     #[serde(default, deserialize_with = "name")]
-    #[schemars(with = "Option<String>", extend("pattern" = "^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"))]
+    #[schemars(with = "String", extend("pattern" = "^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"))]
     pub(crate) name: Option<String>,
     /// One sentence for people who choose.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "String")]
     pub(crate) description: Option<String>,
     /// The image it needs, when the core image lacks something. Default: the core image.
     #[serde(default, deserialize_with = "filled")]
-    #[schemars(with = "Option<String>", extend("minLength" = 1))]
+    #[schemars(with = "String", extend("minLength" = 1))]
     pub(crate) image: Option<String>,
     /// Shell lines that are run one after the other, once, before the dev command.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Vec<ShellLine>")]
     pub(crate) setup: Option<Vec<ShellLine>>,
     /// Seconds that each set-up line may take. Default 600.
     #[serde(default, deserialize_with = "seconds")]
-    #[schemars(with = "Option<u64>", extend("minimum" = 1, "maximum" = 86_400))]
+    #[schemars(with = "u64", extend("minimum" = 1, "maximum" = 86_400))]
     pub(crate) setup_timeout_seconds: Option<u64>,
     /// The shell line of the dev server. It must listen on 0.0.0.0 and on `port`; `PORT` and `HOST` are set for it.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "ShellLine")]
     pub(crate) dev: Option<ShellLine>,
     /// Port on which the dev server listens, inside. Default 4321.
     #[serde(default, deserialize_with = "port")]
-    #[schemars(with = "Option<u16>", extend("minimum" = 1, "maximum" = 65_535))]
+    #[schemars(with = "u16", extend("minimum" = 1, "maximum" = 65_535))]
     pub(crate) port: Option<u16>,
     /// When the dev server counts as ready.
     #[serde(default, deserialize_with = "object")]
-    #[schemars(with = "Option<ReadyFile>")]
+    #[schemars(with = "ReadyFile")]
     pub(crate) ready: Option<ReadyFile>,
     /// Variables for every command in the workspace. Names that begin with `COREHOLD_` are taken.
     #[serde(default, deserialize_with = "env")]
@@ -62,7 +69,7 @@ pub(crate) struct TemplateFile {
     pub(crate) exclude: Vec<Pattern>,
     /// Limits. What is absent is the host's default.
     #[serde(default, deserialize_with = "object")]
-    #[schemars(with = "Option<ResourcesFile>")]
+    #[schemars(with = "ResourcesFile")]
     pub(crate) resources: Option<ResourcesFile>,
 }
 
@@ -73,11 +80,11 @@ pub(crate) struct TemplateFile {
 pub(crate) struct ReadyFile {
     /// Path that must answer with a status below 500. Default `/`.
     #[serde(default, deserialize_with = "url_path")]
-    #[schemars(with = "Option<String>", extend("pattern" = "^/\\S*$"))]
+    #[schemars(with = "String", extend("pattern" = "^/\\S*$"))]
     pub(crate) path: Option<String>,
     /// Seconds that the dev server may take to get there. Default 120.
     #[serde(default, deserialize_with = "seconds")]
-    #[schemars(with = "Option<u64>", extend("minimum" = 1, "maximum" = 86_400))]
+    #[schemars(with = "u64", extend("minimum" = 1, "maximum" = 86_400))]
     pub(crate) timeout_seconds: Option<u64>,
 }
 
@@ -87,14 +94,16 @@ pub(crate) struct ReadyFile {
 #[schemars(rename = "Resources")]
 pub(crate) struct ResourcesFile {
     /// Memory, such as `512MiB` or `1.5GiB`.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "MemorySize")]
     pub(crate) memory: Option<MemorySize>,
     /// CPUs, such as 2 or 0.5.
     #[serde(default, deserialize_with = "cpus")]
-    #[schemars(with = "Option<f64>", extend("minimum" = 0.01, "maximum" = 1024))]
+    #[schemars(with = "f64", extend("minimum" = 0.01, "maximum" = 1024))]
     pub(crate) cpus: Option<f64>,
     /// Processes and threads.
     #[serde(default, deserialize_with = "pids")]
-    #[schemars(with = "Option<u64>", extend("minimum" = 16, "maximum" = 1_000_000))]
+    #[schemars(with = "u64", extend("minimum" = 16, "maximum" = 1_000_000))]
     pub(crate) pids: Option<u64>,
 }
 
@@ -166,6 +175,11 @@ impl TryFrom<String> for MemorySize {
             bytes => Ok(Self(bytes)),
         }
     }
+}
+
+/// What is absent is left out, and never null.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// An object and nothing else: serde would take a list of the fields' values for one, too.
@@ -432,6 +446,7 @@ mod tests {
             ("{\"dev\": \"a\",}", "line 1, column 13: this is not JSON: trailing comma [remove the comma]"),
             ("{\"dev\": \"a\"", "this is not JSON: EOF"),
             ("{} {}", "line 1, column 4: something stands after the end"),
+            ("{\"dev\": null}", "dev: invalid type: null, expected a string"),
             ("[]", "expected an object"),
             ("  ", "the file is empty"),
         ] {

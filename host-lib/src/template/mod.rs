@@ -143,7 +143,23 @@ impl Template {
 /// The published JSON Schema of `template.json`, for editors and for CI.
 #[must_use]
 pub fn json_schema() -> serde_json::Value {
-    schemars::schema_for!(TemplateFile).to_value()
+    let mut schema = schemars::schema_for!(TemplateFile).to_value();
+    drop_null_defaults(&mut schema);
+    schema
+}
+
+/// A field without a default is simply absent; null is not allowed for it.
+fn drop_null_defaults(schema: &mut serde_json::Value) {
+    match schema {
+        serde_json::Value::Object(fields) => {
+            if fields.get("default").is_some_and(serde_json::Value::is_null) {
+                fields.remove("default");
+            }
+            fields.values_mut().for_each(drop_null_defaults);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_null_defaults),
+        _ => {}
+    }
 }
 
 /// A file of the template's own making: bounded, never a pipe that hangs. Absent: `None`.
@@ -184,4 +200,76 @@ fn invalid(path: &Path, mistake: &Mistake) -> Error {
 fn name_of(folder: &Path) -> String {
     let name = folder.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned());
     WorkspaceId::nearest_fit(&name).map_or_else(|| "workspace".to_owned(), Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(json: Option<&str>, files: &[(&str, &str)]) -> Result<Template> {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("My Web");
+        fs::create_dir(&folder).unwrap();
+        for (name, content) in files.iter().copied().chain(json.map(|json| (FILE_NAME, json))) {
+            fs::write(folder.join(name), content).unwrap();
+        }
+        Template::load(folder)
+    }
+
+    #[test]
+    fn what_is_said_is_taken_and_the_rest_has_defaults() {
+        let template = of(Some(r#"{"dev": "x", "resources": {"cpus": 0.5}}"#), &[("package.json", "{}")]).unwrap();
+        assert_eq!((template.name.as_str(), template.port, template.ready_path.as_str()), ("my-web", 4321, "/"));
+        assert_eq!(template.resources, Resources { cpu_millis: Some(500), ..Resources::default() });
+        assert_eq!(
+            (template.ready_timeout, template.setup_timeout),
+            (Duration::from_secs(120), Duration::from_secs(600))
+        );
+        assert!(template.inferred.is_empty(), "nothing is guessed where something was said");
+    }
+
+    #[test]
+    fn commands_are_inferred_where_nothing_is_said_about_them() {
+        let package = [("package.json", r#"{"scripts": {"dev": "vite"}, "devDependencies": {"vite": "*"}}"#)];
+        let template = of(Some(r#"{"port": 5173}"#), &package).unwrap();
+        assert_eq!(template.dev.as_deref(), Some("npm run dev -- --host 0.0.0.0 --port 5173 --strictPort"));
+        assert_eq!(of(Some(r#"{"setup": []}"#), &package).unwrap().dev, None);
+    }
+
+    #[test]
+    fn a_file_in_place_of_a_folder_and_a_folder_in_place_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(FILE_NAME)).unwrap();
+        assert!(Template::load(folder.path()).unwrap_err().to_string().contains("not a regular file"));
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(Template::load(file).unwrap_err().to_string().contains("not a folder"));
+    }
+
+    /// `COREHOLD_UPDATE=1 cargo test -p corehold-host schema` writes the file anew.
+    #[test]
+    fn the_published_schema_is_that_of_the_types() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/template.schema.json");
+        let expected = format!("{}\n", serde_json::to_string_pretty(&json_schema()).unwrap());
+        if std::env::var_os("COREHOLD_UPDATE").is_some_and(|value| value == "1") {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &expected).unwrap();
+        }
+        let published = fs::read_to_string(&path).unwrap_or_default();
+        assert!(published == expected, "{} is out of date: run the tests with COREHOLD_UPDATE=1", path.display());
+    }
+
+    #[test]
+    fn the_templates_of_the_repository_are_without_fault() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates");
+        let listing = Catalog::new([&folder]).list();
+        let names: Vec<&str> = listing.templates.iter().map(|template| template.name.as_str()).collect();
+        assert_eq!(names, ["node-api", "python-web", "static-site", "vite-react"]);
+        assert!(listing.invalid.is_empty(), "{:?}", listing.invalid);
+        for template in &listing.templates {
+            let faults: Vec<Finding> =
+                check(&template.folder).into_iter().filter(|finding| finding.severity != Severity::Note).collect();
+            assert_eq!(faults, [], "{}", template.name);
+        }
+    }
 }

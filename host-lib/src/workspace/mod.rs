@@ -22,9 +22,9 @@ pub(crate) use self::{
     info::{Labelled, describe},
 };
 use crate::{
-    client::{AgentClient, FileStream, TokenSource, ToolStream},
+    client::{AgentClient, FileStream, Patience, TokenSource, ToolStream},
     error::{Error, ErrorKind, Result},
-    host::HostInner,
+    host::{AGENT_PORT, HostInner},
     runtime::{ContainerId, Endpoint},
 };
 
@@ -43,7 +43,7 @@ pub struct Workspace {
 
 impl Workspace {
     pub(crate) fn new(host: Arc<HostInner>, container: ContainerId, labelled: Labelled) -> Self {
-        let client = AgentClient::new(host.runtime.clone(), container.clone(), crate::host::AGENT_PORT);
+        let client = AgentClient::new(host.runtime.clone(), container.clone(), AGENT_PORT, Patience::default());
         let tokens = TokenSource::new(
             host.key.clone(),
             labelled.instance.clone(),
@@ -105,13 +105,11 @@ impl Workspace {
     }
 
     /// A shell line to run in the workspace.
-    #[must_use]
     pub fn command(&self, line: impl Into<String>) -> RunCommand {
         RunCommand::line(self.clone(), line.into())
     }
 
     /// A program and its arguments to run in the workspace, passed as they are.
-    #[must_use]
     pub fn command_argv(&self, argv: impl IntoIterator<Item = impl Into<String>>) -> RunCommand {
         RunCommand::argv(self.clone(), argv.into_iter().map(Into::into).collect())
     }
@@ -173,7 +171,7 @@ impl Workspace {
     /// # Errors
     /// `NotFound` when the workspace is gone or doesn't run.
     pub async fn agent_endpoint(&self) -> Result<Endpoint> {
-        let endpoint = self.host.runtime.endpoint(&self.container, crate::host::AGENT_PORT).await;
+        let endpoint = self.host.runtime.endpoint(&self.container, AGENT_PORT).await;
         endpoint.map_err(|error| self.gone(error))
     }
 

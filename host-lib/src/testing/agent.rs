@@ -1,0 +1,303 @@
+//! The fake agent: the routes that the host uses, behaving as its script says.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use corehold_types::{
+    Code, Data, PROTOCOL, Problem, Timestamp,
+    tools::{
+        ArchiveSource, CommandEvent, CommandExit, CommandOutputRequest, CommandRequest, CommandResponse,
+        ExtractRequest, ExtractResponse,
+    },
+    wire::{FileWritten, Health, HealthStatus, StreamEnd},
+};
+use futures_util::stream;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
+
+/// Answers some requests before the agent does.
+pub(crate) type Route = fn(&Request<Incoming>) -> Option<Answer>;
+
+/// How the agent behaves.
+#[derive(Clone)]
+pub(crate) struct AgentScript {
+    /// It accepts connections and never answers.
+    pub(crate) silent: bool,
+    pub(crate) protocol: u32,
+    pub(crate) extract: Option<Problem>,
+    /// The dev command's server answers with this; `None`: it never listens.
+    pub(crate) preview: Option<StatusCode>,
+    /// The dev command ends at once with this exit code.
+    pub(crate) dev_exits: Option<i32>,
+    /// Answers a route of its own before all others.
+    pub(crate) route: Option<Route>,
+}
+
+impl Default for AgentScript {
+    fn default() -> Self {
+        Self {
+            silent: false,
+            protocol: PROTOCOL,
+            extract: None,
+            preview: Some(StatusCode::OK),
+            dev_exits: None,
+            route: None,
+        }
+    }
+}
+
+pub(crate) struct FakeAgent {
+    inner: Arc<Inner>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+struct Inner {
+    script: AgentScript,
+    address: SocketAddr,
+    preview: SocketAddr,
+    inbox: Mutex<BTreeMap<String, Vec<u8>>>,
+    files: Mutex<BTreeMap<String, Vec<u8>>>,
+    connections: AtomicUsize,
+}
+
+impl Drop for FakeAgent {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl FakeAgent {
+    pub(crate) async fn start(script: AgentScript) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let preview = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let inner = Arc::new(Inner {
+            address: listener.local_addr().unwrap(),
+            preview: preview.local_addr().unwrap(),
+            inbox: Mutex::default(),
+            files: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            script,
+        });
+        let mut tasks = vec![tokio::spawn(serve(listener, inner.clone(), |inner, request| async move {
+            if inner.script.silent {
+                std::future::pending::<()>().await;
+            }
+            inner.answer(request).await
+        }))];
+        if let Some(status) = inner.script.preview {
+            tasks.push(tokio::spawn(serve(preview, inner.clone(), move |_, _| async move { reply(status, "hello") })));
+        }
+        Self { inner, tasks }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.inner.address
+    }
+
+    pub(crate) fn preview_address(&self) -> SocketAddr {
+        self.inner.preview
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.inner.connections.load(Ordering::Relaxed)
+    }
+
+    /// Puts an archive into the inbox.
+    pub(crate) fn lay(&self, name: String, content: Vec<u8>) {
+        self.inner.inbox.lock().unwrap().insert(name, content);
+    }
+}
+
+async fn serve<F, R>(listener: TcpListener, inner: Arc<Inner>, answer: F)
+where
+    F: Fn(Arc<Inner>, Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Answer> + Send + 'static,
+{
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        inner.connections.fetch_add(1, Ordering::Relaxed);
+        let (inner, answer) = (inner.clone(), answer.clone());
+        connections.spawn(async move {
+            let service = service_fn(|request| {
+                let answering = answer(inner.clone(), request);
+                async { Ok::<_, Infallible>(answering.await) }
+            });
+            // A client that goes away is no failure of a test.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+pub(crate) fn reply(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
+    Response::builder().status(status).body(body).unwrap()
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    reply(StatusCode::OK, serde_json::to_vec(value).unwrap())
+}
+
+fn problem(problem: &Problem) -> Answer {
+    reply(StatusCode::from_u16(problem.status).unwrap(), serde_json::to_vec(problem).unwrap())
+}
+
+/// A streamed answer of these chunks; after them it ends, or stays open for ever.
+pub(crate) fn ndjson(chunks: Vec<Bytes>, stays_open: bool) -> Answer {
+    let chunks = stream::iter(chunks.into_iter().map(|chunk| Ok(Frame::data(chunk))));
+    let end = stream::once(async move {
+        if stays_open {
+            std::future::pending::<()>().await;
+        }
+        Ok(Frame::data(Bytes::new()))
+    });
+    let body = StreamBody::new(futures_util::StreamExt::chain(chunks, end)).boxed_unsync();
+    Response::builder().header(header::CONTENT_TYPE, "application/x-ndjson").body(body).unwrap()
+}
+
+fn line(value: &impl Serialize) -> Bytes {
+    let mut bytes = serde_json::to_vec(value).unwrap();
+    bytes.push(b'\n');
+    bytes.into()
+}
+
+fn exit(code: i32) -> CommandExit {
+    CommandExit {
+        code: Some(code),
+        signal: None,
+        timed_out: code == 124,
+        stalled: false,
+        oom_killed: None,
+        duration_ms: 1,
+        peak_memory_bytes: None,
+        cpu_ms: None,
+        survivors: vec![],
+    }
+}
+
+fn response(code: Option<i32>) -> CommandResponse {
+    CommandResponse {
+        id: "1".into(),
+        exit: code.map(exit),
+        stdout: Default::default(),
+        stderr: Default::default(),
+        offset: 0,
+    }
+}
+
+/// What a command does that writes a line and ends with a code.
+fn run(text: &str, code: i32) -> Answer {
+    ndjson(
+        vec![
+            line(&CommandEvent::Status { id: "1".into(), pid: 2, started: Timestamp::now(), offset: 0 }),
+            line(&CommandEvent::Stdout { offset: 0, end: text.len() as u64, data: Data::Text(text.into()) }),
+            line(&CommandEvent::Exit { exit: exit(code), offset: text.len() as u64 }),
+            line(&StreamEnd::End { response: response(Some(code)) }),
+        ],
+        false,
+    )
+}
+
+impl Inner {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        if let Some(answer) = self.script.route.and_then(|route| route(&request)) {
+            return answer;
+        }
+        let path = request.uri().path().to_owned();
+        if path == "/health" {
+            let status = HealthStatus::Ok;
+            return json(&Health { status, version: "0".into(), protocol: self.script.protocol, uptime_ms: 1 });
+        }
+        let bearer = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .is_some_and(|value| value.as_bytes().starts_with(b"Bearer ey"));
+        if !bearer {
+            return problem(&Problem::new(Code::Unauthorized, "no token"));
+        }
+        let method = request.method().clone();
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        if let Some(file) = path.strip_prefix("/v1/files/") {
+            return self.file(&method, file, body);
+        }
+        match path.as_str() {
+            "/v1/tools/extract" => self.extract(&serde_json::from_slice(&body).unwrap()),
+            "/v1/tools/command" => self.command(&serde_json::from_slice(&body).unwrap()),
+            "/v1/tools/commandOutput" => self.follow(&serde_json::from_slice(&body).unwrap()),
+            _ => problem(&Problem::new(Code::UnknownRoute, path)),
+        }
+    }
+
+    fn file(&self, method: &Method, name: &str, body: Bytes) -> Answer {
+        let mut files = self.files.lock().unwrap();
+        if *method == Method::PUT {
+            let size = body.len() as u64;
+            let created = files.insert(name.to_owned(), body.to_vec()).is_none();
+            return json(&FileWritten { version: "v1".into(), size, created });
+        }
+        match files.get(name) {
+            Some(content) => {
+                let mut answer = reply(StatusCode::OK, content.clone());
+                answer.headers_mut().insert(header::ETAG, "\"v1\"".parse().unwrap());
+                answer
+            }
+            None => problem(&Problem::new(Code::NotFound, format!("{name} is not there"))),
+        }
+    }
+
+    fn extract(&self, request: &ExtractRequest) -> Answer {
+        if let Some(failure) = &self.script.extract {
+            return problem(failure);
+        }
+        let ArchiveSource::Inbox(name) = &request.archive else { panic!("{request:?}") };
+        let content = self.inbox.lock().unwrap().remove(name).expect("the archive was laid into the inbox before");
+        assert_eq!(Some(blake3::hash(&content).to_hex().as_str()), request.expected_hash.as_deref());
+        assert_eq!(request.remove, Some(true));
+        json(&ExtractResponse { files: 1, ..Default::default() })
+    }
+
+    /// Lines say what they do: `exit <code>`, `flood`; a detached one is the dev server.
+    fn command(&self, request: &CommandRequest) -> Answer {
+        let line = request.line.clone().unwrap_or_default();
+        if request.detach == Some(true) {
+            assert_eq!(request.label.as_deref(), Some("dev"));
+            assert_eq!(request.env["HOST"], "0.0.0.0");
+            return json(&response(None));
+        }
+        assert_eq!(request.label.as_deref(), Some("setup"));
+        match line.strip_prefix("exit ") {
+            Some(code) => run("setting up\nlast line before the end", code.parse().unwrap()),
+            None => run(&"y\n".repeat(100_000), 0),
+        }
+    }
+
+    fn follow(&self, request: &CommandOutputRequest) -> Answer {
+        assert_eq!((request.id.as_str(), request.follow), ("1", Some(true)));
+        match self.script.dev_exits {
+            Some(code) => run("port in use", code),
+            None => {
+                let text = Data::Text("dev server starts\n".into());
+                ndjson(vec![line(&CommandEvent::Stdout { offset: 0, end: 18, data: text })], true)
+            }
+        }
+    }
+}

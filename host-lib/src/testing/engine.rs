@@ -1,0 +1,240 @@
+//! The fake engine: containers are entries of a map, and starting one starts a fake agent on loopback.
+
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::{Notify, broadcast};
+
+use super::{AgentScript, FakeAgent};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    runtime::{
+        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, Runtime,
+        RuntimeInfo, Stats,
+    },
+};
+
+/// What goes wrong in the engine.
+#[derive(Default, Clone)]
+pub(crate) struct EngineScript {
+    /// Creating fails so, and nothing is made.
+    pub(crate) create: Option<ErrorKind>,
+    /// Creating makes the container, and then fails to say so.
+    pub(crate) create_then_fail: bool,
+    /// Creating waits for this.
+    pub(crate) create_gate: Option<Arc<Notify>>,
+    /// Starting fails.
+    pub(crate) start: bool,
+    /// The container ends right after its start.
+    pub(crate) dies: bool,
+    /// Laying an archive in fails.
+    pub(crate) put_archive: bool,
+    /// Removing fails as many times.
+    pub(crate) remove_failures: usize,
+}
+
+pub(crate) struct FakeEngine {
+    script: EngineScript,
+    agent: AgentScript,
+    containers: Mutex<BTreeMap<String, Container>>,
+    events: broadcast::Sender<ContainerEvent>,
+    next: AtomicUsize,
+    removals: AtomicUsize,
+}
+
+struct Container {
+    spec: ContainerSpec,
+    status: ContainerStatus,
+    agent: Option<FakeAgent>,
+}
+
+impl FakeEngine {
+    pub(crate) fn new(script: EngineScript, agent: AgentScript) -> Self {
+        Self {
+            script,
+            agent,
+            containers: Mutex::default(),
+            events: broadcast::channel(64).0,
+            next: AtomicUsize::new(0),
+            removals: AtomicUsize::new(0),
+        }
+    }
+
+    fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Container>> {
+        self.containers.lock().unwrap()
+    }
+
+    /// Names of the containers there are.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.containers().values().map(|container| container.spec.name.clone()).collect()
+    }
+
+    pub(crate) fn spec(&self, name: &str) -> ContainerSpec {
+        self.containers().values().find(|container| container.spec.name == name).unwrap().spec.clone()
+    }
+
+    pub(crate) fn set_status(&self, name: &str, status: ContainerStatus) {
+        self.containers().values_mut().find(|container| container.spec.name == name).unwrap().status = status;
+    }
+
+    /// Starts a new agent for a container, as a restart does: at another address.
+    pub(crate) async fn restart_agent(&self, name: &str) {
+        let agent = FakeAgent::start(self.agent.clone()).await;
+        self.containers().values_mut().find(|container| container.spec.name == name).unwrap().agent = Some(agent);
+    }
+
+    /// Connections that a container's agent has accepted.
+    pub(crate) fn connections(&self, name: &str) -> usize {
+        let containers = self.containers();
+        containers.values().find(|container| container.spec.name == name).unwrap().agent.as_ref().unwrap().connections()
+    }
+
+    fn say(&self, id: &ContainerId, action: &str) {
+        // Nobody may be listening.
+        let _ = self.events.send(ContainerEvent { id: id.clone(), action: action.to_owned() });
+    }
+}
+
+fn failure(what: &str) -> Error {
+    Error::new(ErrorKind::Engine, format!("the fake engine fails at {what}"))
+}
+
+fn state(id: &str, container: &Container) -> ContainerState {
+    let ended = container.status == ContainerStatus::Exited;
+    ContainerState {
+        id: ContainerId(id.to_owned()),
+        name: container.spec.name.clone(),
+        labels: container.spec.labels.clone(),
+        status: container.status,
+        created: "2026-01-01T00:00:00Z".to_owned(),
+        exit_code: ended.then_some(7),
+        oom_killed: false,
+    }
+}
+
+#[async_trait]
+impl Runtime for FakeEngine {
+    async fn describe(&self) -> Result<RuntimeInfo> {
+        Err(failure("describe"))
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId> {
+        if let Some(gate) = &self.script.create_gate {
+            gate.notified().await;
+        }
+        if let Some(kind) = self.script.create {
+            return Err(Error::new(kind, "no such thing"));
+        }
+        let mut containers = self.containers();
+        if containers.values().any(|container| container.spec.name == spec.name) {
+            return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
+        }
+        let id = format!("c{}", self.next.fetch_add(1, Ordering::Relaxed));
+        let container = Container { spec: spec.clone(), status: ContainerStatus::Created, agent: None };
+        containers.insert(id.clone(), container);
+        if self.script.create_then_fail { Err(failure("create")) } else { Ok(ContainerId(id)) }
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<()> {
+        if self.script.start {
+            return Err(failure("start"));
+        }
+        let agent = FakeAgent::start(self.agent.clone()).await;
+        let ending = {
+            let mut containers = self.containers();
+            let container = containers.get_mut(&id.0).ok_or_else(|| Error::new(ErrorKind::NotFound, "gone"))?;
+            container.status = if self.script.dies { ContainerStatus::Exited } else { ContainerStatus::Running };
+            container.agent = (!self.script.dies).then_some(agent);
+            self.script.dies
+        };
+        if ending {
+            self.say(id, "die");
+        }
+        Ok(())
+    }
+
+    async fn stop(&self, id: &ContainerId, _grace: Duration) -> Result<()> {
+        if let Some(container) = self.containers().get_mut(&id.0) {
+            container.status = ContainerStatus::Exited;
+            container.agent = None;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, id: &ContainerId) -> Result<()> {
+        if self.removals.fetch_add(1, Ordering::Relaxed) < self.script.remove_failures {
+            return Err(failure("remove"));
+        }
+        self.containers().remove(&id.0);
+        Ok(())
+    }
+
+    async fn list(&self, labels: &BTreeMap<String, String>) -> Result<Vec<ContainerState>> {
+        let containers = self.containers();
+        let wanted =
+            |container: &Container| labels.iter().all(|(name, value)| container.spec.labels.get(name) == Some(value));
+        Ok(containers
+            .iter()
+            .filter(|(_, container)| wanted(container))
+            .map(|(id, container)| state(id, container))
+            .collect())
+    }
+
+    async fn inspect(&self, id: &ContainerId) -> Result<ContainerState> {
+        match self.containers().get(&id.0) {
+            Some(container) => Ok(state(&id.0, container)),
+            None => Err(Error::new(ErrorKind::NotFound, "no such container")),
+        }
+    }
+
+    async fn endpoint(&self, id: &ContainerId, port: u16) -> Result<Endpoint> {
+        let containers = self.containers();
+        let agent = containers.get(&id.0).and_then(|container| container.agent.as_ref());
+        match agent {
+            Some(agent) if port == 3001 => Ok(Endpoint::Tcp(agent.address())),
+            Some(agent) => Ok(Endpoint::Tcp(agent.preview_address())),
+            None => Err(Error::new(ErrorKind::NotFound, "it does not run")),
+        }
+    }
+
+    fn logs(&self, _id: &ContainerId, _follow: bool) -> BoxStream<Bytes> {
+        Box::pin(stream::iter([Ok(Bytes::from_static(b"the agent's last words\n"))]))
+    }
+
+    async fn stats(&self, _id: &ContainerId) -> Result<Stats> {
+        Ok(Stats::default())
+    }
+
+    fn events(&self, _labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent> {
+        let receiver = self.events.subscribe();
+        Box::pin(
+            stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await.ok()?, receiver)) }).map(Ok),
+        )
+    }
+
+    async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {
+        let bytes = tar.try_collect::<Vec<_>>().await?.concat();
+        if self.script.put_archive {
+            return Err(failure("put_archive"));
+        }
+        assert_eq!(folder, "/tools/inbox");
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+        let name = entry.path().unwrap().to_str().unwrap().to_owned();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        let containers = self.containers();
+        containers[&id.0].agent.as_ref().unwrap().lay(name, content);
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! An engine and an agent in memory, so that every failure can be had when it is wanted.
+
+mod agent;
+mod engine;
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+pub(crate) use self::{
+    agent::{AgentScript, FakeAgent, Route, ndjson, reply},
+    engine::{EngineScript, FakeEngine},
+};
+use crate::{Host, Template};
+
+/// A host over a fake engine, with a home and a folder for templates of its own.
+pub(crate) struct Fixture {
+    pub(crate) host: Host,
+    pub(crate) engine: Arc<FakeEngine>,
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub(crate) async fn new(engine: EngineScript, agent: AgentScript) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Arc::new(FakeEngine::new(engine, agent));
+        let host = Host::builder()
+            .runtime(engine.clone())
+            .home(folder.path().join("home"))
+            .templates(folder.path().join("templates"))
+            .build()
+            .await
+            .unwrap();
+        Self { host, engine, folder }
+    }
+
+    /// A template whose `template.json` is this.
+    pub(crate) fn template(&self, json: &str) -> Template {
+        let folder = self.template_folder();
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("template.json"), json).unwrap();
+        fs::write(folder.join("index.html"), "hello").unwrap();
+        Template::load(folder).unwrap()
+    }
+
+    pub(crate) fn template_folder(&self) -> PathBuf {
+        self.folder.path().join("templates/web")
+    }
+}
