@@ -17,7 +17,7 @@ const GENERATING_TESTS: &[&[&str]] = &[
     // types/bindings, types/schema, types/tests/typescript/samples.ts
     &["corehold-types", "--test", "bindings"],
     // host-lib/schema
-    &["corehold-host", "--lib", "the_published_schema_is_that_of_the_types"],
+    &["corehold-host", "--test", "published"],
 ];
 
 /// Builds things, each into its place in the target folder.
