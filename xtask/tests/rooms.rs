@@ -253,7 +253,7 @@ fn every_source_is_declared_by_a_module() {
         let stem = path.file_stem().unwrap().to_str().unwrap();
         let folder = path.parent().unwrap();
         let is_root = ["lib", "main", "build"].contains(&stem)
-            || ["tests", "benches", "bin", "fixtures"].iter().any(|roots| folder.ends_with(roots));
+            || ["tests", "benches", "bin", "examples", "fixtures"].iter().any(|roots| folder.ends_with(roots));
         if is_root {
             continue;
         }
