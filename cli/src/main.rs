@@ -1,1 +1,37 @@
-fn main() {}
+//! `corehold`, the command line over `corehold-host`: says what the user may say, calls the library, shows what it answers.
+
+mod args;
+mod commands;
+mod failure;
+mod output;
+mod progress;
+mod surroundings;
+
+use std::process::ExitCode;
+
+use args::{Arguments, Command, Image, Template};
+use clap::Parser as _;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    surroundings::start_logging();
+    let global = &arguments.global;
+    let done = match &arguments.command {
+        Command::Up(up) => commands::up::run(global, up).await,
+        Command::Ls => commands::ls::run(global).await,
+        Command::Exec(exec) => return commands::exec::run(global, exec).await,
+        Command::Logs(logs) => commands::logs::run(global, logs).await,
+        Command::Down(down) => commands::down::run(global, down).await,
+        Command::Image(Image::Build(build)) => commands::image::build(global, build).await,
+        Command::Image(Image::Report) => commands::image::report(global).await,
+        Command::Template(Template::Ls) => commands::template::ls(global),
+        Command::Template(Template::Check { source }) => commands::template::check(global, source),
+        Command::Template(Template::Schema) => commands::template::schema(),
+        Command::Doctor => commands::doctor::run(global).await,
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => failure::report(&error, global.json),
+    }
+}

@@ -87,6 +87,19 @@ pub(crate) fn proxies() -> impl Iterator<Item = (String, String)> {
     PROXY_VARIABLES.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
 }
 
+/// The state folder that the environment names; it need not be there yet.
+///
+/// # Errors
+/// `Invalid` when the environment names none.
+pub fn home() -> Result<PathBuf> {
+    Config::from_env()?.home.ok_or_else(no_home)
+}
+
+pub(crate) fn no_home() -> Error {
+    Error::new(ErrorKind::Invalid, "there is no place for the state folder")
+        .hint("set COREHOLD_HOME or HOME, or give the builder a home")
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     archive::{Limits, Packer},
-    config::{Config, DEFAULT_IMAGE},
+    config::{self, Config, DEFAULT_IMAGE},
     create::{CreateWorkspace, Creation},
     error::{Error, ErrorKind, Result},
     key::HostKey,
@@ -158,10 +158,7 @@ impl HostBuilder {
     }
 
     async fn build_with(self, config: Config) -> Result<Host> {
-        let home = self.home.or(config.home).ok_or_else(|| {
-            Error::new(ErrorKind::Invalid, "there is no place for the state folder")
-                .hint("set COREHOLD_HOME or HOME, or give the builder a home")
-        })?;
+        let home = self.home.or(config.home).ok_or_else(config::no_home)?;
         let ca_file = self.ca_bundle.or(config.ca_file);
         let mut env = config.pass_env;
         env.extend(self.env);

@@ -168,31 +168,4 @@ mod tests {
         let reference = reference();
         assert!(reference.starts_with("corehold-base:bookworm-node24-") && reference.len() == 30 + 12, "{reference}");
     }
-
-    #[tokio::test]
-    async fn a_script_that_is_given_up_is_asked_to_clean_up() {
-        let spawn = || {
-            Command::new("bash")
-                .args(["-c", "trap 'exit 7' TERM; echo ready; sleep 1000 & wait"])
-                .process_group(0)
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap()
-        };
-        let mut child = spawn();
-        let group = Group::of(&child);
-        let mut ready = [0; 6];
-        child.stdout.as_mut().unwrap().read_exact(&mut ready).await.unwrap();
-        drop(group);
-        assert_eq!(child.wait().await.unwrap().code(), Some(7));
-        // What it had started is gone too: nobody holds the other end of its output.
-        assert_eq!(child.stdout.unwrap().read(&mut ready).await.unwrap(), 0);
-
-        let mut child = spawn();
-        Group::of(&child).leave();
-        child.stdout.as_mut().unwrap().read_exact(&mut ready).await.unwrap();
-        assert_eq!(child.try_wait().unwrap(), None, "left alone");
-        drop(Group::of(&child));
-        child.wait().await.unwrap();
-    }
 }

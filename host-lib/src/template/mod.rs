@@ -140,6 +140,16 @@ impl Template {
     }
 }
 
+/// Reads an amount of memory as `template.json` writes it, such as `512MiB`, into bytes.
+///
+/// # Errors
+/// `Invalid` for anything else, and for less than an agent can live in.
+pub fn parse_memory(text: &str) -> Result<u64> {
+    file::MemorySize::try_from(text.to_owned())
+        .map(|memory| memory.0)
+        .map_err(|why| Error::new(ErrorKind::Invalid, why))
+}
+
 /// The published JSON Schema of `template.json`, for editors and for CI.
 #[must_use]
 pub fn json_schema() -> serde_json::Value {

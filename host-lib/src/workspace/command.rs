@@ -105,6 +105,12 @@ impl RunCommand {
         self
     }
 
+    /// Lets it run as long as it likes.
+    pub fn no_timeout(mut self) -> Self {
+        self.request.timeout_ms = Some(0);
+        self
+    }
+
     /// Time without output after which its process group is ended. Default: none.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.request.stall_timeout_ms = Some(milliseconds(timeout));

@@ -80,9 +80,6 @@ impl<'a> Plan<'a> {
         let mut header = tar::Header::new_gnu();
         header.set_size(self.pem.len() as u64);
         header.set_mode(0o644);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
         let mut builder = tar::Builder::new(Vec::with_capacity(self.pem.len() + 2048));
         builder.append_data(&mut header, self.file, &self.pem[..])?;
         Ok(builder.into_inner()?.into())

@@ -1,0 +1,231 @@
+//! What the user may say: flags, their help, and nothing of what is done with them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Exit codes, shown by `corehold --help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    it failed; the message says what and what to do next
+  2    the command line was wrong
+  125  exec: Corehold itself failed (otherwise exec exits with the command's own code,
+       128 + n when signal n ended it)
+
+Environment:
+  DOCKER_HOST          the engine to use; without it the usual sockets are tried (`corehold doctor` explains)
+  COREHOLD_HOME        where keys and caches are kept (default: $XDG_DATA_HOME/corehold or ~/.local/share/corehold)
+  COREHOLD_TEMPLATES   folders with templates, separated by ':' (default: ./templates)
+  COREHOLD_IMAGE       the core image (default: workspace-core:latest)
+  COREHOLD_AGENT       the agent's static binary, for `image build` (default: corehold-agent beside this program)
+  COREHOLD_LOG         what to log to standard error, such as `debug` or `corehold_host=trace` (default: warn)";
+
+/// Isolated workspaces: a container, filled with a folder, run through an agent inside.
+#[derive(Debug, Parser)]
+#[command(name = "corehold", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Print JSON for a script: one object, or one a line where events stream
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The engine's address, such as unix:///var/run/docker.sock
+    #[arg(long, global = true, env = "DOCKER_HOST", value_name = "ADDRESS", hide_env = true)]
+    pub(crate) host: Option<String>,
+    /// Folder with templates; may be given more than once
+    #[arg(
+        long = "templates",
+        global = true,
+        env = "COREHOLD_TEMPLATES",
+        value_name = "FOLDER",
+        value_delimiter = ':',
+        hide_env = true
+    )]
+    pub(crate) templates: Vec<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a workspace from a template or a folder, and return when its preview answers
+    Up(Up),
+    /// List workspaces
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Run a command in a workspace; its exit code is the exit code
+    Exec(Exec),
+    /// Show what the dev server writes
+    Logs(Logs),
+    /// Remove workspaces and all they hold
+    Down(Down),
+    /// The core image
+    #[command(subcommand)]
+    Image(Image),
+    /// Templates
+    #[command(subcommand)]
+    Template(Template),
+    /// Look at engine, image, certificates and disk, and say how to mend each
+    Doctor,
+}
+
+/// Flags of `up`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  corehold up vite-react                    a template of ./templates
+  corehold up ./my-app --name demo          any folder; what to run is inferred without a template.json
+  corehold up node-api --attach             stay and follow the dev server's output; Ctrl-C leaves it running")]
+pub(crate) struct Up {
+    /// A template's name, or a folder
+    pub(crate) source: String,
+    /// The workspace's name: lower-case letters, digits and dashes, at most 32 (default: chosen)
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Follow the dev server's output until Ctrl-C, which leaves the workspace running
+    #[arg(long)]
+    pub(crate) attach: bool,
+    /// Image to start instead of the template's or the core image
+    #[arg(long, env = "COREHOLD_IMAGE", hide_env = true)]
+    pub(crate) image: Option<String>,
+    /// Variable for the workspace; may be given more than once
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Memory limit, such as 512MiB or 2GiB (default: the template's)
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// CPU limit, such as 0.5 or 2 (default: the template's)
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) cpus: Option<f64>,
+    /// CA bundle in PEM to hand in (default: the one this machine uses, where there is one)
+    #[arg(long, value_name = "FILE", conflicts_with = "no_ca")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Hand in no CA bundle
+    #[arg(long)]
+    pub(crate) no_ca: bool,
+    /// Keep the container when a step fails, to look at it; `corehold down` removes it
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// Flags of `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// The workspace
+    pub(crate) workspace: String,
+    /// Working directory, relative to the workspace root
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cwd: Option<String>,
+    /// Variable for the command; may be given more than once
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Hand our standard input, read to its end, to the command; without it, its input is empty
+    #[arg(long, short = 'i')]
+    pub(crate) stdin: bool,
+    /// End the command after so many seconds; the exit code is then 124
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+    /// Program and arguments, passed as they are; use `sh -c '…'` for a shell line
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) argv: Vec<String>,
+}
+
+/// Flags of `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The workspace
+    pub(crate) workspace: String,
+    /// Stay and show what comes
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Show the agent's own log instead of the dev server's
+    #[arg(long)]
+    pub(crate) agent: bool,
+}
+
+/// Flags of `down`.
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    /// The workspaces
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) workspaces: Vec<String>,
+    /// All of them, and whatever a killed Corehold left behind
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// `image …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// Build the core image; an unchanged source never rebuilds
+    Build(ImageBuild),
+    /// Say how large the image is, as it lies here and as a registry would ship it, and what takes it
+    Report,
+}
+
+/// Flags of `image build`.
+#[derive(Debug, Args)]
+pub(crate) struct ImageBuild {
+    /// The base: auto (pull, else make), pull, make (debootstrap and Node's npm package; no registry needed),
+    /// or the reference of an image that is here
+    #[arg(long, default_value = "auto", value_name = "BASE")]
+    pub(crate) base: String,
+    /// The agent's static binary
+    #[arg(long, env = "COREHOLD_AGENT", value_name = "FILE", hide_env = true)]
+    pub(crate) agent: Option<PathBuf>,
+}
+
+/// `template …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Template {
+    /// List templates; a broken one is shown with its error and hides no other
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Check a template or folder and say what would be run
+    Check {
+        /// A template's name, or a folder
+        source: String,
+    },
+    /// Print the JSON Schema of template.json
+    Schema,
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_of_the_command_are_not_ours() {
+        let arguments = Arguments::parse_from(["corehold", "exec", "demo", "--", "ls", "--json", "-la"]);
+        let Command::Exec(exec) = arguments.command else { panic!("not exec") };
+        assert_eq!(exec.argv, ["ls", "--json", "-la"]);
+        assert!(!arguments.global.json);
+    }
+
+    #[test]
+    fn a_variable_needs_a_name() {
+        assert!(parse_variable("=x").is_err() && parse_variable("x").is_err());
+        assert_eq!(parse_variable("a=b=c"), Ok(("a".into(), "b=c".into())));
+    }
+}

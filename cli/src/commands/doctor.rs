@@ -1,0 +1,169 @@
+//! `corehold doctor`: what a workspace needs of this machine, looked at one by one, each with how to mend it.
+
+use std::{path::Path, process::ExitCode};
+
+use corehold_host::runtime::{
+    Runtime as _,
+    docker::{Docker, DockerOptions, Surroundings},
+};
+use rustix::fs::statvfs;
+use serde::Serialize;
+
+use crate::{args::Global, output, surroundings};
+
+/// Below this, an image build or an `npm install` may fail half-way.
+const FREE_BYTES: u64 = 2_000_000_000;
+
+/// How something stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum State {
+    Ok,
+    /// It works, but not everything will.
+    Warning,
+    /// Nothing works without it.
+    Broken,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Finding {
+    what: &'static str,
+    state: State,
+    /// What was found.
+    found: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mend: Option<String>,
+}
+
+impl Finding {
+    fn new(what: &'static str, state: State, found: impl Into<String>) -> Self {
+        Self { what, state, found: found.into(), mend: None }
+    }
+
+    fn mend(mut self, how: impl Into<String>) -> Self {
+        self.mend = Some(how.into());
+        self
+    }
+}
+
+pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
+    let mut findings = engine_and_image(global).await;
+    findings.push(certificates());
+    findings.push(home(global));
+    findings.push(templates(global));
+
+    let broken = findings.iter().any(|finding| finding.state == State::Broken);
+    if global.json {
+        output::json(&findings)?;
+    } else {
+        for finding in &findings {
+            let mark = match finding.state {
+                State::Ok => "ok     ",
+                State::Warning => "warning",
+                State::Broken => "BROKEN ",
+            };
+            output::line(format_args!("{mark}  {:12} {}", finding.what, finding.found))?;
+            if let Some(mend) = &finding.mend {
+                output::line(format_args!("                      -> {mend}"))?;
+            }
+        }
+    }
+    Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn engine_and_image(global: &Global) -> Vec<Finding> {
+    let mut options = DockerOptions::default();
+    options.address = surroundings::address(global);
+    let (candidates, docker) = Docker::find(options, &Surroundings::of_this_process()).await;
+    let tried: Vec<String> = candidates.iter().map(ToString::to_string).collect();
+    let docker = match docker {
+        Ok(docker) => docker,
+        Err(error) => {
+            let found = if tried.is_empty() { error.to_string() } else { tried.join("; ") };
+            let hint = error.hint_text().unwrap_or("start a Docker engine, or name one by DOCKER_HOST").to_owned();
+            return vec![Finding::new("engine", State::Broken, found).mend(hint)];
+        }
+    };
+    let mut findings = Vec::new();
+    match docker.describe().await {
+        Ok(info) => {
+            findings.push(Finding::new(
+                "engine",
+                State::Ok,
+                format!("{} {}, API {}, at {}", info.name, info.version, info.api_version, info.address),
+            ));
+            if let Some(folder) = &info.data_root {
+                findings.extend(disk("engine disk", Path::new(folder)));
+            }
+        }
+        Err(error) => {
+            let hint = error.hint_text().unwrap_or("look at the engine's own log").to_owned();
+            findings.push(Finding::new("engine", State::Broken, error.to_string()).mend(hint));
+        }
+    }
+    findings.push(image(global, &docker).await);
+    findings
+}
+
+async fn image(global: &Global, docker: &Docker) -> Finding {
+    let reference = match surroundings::host(global, docker.clone()).await {
+        Ok(host) => host.image().to_owned(),
+        Err(_) => corehold_host::config::DEFAULT_IMAGE.to_owned(),
+    };
+    match docker.image(&reference).await {
+        Ok(Some(image)) => {
+            Finding::new("image", State::Ok, format!("{reference}, {} unpacked", output::size(image.size_bytes)))
+        }
+        Ok(None) => {
+            Finding::new("image", State::Broken, format!("{reference} is not there")).mend("corehold image build")
+        }
+        Err(error) => Finding::new("image", State::Broken, error.to_string()).mend("mend the engine first"),
+    }
+}
+
+fn certificates() -> Finding {
+    match surroundings::machine_ca_bundle() {
+        Some(bundle) => Finding::new("certificates", State::Ok, format!("{} is handed in", bundle.display())),
+        None => Finding::new("certificates", State::Warning, "no CA bundle of this machine was found")
+            .mend("apt-get install ca-certificates, or name one by `corehold up --ca FILE`"),
+    }
+}
+
+fn home(global: &Global) -> Finding {
+    let _ = global;
+    match corehold_host::config::home() {
+        Ok(folder) => match disk("state", &folder) {
+            Some(finding) if finding.state != State::Ok => finding,
+            _ => Finding::new("state", State::Ok, folder.display().to_string()),
+        },
+        Err(error) => Finding::new("state", State::Broken, error.to_string())
+            .mend(error.hint_text().unwrap_or("set COREHOLD_HOME to a folder that you may write to").to_owned()),
+    }
+}
+
+fn templates(global: &Global) -> Finding {
+    let folders = surroundings::template_folders(global);
+    let listing = corehold_host::Catalog::new(&folders).list();
+    match (listing.templates.len(), listing.invalid.len()) {
+        (0, 0) => Finding::new("templates", State::Warning, "none")
+            .mend("set COREHOLD_TEMPLATES or give --templates; `corehold up ./folder` needs none"),
+        (good, 0) => Finding::new("templates", State::Ok, format!("{good}")),
+        (good, bad) => Finding::new("templates", State::Warning, format!("{good}, and {bad} that can't be used"))
+            .mend("corehold template ls"),
+    }
+}
+
+/// Free space where a folder is or will be; nothing when this machine doesn't see the folder (a remote engine).
+fn disk(what: &'static str, folder: &Path) -> Option<Finding> {
+    let there = folder.ancestors().find(|folder| folder.exists())?;
+    let free = statvfs(there).ok().map(|stat| stat.f_bavail * stat.f_frsize)?;
+    let found = format!("{} free at {}", output::size(free), folder.display());
+    Some(if free < FREE_BYTES {
+        Finding::new(what, State::Warning, found).mend(format!("make room: at least {}", output::size(FREE_BYTES)))
+    } else {
+        Finding::new(what, State::Ok, found)
+    })
+}

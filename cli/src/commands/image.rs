@@ -1,0 +1,116 @@
+//! `corehold image`: builds the core image, and says how large it is.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use corehold_host::image::{self, Base, BaseOrigin, ImageBuild, ImageEvent, ImageEventKind, PULLED_BASE};
+use serde_json::json;
+
+use crate::{
+    args::{Global, ImageBuild as BuildArguments},
+    output, surroundings,
+};
+
+pub(crate) async fn build(global: &Global, arguments: &BuildArguments) -> anyhow::Result<ExitCode> {
+    let agent = agent(arguments)?;
+    let engine = surroundings::engine(global).await?;
+    let mut build = ImageBuild::new(agent);
+    build.base = base(&arguments.base);
+    let as_json = global.json;
+    let info = image::build(&engine, &build, &|event| show(&event, as_json)).await?;
+    if as_json {
+        output::json(&json!({ "type": "image", "image": info }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let how = if info.cached { "is up to date" } else { "is built" };
+    let from = match info.base.origin {
+        BaseOrigin::Pulled => ", pulled",
+        BaseOrigin::Made => ", made here",
+        _ => "",
+    };
+    output::line(format_args!(
+        "{} {how} ({}; base {}{from}; {} unpacked)",
+        info.reference,
+        output::duration(info.duration),
+        info.base.reference,
+        output::size(info.size_bytes),
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn report(global: &Global) -> anyhow::Result<ExitCode> {
+    let engine = surroundings::engine(global).await?;
+    let host = surroundings::host(global, engine.clone()).await?;
+    eprintln!("compressing every layer as a registry would; this takes a while");
+    let report = image::report(&engine, host.image()).await?;
+    if global.json {
+        output::json(&report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(format_args!(
+        "{}: {} unpacked, {} as a registry ships it, {} of that ours",
+        report.reference,
+        output::size(report.size_bytes),
+        output::size(report.compressed_bytes),
+        output::size(report.own_compressed_bytes),
+    ))?;
+    for (number, layer) in report.layers.iter().enumerate() {
+        let whose = if layer.own { "ours" } else { "base" };
+        output::line(format_args!(
+            "layer {} ({whose}): {} unpacked, {} compressed",
+            number + 1,
+            output::size(layer.size_bytes),
+            output::size(layer.compressed_bytes),
+        ))?;
+        for portion in &layer.largest {
+            output::line(format_args!(
+                "  {:>9} {:>9}  {}",
+                output::size(portion.size_bytes),
+                output::size(portion.compressed_bytes),
+                portion.path,
+            ))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn base(word: &str) -> Base {
+    match word {
+        "auto" => Base::Auto,
+        "pull" => Base::Pull(PULLED_BASE.to_owned()),
+        "make" => Base::Make,
+        reference => Base::Image(reference.to_owned()),
+    }
+}
+
+/// The agent's binary: the one that was named, else the one beside this program, as releases ship it.
+fn agent(arguments: &BuildArguments) -> anyhow::Result<PathBuf> {
+    if let Some(named) = &arguments.agent {
+        anyhow::ensure!(named.is_file(), "the agent's binary {} is not there", named.display());
+        return Ok(named.clone());
+    }
+    let beside = std::env::current_exe()?.with_file_name("corehold-agent");
+    anyhow::ensure!(
+        beside.is_file(),
+        "the agent's static binary is not at {}; name it by --agent or COREHOLD_AGENT (`cargo xtask agent` builds it)",
+        beside.display()
+    );
+    Ok(beside)
+}
+
+fn show(event: &ImageEvent, as_json: bool) {
+    if as_json {
+        // A reader who went away ends the program at its next regular line.
+        let _ = output::json(event);
+        return;
+    }
+    match &event.kind {
+        ImageEventKind::Finished { duration, cached } => {
+            let cached = if *cached { " (cached)" } else { "" };
+            eprintln!("{:>9}  {}{cached}", output::duration(*duration), event.step);
+        }
+        ImageEventKind::Output { line } => eprintln!("  | {line}"),
+        ImageEventKind::Failed { reason } => eprintln!("   failed  {}: {reason}", event.step),
+        ImageEventKind::Started => eprintln!("           {} …", event.step),
+        _ => {}
+    }
+}

@@ -1,0 +1,10 @@
+//! One module a command, each with what its name says.
+
+pub(crate) mod doctor;
+pub(crate) mod down;
+pub(crate) mod exec;
+pub(crate) mod image;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod template;
+pub(crate) mod up;

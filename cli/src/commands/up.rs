@@ -1,0 +1,102 @@
+//! `corehold up`: a template or a folder becomes a running workspace.
+
+use std::process::ExitCode;
+
+use corehold_host::{CreateWorkspace, Workspace, WorkspaceInfo, runtime::Resources, template};
+use serde_json::json;
+
+use super::logs;
+use crate::{
+    args::{Global, Up},
+    output,
+    progress::Progress,
+    surroundings,
+};
+
+pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
+    let engine = surroundings::engine(global).await?;
+    let mut builder = surroundings::builder(global, engine);
+    if let Some(bundle) = ca_bundle(up) {
+        builder = builder.ca_bundle(bundle);
+    }
+    let host = builder.build().await?;
+    let template = host.catalog().resolve(&up.source)?;
+    for reason in &template.inferred {
+        eprintln!("note: {reason}");
+    }
+
+    let mut request = CreateWorkspace::from_template(&template).resources(resources(up)?).keep_on_failure(up.keep);
+    if let Some(name) = &up.name {
+        request = request.id(name);
+    }
+    if let Some(image) = &up.image {
+        request = request.image(image);
+    }
+    for (name, value) in &up.env {
+        request = request.env(name, value);
+    }
+
+    let mut creation = host.create(request);
+    let mut progress = Progress::start(global.json);
+    let workspace = loop {
+        tokio::select! {
+            event = creation.next_event() => match event {
+                Some(event) => progress.show(&event)?,
+                None => break creation.await,
+            },
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                progress.end();
+                eprintln!("interrupted; removing what was made");
+                drop(creation);
+                // A process that ends before the removal would leave the container behind.
+                host.settled().await;
+                return Ok(ExitCode::from(130));
+            }
+        }
+    };
+    progress.end();
+    let workspace = workspace?;
+    let info = workspace.info().await?;
+    announce(global, &workspace, &info)?;
+    if up.attach {
+        return logs::follow(&workspace, true, global.json).await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn announce(global: &Global, workspace: &Workspace, info: &WorkspaceInfo) -> anyhow::Result<()> {
+    if global.json {
+        output::json(&json!({ "type": "workspace", "workspace": info }))?;
+        return Ok(());
+    }
+    let id = workspace.id();
+    match &info.preview_url {
+        Some(url) => output::line(format_args!("\n{id} is ready: {url}"))?,
+        None => output::line(format_args!("\n{id} is ready"))?,
+    }
+    eprintln!("  corehold exec {id} -- ls      run a command inside");
+    eprintln!("  corehold logs {id} --follow   see what the dev server writes");
+    eprintln!("  corehold down {id}            remove it");
+    Ok(())
+}
+
+/// The bundle that was named, else the machine's own: what this machine trusts, its workspaces need too.
+fn ca_bundle(up: &Up) -> Option<std::path::PathBuf> {
+    if up.no_ca {
+        return None;
+    }
+    up.ca.clone().or_else(surroundings::machine_ca_bundle)
+}
+
+fn resources(up: &Up) -> anyhow::Result<Resources> {
+    let mut resources = Resources::default();
+    if let Some(memory) = &up.memory {
+        resources.memory_bytes = Some(template::parse_memory(memory)?);
+    }
+    if let Some(cpus) = up.cpus {
+        anyhow::ensure!((0.01..=1024.0).contains(&cpus), "--cpus {cpus} is not between 0.01 and 1024");
+        resources.cpu_millis = Some((cpus * 1000.0).round() as u64);
+    }
+    Ok(resources)
+}

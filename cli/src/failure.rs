@@ -1,0 +1,53 @@
+//! How a failure is told: what failed, what it wrote, what to do next. The one place that prints an error.
+
+use std::{io, process::ExitCode};
+
+use serde_json::json;
+
+/// Tells of an error on standard error and gives the exit code that goes with it.
+///
+/// A reader that closed our standard output (`corehold logs … | head`) is no failure.
+pub(crate) fn report(error: &anyhow::Error, as_json: bool) -> ExitCode {
+    if is_closed_output(error) {
+        return ExitCode::SUCCESS;
+    }
+    let ours = error.downcast_ref::<corehold_host::Error>();
+    if as_json {
+        let mut object = json!({ "message": format!("{error:#}") });
+        if let Some(ours) = ours {
+            object["kind"] = format!("{:?}", ours.kind()).into();
+            object["hint"] = ours.hint_text().into();
+            object["output"] = ours.output().into();
+        }
+        eprintln!("{}", json!({ "error": object }));
+        return ExitCode::FAILURE;
+    }
+    eprintln!("error: {error:#}");
+    if let Some(output) = ours.and_then(corehold_host::Error::output) {
+        eprintln!("  the end of its output:");
+        for line in output.lines() {
+            eprintln!("  | {line}");
+        }
+    }
+    if let Some(hint) = ours.and_then(corehold_host::Error::hint_text) {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::FAILURE
+}
+
+fn is_closed_output(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_output_is_no_failure_and_everything_else_is() {
+        let closed = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(format!("{:?}", report(&closed, false)), format!("{:?}", ExitCode::SUCCESS));
+        let other = anyhow::anyhow!("no");
+        assert_eq!(format!("{:?}", report(&other, false)), format!("{:?}", ExitCode::FAILURE));
+    }
+}

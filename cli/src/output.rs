@@ -1,0 +1,100 @@
+//! Standard output for people and for scripts. A closed pipe is an error here, not a panic, so that `| head` works.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+/// Prints one line.
+///
+/// # Errors
+/// The reader closed our output, or the disk it goes to is full.
+pub(crate) fn line(text: impl std::fmt::Display) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")
+}
+
+/// Prints a value as one line of JSON.
+///
+/// # Errors
+/// As [`line`].
+pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    writeln!(out)
+}
+
+/// Prints bytes as they are and flushes them.
+///
+/// # Errors
+/// As [`line`].
+pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Prints rows in columns as wide as they need to be; the last column is not padded.
+///
+/// # Errors
+/// As [`line`].
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
+    let mut widths = head.map(|title| title.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = io::stdout().lock();
+    for row in std::iter::once(&head.map(str::to_owned)).chain(rows) {
+        for (column, cell) in row.iter().enumerate() {
+            if column + 1 < N {
+                write!(out, "{cell:<width$}   ", width = widths[column])?;
+            } else {
+                writeln!(out, "{cell}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A size for people: `118.2 MB`, in powers of ten as registries count.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    // Precision of a float is plenty for three digits.
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A duration for people: `187 ms`, `12.3 s`, `2 min 5 s`.
+pub(crate) fn duration(duration: std::time::Duration) -> String {
+    let milliseconds = duration.as_millis();
+    match milliseconds {
+        0..1000 => format!("{milliseconds} ms"),
+        1000..60_000 => format!("{:.1} s", duration.as_secs_f64()),
+        _ => format!("{} min {} s", duration.as_secs() / 60, duration.as_secs() % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations_read_well() {
+        assert_eq!(
+            [0, 999, 1000, 118_200_000, 999_990_000].map(size),
+            ["0 B", "999 B", "1.0 kB", "118.2 MB", "1.0 GB"]
+        );
+        let durations = [0, 999, 1_000, 59_900, 125_000].map(|ms| duration(Duration::from_millis(ms)));
+        assert_eq!(durations, ["0 ms", "999 ms", "1.0 s", "59.9 s", "2 min 5 s"]);
+    }
+}

@@ -1,0 +1,70 @@
+//! What the command line takes from the machine it runs on: the engine, the folders, the certificates, the log level.
+
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use corehold_host::{
+    Host, Result,
+    runtime::docker::{Docker, DockerAddress},
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::Global;
+
+/// Where Linux systems keep the bundle of all CAs they trust, in the order in which it is looked for.
+const SYSTEM_CA_BUNDLES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt", // Debian, Ubuntu, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",   // Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",             // openSUSE
+];
+
+/// Logs to standard error, warnings and worse unless `COREHOLD_LOG` says otherwise.
+pub(crate) fn start_logging() {
+    let filter = EnvFilter::try_from_env("COREHOLD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+/// The engine that the flags and the environment name.
+pub(crate) async fn engine(global: &Global) -> Result<Docker> {
+    Docker::connect(address(global)).await
+}
+
+/// Where to look for the engine.
+pub(crate) fn address(global: &Global) -> DockerAddress {
+    match &global.host {
+        Some(address) => DockerAddress::At(address.clone()),
+        None => DockerAddress::Auto,
+    }
+}
+
+/// A host over an engine, with the templates of the flags, else those of `./templates`.
+pub(crate) async fn host(global: &Global, engine: Docker) -> Result<Host> {
+    builder(global, engine).build().await
+}
+
+/// The same, still to be completed.
+pub(crate) fn builder(global: &Global, engine: Docker) -> corehold_host::HostBuilder {
+    let mut builder = Host::builder().runtime(Arc::new(engine)).subject("cli");
+    for folder in template_folders(global) {
+        builder = builder.templates(folder);
+    }
+    builder
+}
+
+/// The folders in which templates are looked for.
+pub(crate) fn template_folders(global: &Global) -> Vec<PathBuf> {
+    if global.templates.is_empty() { vec![PathBuf::from("templates")] } else { global.templates.clone() }
+}
+
+/// The bundle of CAs that this machine itself uses: what `SSL_CERT_FILE` names, else the system's.
+pub(crate) fn machine_ca_bundle() -> Option<PathBuf> {
+    let named = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    named.into_iter().chain(SYSTEM_CA_BUNDLES.map(PathBuf::from)).find(|path: &PathBuf| Path::is_file(path))
+}
