@@ -5,7 +5,9 @@
 //! when the test ends; what a killed run left behind is swept by the next one.
 
 pub mod conformance;
+pub mod corehold;
 pub mod engine;
 pub mod proxy;
 pub mod registry;
 pub mod stand_in;
+pub mod web;

@@ -1,8 +1,18 @@
 //! End-to-end tests against a real engine: one binary, one module a subject.
 
+// The command line as a person or a script uses it.
+mod command_line;
 // Each runtime through the suite that all of them pass.
 mod conformance;
 // Docker beyond the suite: races, faults, finding the engine.
 mod docker;
+// What the core container holds a command to: user, capabilities, PID 1.
+mod container;
+// A template becomes a workspace, through the host library: previews, hot reload, two at once.
+mod create;
+// What goes wrong in a creation is told, and nothing is left behind.
+mod create_failures;
 // The core image: built, cached, measured, and what is in it.
 mod image;
+// Killing Corehold at any step leaves nothing that `ls` and `down --all` don't find.
+mod killed;

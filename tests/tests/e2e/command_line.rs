@@ -1,0 +1,115 @@
+//! The command line as a person or a script uses it.
+
+use std::process::Output;
+
+use corehold_e2e::{corehold::Corehold, web::get};
+
+fn run(corehold: &Corehold, arguments: &[&str]) -> Output {
+    corehold.cli(arguments).output().expect("the command line starts")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_use_and_down() {
+    let corehold = Corehold::start().await;
+    let up = run(&corehold, &["up", "node-api", "--name", "demo"]);
+    assert!(up.status.success(), "{}", err(&up));
+    let url = out(&up).split_whitespace().last().expect("an address").to_owned();
+    assert_eq!(get(&url, "/").await.0, 200);
+    // Plain lines when piped: every step with its duration, no control characters.
+    for step in ["pack", "create", "start", "agent", "ship", "extract", "dev", "ready"] {
+        assert!(err(&up).lines().any(|line| line.starts_with(step) && line.contains("ms")), "{step}: {}", err(&up));
+    }
+    assert!(!err(&up).contains('\u{1b}'), "{}", err(&up));
+
+    let listed: serde_json::Value = serde_json::from_slice(&run(&corehold, &["ls", "--json"]).stdout).unwrap();
+    assert_eq!(listed[0]["id"], "demo");
+    assert_eq!(listed[0]["status"], "running");
+    assert_eq!(listed[0]["previewUrl"], url.trim_end_matches('/'));
+    assert!(out(&run(&corehold, &["ls"])).contains("demo"));
+
+    let exec = run(&corehold, &["exec", "demo", "--env", "A=b", "--", "sh", "-c", "echo $A; echo err >&2; exit 42"]);
+    assert_eq!((exec.status.code(), out(&exec).as_str(), err(&exec).as_str()), (Some(42), "b\n", "err\n"));
+    assert_eq!(run(&corehold, &["exec", "demo", "--", "sh", "-c", "kill -9 $$"]).status.code(), Some(137));
+    assert_eq!(run(&corehold, &["exec", "demo", "--timeout", "1", "--", "sleep", "100"]).status.code(), Some(124));
+    let missing = run(&corehold, &["exec", "demo", "--", "no-such-program"]);
+    assert_eq!(missing.status.code(), Some(125));
+    assert!(err(&missing).contains("no-such-program"), "{}", err(&missing));
+
+    assert!(out(&run(&corehold, &["logs", "demo"])).contains("4321"));
+    assert!(
+        !out(&run(&corehold, &["logs", "demo", "--agent"])).is_empty()
+            || run(&corehold, &["logs", "demo", "--agent"]).status.success()
+    );
+
+    let twice = run(&corehold, &["up", "node-api", "--name", "demo"]);
+    assert_eq!(twice.status.code(), Some(1));
+    assert!(err(&twice).contains("demo") && err(&twice).contains("hint:"), "{}", err(&twice));
+
+    let down = run(&corehold, &["down", "demo"]);
+    assert_eq!((down.status.code(), out(&down).as_str()), (Some(0), "removed demo\n"));
+    assert_eq!(out(&run(&corehold, &["ls", "--json"])), "[]\n");
+    assert_eq!(run(&corehold, &["exec", "demo", "--", "true"]).status.code(), Some(125));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_are_told_with_what_to_do() {
+    let corehold = Corehold::start().await;
+    let unknown = run(&corehold, &["up", "vite-raect"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(err(&unknown).contains("vite-react"), "{}", err(&unknown));
+
+    let folder = corehold.folder("wrong", &[("template.json", "{\n  \"setpu\": []\n}")]);
+    for arguments in [["template", "check", folder.to_str().unwrap()].as_slice(), &["up", folder.to_str().unwrap()]] {
+        let wrong = run(&corehold, arguments);
+        let said = out(&wrong) + &err(&wrong);
+        assert_eq!(wrong.status.code(), Some(1), "{said}");
+        assert!(said.contains("template.json:2:") && said.contains("setpu") && said.contains("setup"), "{said}");
+    }
+    let empty = corehold.folder("empty", &[]);
+    let error = run(&corehold, &["up", empty.to_str().unwrap()]);
+    assert_eq!(error.status.code(), Some(1));
+    assert!(err(&error).contains("empty"), "{}", err(&error));
+
+    assert_eq!(run(&corehold, &["up"]).status.code(), Some(2));
+    let engine = corehold.cli(&["ls"]).env("DOCKER_HOST", "unix:///nowhere/docker.sock").output().unwrap();
+    assert_eq!(engine.status.code(), Some(1));
+    assert!(err(&engine).contains("/nowhere/docker.sock") && err(&engine).contains("hint:"), "{}", err(&engine));
+    assert_eq!(out(&run(&corehold, &["ls", "--json"])), "[]\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_what_is_there_and_what_is_missing() {
+    let corehold = Corehold::start().await;
+    let well = run(&corehold, &["doctor"]);
+    assert!(well.status.success(), "{}", out(&well));
+    for what in ["engine", "image", "certificates", "templates", "API 1."] {
+        assert!(out(&well).contains(what), "{}", out(&well));
+    }
+    let ill = corehold.cli(&["doctor", "--json"]).env("COREHOLD_IMAGE", "no-such-image:1").output().unwrap();
+    assert_eq!(ill.status.code(), Some(1));
+    let findings: serde_json::Value = serde_json::from_slice(&ill.stdout).unwrap();
+    let image = findings.as_array().unwrap().iter().find(|finding| finding["what"] == "image").unwrap();
+    assert_eq!((image["state"].as_str(), image["mend"].as_str()), (Some("broken"), Some("corehold image build")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_are_listed_and_all_that_ship_are_right() {
+    let corehold = Corehold::start().await;
+    let listed: serde_json::Value =
+        serde_json::from_slice(&run(&corehold, &["template", "ls", "--json"]).stdout).unwrap();
+    let names: Vec<_> =
+        listed["templates"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["node-api", "python-web", "static-site", "vite-react"]);
+    for name in names {
+        let check = run(&corehold, &["template", "check", name]);
+        assert!(check.status.success() && out(&check).ends_with("ok\n"), "{name}: {}", out(&check));
+    }
+}

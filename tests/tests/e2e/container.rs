@@ -1,0 +1,101 @@
+//! What the core container holds a command to.
+
+use corehold_e2e::corehold::Corehold;
+use corehold_host::{CreateWorkspace, Workspace};
+
+async fn workspace(corehold: &Corehold) -> Workspace {
+    corehold.host.create(CreateWorkspace::empty()).await.unwrap()
+}
+
+async fn output(workspace: &Workspace, line: &str) -> String {
+    let outcome = workspace.command(line).run().await.unwrap();
+    assert!(outcome.success(), "{line}: {outcome:#?}");
+    outcome.stdout_text()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_run_as_1000_without_capabilities_or_a_way_to_gain_any() {
+    let corehold = Corehold::start().await;
+    let workspace = workspace(&corehold).await;
+    assert_eq!(output(&workspace, "id -u; id -g; pwd; echo $HOME").await, "1000\n1000\n/app\n/home/workspace\n");
+    let status = output(&workspace, "cat /proc/self/status").await;
+    for line in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| format!("{set}:\t0000000000000000")) {
+        assert!(status.contains(&line), "{line} is not in {status}");
+    }
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    let agent = output(&workspace, "cat /proc/1/status; cat /proc/1/comm").await;
+    assert!(agent.contains("Uid:\t1000\t1000\t1000\t1000") && agent.contains("corehold-agent"), "{agent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_orphans_are_reaped() {
+    let corehold = Corehold::start().await;
+    let workspace = workspace(&corehold).await;
+    // Each inner process outlives its parent, so PID 1 inherits it.
+    let made = "i=0; while [ $i -lt 1000 ]; do (sh -c 'exec true' & exec true); i=$((i+1)); done; \
+        for tries in $(seq 10000); do ps -eo stat= | grep -q Z || exit 0; done; ps -ef; exit 1";
+    output(&workspace, made).await;
+    let left = output(&workspace, "ps -eo stat= | grep -c Z || true").await;
+    assert_eq!(left.trim(), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_can_neither_end_nor_stop_nor_limit_nor_read_the_agent() {
+    let corehold = Corehold::start().await;
+    let workspace = workspace(&corehold).await;
+    let before = workspace.call::<corehold_host::tools::Info>(&Default::default()).await.unwrap();
+    for attack in [
+        "kill -9 1",
+        "kill -STOP 1",
+        "kill -TERM 1",
+        "kill -INT 1",
+        "prlimit --pid 1 --cpu=1:1",
+        "prlimit --pid 1 --nofile=3:3",
+        "prlimit --pid 1 --nproc=1:1",
+        "cat /proc/1/environ",
+        "head -c 1 /proc/1/mem",
+        "ls -l /proc/1/fd/",
+        "echo evil > /tools/corehold-agent",
+        "mv /tools/corehold-agent /tools/old",
+        "rm -f /tools/corehold-agent && test ! -e /tools/corehold-agent",
+    ] {
+        // Whether the attempt says it failed is not the point; `kill -9 1` succeeds and does nothing.
+        workspace.command(attack).run().await.unwrap_or_else(|error| panic!("after {attack}: {error}"));
+        let after = workspace.call::<corehold_host::tools::Info>(&Default::default()).await;
+        assert_eq!(after.unwrap_or_else(|error| panic!("after {attack}: {error}")).boot_id, before.boot_id, "{attack}");
+    }
+    // It still has its limits: it can open files, start processes and use its processor.
+    let limits = output(&workspace, "prlimit --pid 1 --output RESOURCE,SOFT --noheadings --raw || true").await;
+    assert!(!limits.contains("CPU 1\n") && !limits.contains("NOFILE 3\n"), "{limits}");
+    for _ in 0..50 {
+        output(&workspace, "true").await;
+    }
+    for secret in ["cat /proc/1/environ", "head -c 1 /proc/1/mem"] {
+        assert!(!workspace.command(secret).run().await.unwrap().success(), "{secret} succeeded");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_has_what_projects_need() {
+    let corehold = Corehold::start().await;
+    let workspace = workspace(&corehold).await;
+    let versions =
+        output(&workspace, "node --version; npm --version; git --version; test -z \"$(ls -A /app)\" && echo empty")
+            .await;
+    assert!(versions.starts_with("v24."), "{versions}");
+    assert!(versions.contains("git version") && versions.ends_with("empty\n"), "{versions}");
+    output(
+        &workspace,
+        "git init -q . && git -c user.email=a@b -c user.name=a commit -q --allow-empty -m first && git log --oneline",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engine_finds_the_agent_healthy() {
+    let corehold = Corehold::start().await;
+    let image = corehold.docker.image(corehold.host.image()).await.unwrap().expect("the core image");
+    assert!(image.labels.keys().any(|label| label == "dev.corehold.image-key"), "{:?}", image.labels);
+    let workspace = workspace(&corehold).await;
+    output(&workspace, "/tools/corehold-agent health").await;
+}

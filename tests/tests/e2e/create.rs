@@ -1,0 +1,122 @@
+//! A template becomes a workspace, through the host library.
+
+use corehold_e2e::{
+    corehold::Corehold,
+    web::{Socket, get},
+};
+use corehold_host::{CreateEvent, CreateEventKind, CreateWorkspace, Step, Template, Workspace, template};
+use tokio::join;
+
+async fn create(corehold: &Corehold, template: &Template) -> (Workspace, Vec<CreateEvent>) {
+    let mut creation = corehold.host.create(CreateWorkspace::from_template(template));
+    let mut events = Vec::new();
+    while let Some(event) = creation.next_event().await {
+        events.push(event);
+    }
+    match creation.await {
+        Ok(workspace) => (workspace, events),
+        Err(error) => panic!("{error}\n{}\n{events:#?}", error.output().unwrap_or_default()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vite_react_is_served_and_reloads_hot() {
+    let corehold = Corehold::start().await;
+    let template = corehold.host.catalog().find("vite-react").unwrap();
+    let (workspace, events) = create(&corehold, &template).await;
+
+    for step in [
+        Step::Pack,
+        Step::Create,
+        Step::Start,
+        Step::Agent,
+        Step::Ship,
+        Step::Extract,
+        Step::Setup,
+        Step::Dev,
+        Step::Ready,
+    ] {
+        let finished =
+            |event: &&CreateEvent| event.step == step && matches!(event.kind, CreateEventKind::Finished { .. });
+        assert!(events.iter().any(|event| finished(&event)), "no end of step {step} in {events:#?}");
+    }
+
+    let url = workspace.preview_url().await.unwrap();
+    let (status, page) = get(&url, "/").await;
+    assert_eq!(status, 200);
+    assert!(page.contains("id=\"root\""), "{page}");
+
+    // As a browser does: the page's modules, then the dev server's own WebSocket with the token that its client carries.
+    let (_, main) = get(&url, "/src/main.jsx").await;
+    assert!(main.contains("App.jsx"), "{main}");
+    assert_eq!(get(&url, "/src/App.jsx").await.0, 200);
+    let (_, client) = get(&url, "/@vite/client").await;
+    let token = client.split("wsToken = \"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
+    let mut socket = Socket::open(&url, &format!("/?token={token}"), "vite-hmr").await;
+    socket.wait_for(|text| text.contains("\"connected\"")).await;
+
+    let source = workspace.read_file("src/App.jsx").await.unwrap();
+    let edited = String::from_utf8(source.to_vec()).unwrap().replacen("<h1>", "<h1>edited ", 1);
+    assert!(edited.contains("<h1>edited "), "the template's App.jsx has a heading");
+    workspace.write_file("src/App.jsx", edited).await.unwrap();
+    let update = socket.wait_for(|text| text.contains("\"update\"") || text.contains("full-reload")).await;
+    assert!(update.contains("\"update\"") && update.contains("/src/App.jsx"), "{update}");
+    let (_, module) = get(&url, "/src/App.jsx").await;
+    assert!(module.contains("edited"), "{module}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_at_once_do_not_collide() {
+    let corehold = Corehold::start().await;
+    let api = corehold.host.catalog().find("node-api").unwrap();
+    let page = corehold.host.catalog().find("static-site").unwrap();
+    let ((api, _), (page, _)) = join!(create(&corehold, &api), create(&corehold, &page));
+
+    let (api_url, page_url) = (api.preview_url().await.unwrap(), page.preview_url().await.unwrap());
+    assert_ne!(api_url, page_url);
+    assert_eq!(get(&api_url, "/").await.0, 200);
+    assert!(get(&page_url, "/").await.1.to_lowercase().contains("<!doctype html>"));
+
+    // Neither sees the other's files, nor reaches its agent or its preview by its address.
+    assert!(api.read_file("index.html").await.is_err());
+    let script = "const [host] = process.argv.slice(1); for (const port of [3001, 4321]) { \
+        const socket = require('net').connect({ host, port, timeout: 1500 }); \
+        socket.on('connect', () => { console.log('reached', port); process.exit(1) }); \
+        socket.on('timeout', () => socket.destroy()); socket.on('error', () => {}); }";
+    let own = page.command("hostname -i").run().await.unwrap();
+    assert!(own.success(), "{own:?}");
+    let probe = api.command_argv(["node", "-e", script, own.stdout_text().trim()]).run().await.unwrap();
+    assert!(probe.success(), "one workspace reached another: {probe:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_dropped_into_the_catalogue_is_there_at_once_and_packed_once() {
+    let corehold = Corehold::start().await;
+    let folder = corehold.folder("dropped", &[("hello.txt", "hello")]);
+    std::fs::write(folder.join("template.json"), r#"{"name": "dropped"}"#).unwrap();
+    let host = corehold.builder().templates(corehold.scratch.path()).build().await.unwrap();
+    let template = host.catalog().find("dropped").unwrap();
+    assert!(template::check(&folder).iter().all(|finding| finding.severity != template::Severity::Error));
+
+    let first = host.create(CreateWorkspace::from_template(&template)).await.unwrap();
+    let second = host.create(CreateWorkspace::from_template(&template)).await.unwrap();
+    assert_eq!(&first.read_file("hello.txt").await.unwrap()[..], b"hello");
+    first.write_file("hello.txt", "changed").await.unwrap();
+    assert_eq!(&second.read_file("hello.txt").await.unwrap()[..], b"hello");
+    first.remove().await.unwrap();
+    second.remove().await.unwrap();
+    assert!(host.list().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_host_on_the_same_home_finds_and_uses_a_workspace() {
+    let corehold = Corehold::start().await;
+    let made = corehold.host.create(CreateWorkspace::empty().id("shared")).await.unwrap();
+    let other = corehold.builder().build().await.unwrap().workspace("shared").await.unwrap();
+    assert_eq!(other.command("pwd").run().await.unwrap().stdout_text(), "/app\n");
+    made.remove().await.unwrap();
+
+    // A host with another key sees that it isn't its own, and the agent would not listen to it.
+    let error = corehold.host.workspace("shared").await.unwrap_err();
+    assert_eq!(error.kind(), corehold_host::ErrorKind::NotFound);
+}

@@ -1,0 +1,78 @@
+//! Killing Corehold at any step leaves nothing that `ls` and `down --all` don't find.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader},
+    process::{Child, Stdio},
+};
+
+use corehold_e2e::corehold::Corehold;
+use corehold_host::{labels, runtime::Runtime as _};
+
+/// Starts `corehold up` and kills it with SIGKILL as soon as it says that a step has begun.
+fn killed_in(corehold: &Corehold, folder: &str, step: &str) -> Vec<String> {
+    let mut child: Child = corehold
+        .cli(&["up", folder, "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command line starts");
+    let mut seen = Vec::new();
+    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    for line in lines.map_while(Result::ok) {
+        let event: serde_json::Value = serde_json::from_str(&line).expect("each line is JSON");
+        seen.push(line);
+        if event["step"] == step && event["type"] == "started" {
+            child.kill().expect("it can be killed");
+            child.wait().expect("it has ended");
+            return seen;
+        }
+    }
+    panic!("step {step} never began: {seen:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_step_down_all_finds_it_all() {
+    let corehold = Corehold::start().await;
+    let server = "require('http').createServer((_, answer) => answer.end('hi')).listen(4321, '0.0.0.0')";
+    let folder = corehold.folder(
+        "slow",
+        &[("server.js", server), ("template.json", r#"{"setup": ["sleep 1000"], "dev": "node server.js"}"#)],
+    );
+    let quick = corehold.folder("quick", &[("server.js", server), ("template.json", r#"{"dev": "node server.js"}"#)]);
+    let path = folder.to_str().unwrap();
+    for (path, step) in [
+        (path, "pack"),
+        (path, "create"),
+        (path, "start"),
+        (path, "agent"),
+        (path, "ship"),
+        (path, "extract"),
+        (path, "setup"),
+        (quick.to_str().unwrap(), "dev"),
+        (quick.to_str().unwrap(), "ready"),
+    ] {
+        killed_in(&corehold, path, step);
+        let listed = corehold.cli(&["ls", "--json"]).output().unwrap();
+        assert!(listed.status.success(), "{listed:?}");
+        let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+
+        // A call that was under way may still be carried out by the engine: what is listed later counts too.
+        let down = corehold.cli(&["down", "--all"]).output().unwrap();
+        assert!(down.status.success(), "step {step}: {down:?}");
+        let left = remaining(&corehold).await;
+        if !left.is_empty() {
+            let again = corehold.cli(&["down", "--all"]).output().unwrap();
+            assert!(again.status.success(), "step {step}: {again:?}");
+        }
+        assert_eq!(remaining(&corehold).await, Vec::<String>::new(), "step {step}; ls had said {listed}");
+    }
+}
+
+/// Names of all containers of this home, in whatever state.
+async fn remaining(corehold: &Corehold) -> Vec<String> {
+    let own: Vec<String> = corehold.host.list().await.unwrap().into_iter().map(|info| info.container).collect();
+    let kind = BTreeMap::from([(labels::KIND.to_owned(), labels::KIND_WORKSPACE.to_owned())]);
+    let all = corehold.docker.list(&kind).await.unwrap();
+    all.into_iter().map(|state| state.name).filter(|name| own.contains(name)).collect()
+}
