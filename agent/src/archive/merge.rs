@@ -45,6 +45,11 @@ pub(super) fn merge(stage: &Stage<'_>, destination: &WorkspacePath) -> Result<Me
                 Code::AlreadyExists,
                 format!("{} is a directory, and the archive has something else of that name", whole.escape_ascii()),
             ),
+            Errno::XDEV => Problem::new(
+                Code::PermissionDenied,
+                format!("{} is on another file system than the directory to extract into", whole.escape_ascii()),
+            )
+            .suggest("extract into the mounted directory itself"),
             errno => os_problem(errno, "extract", &WorkspacePath::from_bytes(&whole)),
         }
     };

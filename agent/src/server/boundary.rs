@@ -114,7 +114,27 @@ pub(crate) fn log_in_stream(problem: &Problem, tool: &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use axum::{Router, body::Body, middleware, routing::get};
+    use tower::ServiceExt as _;
+
     use super::*;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn a_route_that_panics_has_failed_and_nothing_else_has() {
+        let agent = testing::agent();
+        let router = Router::new()
+            .route("/panic", get(async || -> Response { panic!("deliberate") }))
+            .route("/fine", get(async || "fine"))
+            .layer(middleware::from_fn_with_state(Arc::clone(&agent), handle));
+        let call = async |uri: &str| {
+            router.clone().oneshot(Request::builder().uri(uri).body(Body::empty()).unwrap()).await.unwrap()
+        };
+        let response = call("/panic").await;
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(call("/fine").await.status(), 200);
+    }
 
     #[test]
     fn request_ids_that_could_forge_log_lines_are_not_taken() {

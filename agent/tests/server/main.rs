@@ -1,0 +1,10 @@
+//! The agent's HTTP surface, in process: what each route answers to good input and to bad.
+
+mod access; // tokens, scopes, origins
+mod archive_corpus; // archives that are refused, and that nothing is left of them
+mod archives; // what comes out of archives that are taken
+mod connections; // over a real socket: time-outs, shutdown, callers that go away
+mod files; // GET, HEAD, PUT, DELETE /v1/files
+mod requests; // bodies, problems, request ids, streams
+mod support; // an agent, requests, answers
+mod tars; // archives to order
