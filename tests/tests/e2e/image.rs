@@ -171,7 +171,7 @@ async fn a_base_is_pulled_with_progress() {
     engine.docker.remove_image(&reference).await.unwrap();
 
     assert_eq!(error.kind(), ErrorKind::CommandFailed, "{error}");
-    assert_eq!(pulled.unwrap().tags, [reference.clone()]);
+    assert_eq!(pulled.unwrap().tags, std::slice::from_ref(&reference));
     let of_the_pull: Vec<_> = events
         .into_inner()
         .unwrap()

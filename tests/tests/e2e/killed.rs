@@ -3,32 +3,30 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader},
-    process::{Child, Stdio},
+    process::Stdio,
 };
 
 use corehold_e2e::corehold::Corehold;
 use corehold_host::{labels, runtime::Runtime as _};
 
 /// Starts `corehold up` and kills it with SIGKILL as soon as it says that a step has begun.
-fn killed_in(corehold: &Corehold, folder: &str, step: &str) -> Vec<String> {
-    let mut child: Child = corehold
+fn killed_in(corehold: &Corehold, folder: &str, step: &str) {
+    let mut child = corehold
         .cli(&["up", folder, "--json"])
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .expect("the command line starts");
+    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
     let mut seen = Vec::new();
-    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    for line in lines.map_while(Result::ok) {
+    let began = lines.into_iter().any(|line| {
         let event: serde_json::Value = serde_json::from_str(&line).expect("each line is JSON");
         seen.push(line);
-        if event["step"] == step && event["type"] == "started" {
-            child.kill().expect("it can be killed");
-            child.wait().expect("it has ended");
-            return seen;
-        }
-    }
-    panic!("step {step} never began: {seen:#?}");
+        event["step"] == step && event["type"] == "started"
+    });
+    child.kill().expect("it can be killed");
+    child.wait().expect("it has ended");
+    assert!(began, "step {step} never began: {seen:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
