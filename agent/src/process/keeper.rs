@@ -249,11 +249,10 @@ impl Keeper {
         while let Some(received) = sys::next_signal(self.signals.as_fd()) {
             if received.signal == libc::SIGCHLD {
                 children_ended = true;
-            } else if !self.shared.is_init || (received.by_kill && received.sender == 0) {
+            } else if received.tells_to_end(self.shared.is_init) {
                 tracing::info!(signal = exit::signal_name(received.signal), "told to end");
                 self.shared.told_to_end.send_replace(true);
             } else {
-                // As init: commands may ask, but only who is outside of the container may tell.
                 tracing::warn!(
                     signal = exit::signal_name(received.signal),
                     sender = received.sender,
@@ -300,10 +299,12 @@ impl Keeper {
 
     /// Forgets a command that needs no care any more.
     fn let_go(&mut self, number: u64) {
-        let is_done = self
-            .kept
-            .get(&number)
-            .is_some_and(|kept| kept.slot.is_none() && kept.ending.is_none() && kept.pipes.iter().all(Option::is_none));
+        let is_done = self.kept.get(&number).is_some_and(|kept| {
+            kept.slot.is_none()
+                && kept.ending.is_none()
+                && kept.feed.is_none()
+                && kept.pipes.iter().all(Option::is_none)
+        });
         if is_done {
             self.kept.remove(&number);
             self.output.ends(number);
@@ -315,6 +316,7 @@ impl Keeper {
         let Some(kept) = self.kept.get_mut(&number) else { return };
         if kept.feed.as_mut().is_some_and(Feed::push) {
             kept.feed = None;
+            self.let_go(number);
         }
     }
 
@@ -332,7 +334,6 @@ impl Keeper {
         }
         let Some(kept) = self.kept.get_mut(&number) else { return };
         kept.handle = None;
-        kept.feed = None;
         kept.facts.ended(child);
         if kept.ending.as_ref().is_some_and(|ending| ending.phase() != Phase::GivenUp) {
             // Its end is told when all of it has ended, or has had its time.

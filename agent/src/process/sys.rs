@@ -132,6 +132,15 @@ pub(super) struct Received {
     pub(super) sender: u32,
 }
 
+impl Received {
+    /// Whether the agent, as init of its container or not, is told by this to end.
+    ///
+    /// As init: commands may ask, but only who is outside of the container may tell.
+    pub(super) fn tells_to_end(self, is_init: bool) -> bool {
+        matches!(self.signal, libc::SIGTERM | libc::SIGINT) && (!is_init || (self.by_kill && self.sender == 0))
+    }
+}
+
 /// The next signal from a [`SignalSet::descriptor`], if one is pending.
 pub(super) fn next_signal(fd: BorrowedFd<'_>) -> Option<Received> {
     let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
@@ -148,4 +157,19 @@ pub(super) fn next_signal(fd: BorrowedFd<'_>) -> Option<Received> {
         by_kill: info.ssi_code == libc::SI_USER,
         sender: info.ssi_pid,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inside_a_container_only_who_is_outside_tells_to_end() {
+        let term = Received { signal: libc::SIGTERM, by_kill: true, sender: 0 };
+        assert!(term.tells_to_end(true));
+        assert!(!Received { sender: 7, ..term }.tells_to_end(true), "a command");
+        assert!(!Received { by_kill: false, ..term }.tells_to_end(true), "whoever sends it can choose the sender's id");
+        assert!(Received { sender: 7, ..term }.tells_to_end(false), "a supervisor on the same machine");
+        assert!(!Received { signal: libc::SIGCHLD, ..term }.tells_to_end(false));
+    }
 }

@@ -1,9 +1,9 @@
-//! The process room, on this machine's kernel: without a container, and as PID 1 of a pid namespace (which needs root).
+//! The process room, on this machine's kernel. As PID 1 it is tried by `init.rs`.
+//!
+//! No test in here may use `std::process::Command`: the room reaps every child of the process.
 
 // Time-outs, signals, survivors, shutdown.
 mod endings;
-// As PID 1 and another user: what commands can't do to the agent.
-mod guards;
 // Nothing lost, nothing doubled, nobody slowed down.
 mod output;
 // What can be started, and what is said when it can't.
