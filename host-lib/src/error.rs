@@ -63,10 +63,10 @@ impl Error {
         self
     }
 
-    /// Adds the tail of what a failed command wrote.
+    /// Adds the tail of what a failed command wrote; nothing, when it wrote nothing.
     #[must_use]
     pub fn with_output(mut self, output: impl Into<String>) -> Self {
-        self.output = Some(output.into());
+        self.output = Some(output.into()).filter(|output| !output.is_empty());
         self
     }
 

@@ -269,7 +269,7 @@ fn misunderstood(what: &str, error: &serde_json::Error) -> Error {
 }
 
 /// The last cause: `Connection refused` instead of `client error`.
-fn root_cause(error: &(dyn StdError + 'static)) -> String {
+pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -20,7 +20,7 @@ use super::{
     report::{Output, Reporter},
 };
 use crate::{
-    client::Frame,
+    client::{Frame, root_cause},
     error::{Error, ErrorKind, Result},
     runtime::Endpoint,
     template::Template,
@@ -152,7 +152,7 @@ impl Probe {
                 // Any answer but a server's own failure: an API may well have nothing at its root.
                 Ok(Ok(status)) if !status.is_server_error() => return status,
                 Ok(Ok(status)) => format!("{} answers {status}", self.path),
-                Ok(Err(error)) => format!("{} does not answer ({error})", self.path),
+                Ok(Err(error)) => format!("{} does not answer ({})", self.path, root_cause(error.as_ref())),
                 Err(_) => format!("{} takes the request and does not answer", self.path),
             };
             *self.last.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
