@@ -199,3 +199,83 @@ enum From {
     /// Its own oldest.
     OwnIfAny,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write as _};
+
+    use rustix::fs::{MemfdFlags, SealFlags};
+
+    use super::*;
+    use crate::process::command::Identity;
+
+    /// A disk with room for this many blocks, and not one byte more.
+    fn disk(blocks: usize) -> File {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = File::from(rustix::fs::memfd_create("disk", flags).unwrap());
+        file.set_len((blocks * BLOCK) as u64).unwrap();
+        rustix::fs::fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+        file
+    }
+
+    fn command(output: &Output, number: u64) -> Arc<Command> {
+        let identity = Identity { id: format!("c{number}"), number, label: None, line: String::new() };
+        Arc::new(Command::new(identity, 1, output.store.file()))
+    }
+
+    fn write(output: &mut Output, command: &Command, bytes: usize) {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let mut writer = File::from(writer);
+        for chunk in vec![b'x'; bytes].chunks(READ) {
+            writer.write_all(chunk).unwrap();
+            let mut left = chunk.len();
+            while left > 0 {
+                let Read::Bytes(read) = output.read(command, Stream::Output, &reader, READ) else { panic!() };
+                left -= read;
+            }
+        }
+    }
+
+    fn kept(command: &Command) -> u64 {
+        let info = command.info();
+        info.offset - info.first_offset
+    }
+
+    #[test]
+    fn on_a_full_disk_the_oldest_finished_one_goes_first_then_the_own_beginning() {
+        let mut output = Output::new(Store::within(disk(4), 100, 100));
+        let [old, new] = [1, 2].map(|number| command(&output, number));
+        write(&mut output, &old, 2 * BLOCK - 1000);
+        output.finished(&old);
+        output.begins(&new);
+        write(&mut output, &new, BLOCK);
+        assert!(kept(&old) == 2 * BLOCK as u64 - 1000 && kept(&new) == BLOCK as u64);
+        write(&mut output, &new, 10 * BLOCK);
+        assert_eq!(kept(&old), 0);
+        assert_eq!(new.end(), 11 * BLOCK as u64, "counted, kept or not");
+        assert!(kept(&new) > 2 * BLOCK as u64 && kept(&new) <= 4 * BLOCK as u64, "{}", kept(&new));
+    }
+
+    #[test]
+    fn who_has_nothing_gets_a_block_of_who_has_most() {
+        let mut output = Output::new(Store::within(disk(4), 4, 100));
+        let [large, small] = [1, 2].map(|number| command(&output, number));
+        output.begins(&large);
+        output.begins(&small);
+        write(&mut output, &large, 6 * BLOCK);
+        write(&mut output, &small, 20_000);
+        assert_eq!(kept(&small), 20_000);
+        assert!(kept(&large) > BLOCK as u64);
+    }
+
+    #[test]
+    fn without_any_room_small_output_is_kept_and_the_rest_is_counted() {
+        let mut output = Output::new(Store::within(disk(0), 4, 4));
+        let command = command(&output, 1);
+        output.begins(&command);
+        write(&mut output, &command, 1_000);
+        assert_eq!(kept(&command), 1_000);
+        write(&mut output, &command, 200_000);
+        assert_eq!((kept(&command), command.end(), command.totals()), (0, 201_000, [201_000, 0]));
+    }
+}

@@ -78,6 +78,16 @@ pub(super) struct Spawner {
     nothing: OwnedFd,
     /// The limit of open files that the agent had before it raised its own.
     open_files: Option<libc::rlimit>,
+    /// What commands get as `oom_score_adj`.
+    oom_score: String,
+}
+
+/// How much more than the agent's a command's `oom_score_adj` is: 100 counts as a tenth of the container's memory.
+const OOM_SCORE_MORE: i32 = 100;
+
+fn oom_score_of_commands() -> String {
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|score| score.trim().parse().ok());
+    (own.unwrap_or(0) + OOM_SCORE_MORE).min(1_000).to_string()
 }
 
 /// Starts the thread and returns once it is restricted, with the guards that hold.
@@ -87,7 +97,8 @@ pub(super) fn start(
     open_files: Option<libc::rlimit>,
 ) -> io::Result<(mpsc::Sender<Job>, Vec<&'static str>)> {
     let nothing = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut spawner = Spawner { shared, file, stack: ChildStack::new()?, nothing, open_files };
+    let mut spawner =
+        Spawner { shared, file, stack: ChildStack::new()?, nothing, open_files, oom_score: oom_score_of_commands() };
     #[expect(clippy::disallowed_methods, reason = "each job holds a slot, so there are no more than commands may run")]
     let (jobs, to_do) = mpsc::channel::<Job>();
     let (ready, is_ready) = mpsc::sync_channel(1);
@@ -165,6 +176,7 @@ impl Spawner {
                     table.enter(&self.shared.inbox, arrival);
                     drop(table);
                     self.shared.inbox.wake();
+                    self.prefer_to_the_agent(command.leader());
                     return Ok(command);
                 }
                 Err(failed) => {
@@ -181,6 +193,15 @@ impl Spawner {
                     return Err(explain_failure(&program, &path, &directory, failed));
                 }
             }
+        }
+    }
+
+    /// Where memory runs out, the kernel takes the process with the highest score. The agent must not be it, since the
+    /// container ends with it; so commands get a little more, which those that they start inherit.
+    fn prefer_to_the_agent(&self, pid: i32) {
+        if let Err(error) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), &self.oom_score) {
+            // It may have ended already, or have become another user.
+            tracing::debug!(%error, pid, "a command's score for want of memory can't be raised");
         }
     }
 

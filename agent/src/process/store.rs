@@ -102,13 +102,12 @@ impl Store {
             }
         };
         let blocks = |bytes: u64| u32::try_from((bytes / share).div_ceil(BLOCK as u64)).unwrap_or(u32::MAX).max(1);
-        Ok(Self {
-            file: Arc::new(StoreFile(file)),
-            free: Vec::new(),
-            next: 0,
-            most: blocks(logs_bytes),
-            per_command: blocks(log_bytes) as usize,
-        })
+        Ok(Self::within(file, blocks(logs_bytes), blocks(log_bytes) as usize))
+    }
+
+    /// Blocks of this file, so many in all and for one command.
+    pub(super) fn within(file: File, most: u32, per_command: usize) -> Self {
+        Self { file: Arc::new(StoreFile(file)), free: Vec::new(), next: 0, most, per_command }
     }
 
     /// The file, for readers.

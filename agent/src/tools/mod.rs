@@ -4,6 +4,8 @@ mod command;
 mod command_list;
 mod command_output;
 mod command_signal;
+#[cfg(test)]
+mod command_tests;
 mod extract;
 mod info;
 mod list;

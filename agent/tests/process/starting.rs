@@ -207,3 +207,12 @@ async fn failures_leave_no_process_and_no_slot_behind() {
     }
     assert_eq!(run(argv(&["true"])).await.exit.code, Some(0), "more failed than may run at a time");
 }
+
+#[tokio::test]
+async fn when_memory_runs_out_commands_go_before_the_agent() {
+    let own: i32 = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+    // It is set right after the start, so the command looks until it is.
+    let wait = format!("while s=$(cat /proc/self/oom_score_adj); [ $s = {own} ]; do :; done; echo $s");
+    let ran = run(line(&wait)).await;
+    assert_eq!(ran.stdout, format!("{}\n", (own + 100).min(1_000)));
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corehold_agent::process::Viewer;
+use corehold_agent::process::{Processes, Viewer};
 use corehold_types::tools::CommandEvent;
 
 use crate::support::*;
@@ -43,4 +43,18 @@ async fn a_viewer_that_never_reads_slows_nobody_and_loses_nothing_of_the_others(
     assert_eq!(seen + dropped, BYTES);
     let left = command.end() - command.info().first_offset;
     assert!(left <= 64 << 20 && left > (64 << 20) - (256 << 10), "as much as the bound allows is left: {left}");
+}
+
+#[tokio::test]
+async fn finished_commands_hold_no_descriptors() {
+    let small = Processes::start(config()).unwrap();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    for round in 0..300 {
+        let mut start = line("echo some output; cat >/dev/null");
+        start.stdin = vec![b'x'; 100_000];
+        end_of(small.start_command(start).await.unwrap()).await;
+        // Others of this process run beside: they open less than would be left behind.
+        assert!(open() < before + 250, "round {round}: {before} before, {} now", open());
+    }
 }
