@@ -9,6 +9,8 @@ use std::{
     time::Instant,
 };
 
+use tokio::sync::Semaphore;
+
 use crate::{access::Access, config::Config, process::Processes, root::Root};
 
 /// One running agent. Handlers reach it through [`Call`](crate::handler::Call).
@@ -24,6 +26,8 @@ pub struct Agent {
     pub processes: Processes,
     /// Held while a file's version is compared and the file replaced, so that of two changes to one version one wins.
     pub changes: Mutex<()>,
+    /// One permit for each body that is received into a file or archive.
+    pub uploads: Semaphore,
     /// New at every start; what was promised under another one is void. 16 characters from `a` to `p`.
     pub boot_id: String,
     /// When it started.
@@ -56,6 +60,7 @@ impl Agent {
     pub fn new(config: Config, processes: Processes) -> Result<Self, StartError> {
         let root = Root::open(&config.root).map_err(|error| StartError::Root { root: config.root.clone(), error })?;
         crate::archive::sweep(&root);
+        let uploads = Semaphore::new(config.limits.uploads.as_usize().min(Semaphore::MAX_PERMITS));
         let boot_id = random_id().map_err(StartError::Random)?;
         Ok(Self {
             access: Access::new(&config),
@@ -63,6 +68,7 @@ impl Agent {
             root,
             processes,
             changes: Mutex::new(()),
+            uploads,
             boot_id,
             started: Instant::now(),
             shutting_down: AtomicBool::new(false),

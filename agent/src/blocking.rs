@@ -1,8 +1,11 @@
 //! Work that blocks a thread, and ends when its caller goes away.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use corehold_types::{Code, Problem};
@@ -50,6 +53,24 @@ pub async fn run<T: Send + 'static>(
     match tokio::task::spawn_blocking(move || work(&cancelled)).await {
         Ok(result) => result,
         Err(_) => Err(Problem::new(Code::Internal, "the work ended in a panic; the agent's log says where")),
+    }
+}
+
+/// Threads at most. Each takes memory, and more of them only queue at the disk.
+pub const THREADS: usize = 64;
+
+/// How long an idle thread is kept: for ever. Commands can use up the container's processes, and then there is no new
+/// thread to be had.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// Makes threads that will be there when no more can be made. Returns at once; call it within the runtime.
+pub fn keep_ready() {
+    const READY: usize = 2;
+    let barrier = Arc::new(Barrier::new(READY));
+    for _ in 0..READY {
+        let barrier = Arc::clone(&barrier);
+        // Each waits for the other, so that one thread can't do the work of both.
+        tokio::task::spawn_blocking(move || barrier.wait());
     }
 }
 

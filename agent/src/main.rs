@@ -4,6 +4,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 use corehold_agent::{
     agent::{Agent, StartError},
+    blocking,
     config::{Config, ConfigError},
     health, logging,
     process::{ProcessConfig, Processes},
@@ -46,11 +47,13 @@ fn serve() -> Result<(), Failed> {
     let agent = Arc::new(Agent::new(config, processes)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(agent.config.workers)
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(blocking::THREADS)
+        .thread_keep_alive(blocking::KEEP_ALIVE)
         .enable_all()
         .build()
         .map_err(Failed::Runtime)?;
     runtime.block_on(async {
+        blocking::keep_ready();
         let address = agent.config.listen;
         let listener =
             tokio::net::TcpListener::bind(address).await.map_err(|error| Failed::Listen { address, error })?;
@@ -59,9 +62,6 @@ fn serve() -> Result<(), Failed> {
         Ok(())
     })
 }
-
-/// Threads for work on files. Each takes memory while it lives; more than this only queue at the disk.
-const BLOCKING_THREADS: usize = 64;
 
 /// Why the agent doesn't run.
 #[derive(Debug, thiserror::Error)]

@@ -29,10 +29,10 @@ pub(crate) async fn put(State(agent): State<Arc<Agent>>, request: Request) -> Re
 async fn answer(agent: Arc<Agent>, request: Request) -> Result<ExtractResponse, Problem> {
     agent.access.authorize(request.headers(), Scope::Write)?;
     let target = Target::of(request.uri())?;
-    let limits = agent.config.limits;
-    with_body(request.into_body(), &limits, move |upload, cancelled| {
+    let worker = Arc::clone(&agent);
+    with_body(request.into_body(), &agent, move |upload, cancelled| {
         let extraction = Extraction {
-            agent: &agent,
+            agent: &worker,
             destination: &target.path,
             expected_hash: target.hash.as_deref(),
             progress: &Progress::default(),

@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 
 use super::body::next_piece;
 use crate::{
+    agent::Agent,
     blocking::{self, Cancelled},
-    config::Limits,
 };
 
 /// Pieces under way between connection and thread; hyper's are up to some hundred KiB.
@@ -36,9 +36,12 @@ pub(crate) struct Upload {
 /// What the work says.
 pub(crate) async fn with_body<T: Send + 'static>(
     mut body: Body,
-    limits: &Limits,
+    agent: &Agent,
     work: impl FnOnce(&mut Upload, &Cancelled) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
+    // The semaphore is never closed.
+    let _permit = agent.uploads.acquire().await.ok();
+    let limits = &agent.config.limits;
     let (sender, pieces) = mpsc::channel(PIECES);
     let mut upload = Upload { pieces, current: Bytes::new(), ended: false };
     let mut work = std::pin::pin!(blocking::run(move |cancelled| work(&mut upload, cancelled)));

@@ -234,3 +234,24 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     assert_eq!(agent.names(), ["f"]);
     assert_eq!(fs::read_to_string(agent.root().join("f")).unwrap(), "old");
 }
+
+#[tokio::test]
+async fn uploads_beyond_the_limit_wait_and_hold_nobody_else_up() {
+    let agent = TestAgent::with(&[("COREHOLD_LIMIT_UPLOADS", "1")]);
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(1);
+    let slow = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+    let first = agent.put("/v1/files/first", Body::from_stream(slow));
+    let second = agent.put("/v1/files/second", "second");
+    let reads = async {
+        sender.send(Ok("begun")).await.unwrap();
+        for _ in 0..100 {
+            agent.tool("list", "{}").await.assert_ok();
+        }
+        assert!(!agent.root().join("second").exists(), "it has to wait");
+        drop(sender);
+    };
+    let (first, second, ()) = futures_util::join!(first, second, reads);
+    first.assert_ok();
+    second.assert_ok();
+    assert_eq!(agent.names(), ["first", "second"]);
+}

@@ -50,9 +50,9 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
         return Err(limit.exceeded("the file"));
     }
     let conditions = Conditions::of(&head.headers)?;
-    let limits = agent.config.limits;
+    let worker = Arc::clone(&agent);
     let (version, written) =
-        with_body(body, &limits, move |upload, _| write(&agent, &path, &conditions, upload)).await?;
+        with_body(body, &agent, move |upload, _| write(&worker, &path, &conditions, upload)).await?;
     let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = (status, Json(written)).into_response();
     set_version(&mut response, &version);
