@@ -294,7 +294,7 @@ impl Host {
         Ok(infos)
     }
 
-    /// The workspace of a name, whatever it is doing.
+    /// The workspace of a name, whatever it is doing and whichever home folder it is of: names are unique in an engine.
     ///
     /// # Errors
     /// `NotFound`, with near names in the hint; `Invalid` when nothing can have that name.

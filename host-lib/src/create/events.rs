@@ -79,7 +79,8 @@ pub enum CreateEventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
     },
-    /// A command of the step wrote a line, without its line end; what isn't UTF-8 is replaced, long lines are split.
+    /// A command of the step wrote a line, without its line end; what isn't UTF-8 is replaced, long lines are split. Of a
+    /// flood, 10,000 lines a second are told, then how many were left out; the tool `commandOutput` has them all.
     Output {
         /// Where it wrote it.
         stream: OutputStream,
@@ -95,7 +96,7 @@ pub enum CreateEventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
     },
-    /// It failed; the creation's error says why, and nothing of other steps follows but their end.
+    /// It failed; the creation's error says why. Steps that went on beside it are given up without an event of their own.
     Failed {
         /// How long it took.
         #[serde(rename = "durationMs", serialize_with = "milliseconds")]

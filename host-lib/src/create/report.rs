@@ -1,6 +1,10 @@
 //! Turns work into events.
 
-use std::{collections::VecDeque, future::Future, time::Instant};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use corehold_types::{Data, tools::CommandEvent};
 use tokio::sync::mpsc;
@@ -56,10 +60,18 @@ const LINE_BYTES: usize = 4 << 10;
 const TAIL_BYTES: usize = 8 << 10;
 const TAIL_LINES: usize = 40;
 
+/// Lines that are told in a window of time. A program that floods its output is not slowed by whoever shows its progress;
+/// the agent keeps what is left out here, and the end is remembered in any case.
+const TOLD_LINES: usize = 10_000;
+const WINDOW: Duration = Duration::from_secs(1);
+
 /// The output of one command: said line by line, its end remembered for an error.
 pub(super) struct Output<'a> {
     reporter: &'a Reporter,
     step: Step,
+    window: Instant,
+    told: usize,
+    left_out: usize,
     pending: [Vec<u8>; 2],
     tail: VecDeque<String>,
     tail_bytes: usize,
@@ -67,11 +79,25 @@ pub(super) struct Output<'a> {
 
 impl<'a> Output<'a> {
     pub(super) fn new(reporter: &'a Reporter, step: Step) -> Self {
-        Self { reporter, step, pending: Default::default(), tail: VecDeque::new(), tail_bytes: 0 }
+        let window = Instant::now();
+        Self {
+            reporter,
+            step,
+            window,
+            told: 0,
+            left_out: 0,
+            pending: Default::default(),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+        }
     }
 
     /// Takes an event of the command; true when it brought output.
     pub(super) async fn take(&mut self, event: &CommandEvent) -> bool {
+        if self.window.elapsed() >= WINDOW {
+            self.confess().await;
+            (self.window, self.told) = (Instant::now(), 0);
+        }
         match event {
             CommandEvent::Stdout { data, .. } => self.add(OutputStream::Stdout, data).await,
             CommandEvent::Stderr { data, .. } => self.add(OutputStream::Stderr, data).await,
@@ -92,6 +118,7 @@ impl<'a> Output<'a> {
                 self.line(stream, String::from_utf8_lossy(&rest).into_owned()).await;
             }
         }
+        self.confess().await;
         self.tail.iter().map(|line| format!("{line}\n")).collect()
     }
 
@@ -114,11 +141,27 @@ impl<'a> Output<'a> {
 
     async fn line(&mut self, stream: OutputStream, line: String) {
         self.tail_bytes += line.len();
-        self.tail.push_back(line.clone());
+        let told = (self.told < TOLD_LINES).then(|| line.clone());
+        self.tail.push_back(line);
         while self.tail.len() > TAIL_LINES || (self.tail_bytes > TAIL_BYTES && self.tail.len() > 1) {
             self.tail_bytes -= self.tail.pop_front().map_or(0, |line| line.len());
         }
-        self.reporter.say(self.step, CreateEventKind::Output { stream, line }).await;
+        match told {
+            Some(line) => {
+                self.told += 1;
+                self.reporter.say(self.step, CreateEventKind::Output { stream, line }).await;
+            }
+            None => self.left_out += 1,
+        }
+    }
+
+    /// Says how much was left out since it was said last.
+    async fn confess(&mut self) {
+        if self.left_out > 0 {
+            let line = format!("... {} lines left out ...", std::mem::take(&mut self.left_out));
+            let stream = OutputStream::Stderr;
+            self.reporter.say(self.step, CreateEventKind::Output { stream, line }).await;
+        }
     }
 }
 
@@ -134,7 +177,7 @@ mod tests {
     use super::*;
 
     async fn lines_of(chunks: &[&[u8]]) -> (Vec<String>, String) {
-        let (sender, mut events) = mpsc::channel(10_000);
+        let (sender, mut events) = mpsc::channel(2 * TOLD_LINES);
         let reporter = Reporter::new(sender);
         let mut output = Output::new(&reporter, Step::Setup);
         for chunk in chunks {
@@ -170,5 +213,14 @@ mod tests {
         assert!(tail.len() <= TAIL_BYTES + LINE_BYTES);
         let (lines, tail) = lines_of(&[&b"y\n".repeat(5000)]).await;
         assert_eq!((lines.len(), tail.lines().count()), (5000, TAIL_LINES));
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_told_in_part_and_its_end_is_kept() {
+        let text: String = (0..TOLD_LINES + 500).map(|number| format!("{number}\n")).collect();
+        let (lines, tail) = lines_of(&[text.as_bytes()]).await;
+        assert_eq!(lines.len(), TOLD_LINES + 1);
+        assert_eq!(lines.last().unwrap(), "... 500 lines left out ...");
+        assert!(tail.ends_with(&format!("\n{}\n", TOLD_LINES + 499)));
     }
 }

@@ -64,7 +64,11 @@ pub(super) async fn set_up(workspace: &Workspace, template: &Template, line: &st
         Err(_) => Err(took_too_long(line, limit)),
     };
     match exit {
-        Ok(Some(exit)) if exit.code == Some(0) && !exit.timed_out => Ok(()),
+        Ok(Some(exit)) if exit.code == Some(0) && !exit.timed_out => {
+            // Says what is still to be said: a last line without its end.
+            output.tail().await;
+            Ok(())
+        }
         Ok(Some(exit)) if exit.timed_out => Err(took_too_long(line, limit).with_output(output.tail().await)),
         Ok(exit) => {
             Err(Error::new(ErrorKind::CommandFailed, format!("the set-up command `{line}` {}", how(exit.as_ref())))

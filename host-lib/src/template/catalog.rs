@@ -193,6 +193,14 @@ mod tests {
     }
 
     #[test]
+    fn a_link_to_a_template_has_its_own_name() {
+        let (parent, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        add(elsewhere.path(), "original", "{}");
+        std::os::unix::fs::symlink(elsewhere.path().join("original"), parent.path().join("linked")).unwrap();
+        assert_eq!(Catalog::new([parent.path()]).find("linked").unwrap().name, "linked");
+    }
+
+    #[test]
     fn a_missing_folder_of_templates_is_reported_beside_the_others() {
         let parent = tempfile::tempdir().unwrap();
         add(parent.path(), "web", "{}");

@@ -129,7 +129,7 @@ fn look_over(template: &Template, findings: &mut Vec<Finding>) {
         );
     }
     if template.name != name_of(folder) {
-        let message = format!("it is asked for by the name {:?}, not by its folder's name", template.name);
+        let message = format!("it is asked for by the name {:?}, not by that of its folder", template.name);
         findings.push(Finding::new(Severity::Note, &json, message, None));
     }
     for reason in &template.inferred {

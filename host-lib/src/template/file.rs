@@ -64,7 +64,7 @@ pub(crate) struct TemplateFile {
     #[serde(default, deserialize_with = "env")]
     pub(crate) env: BTreeMap<String, String>,
     /// What isn't packed, as in a .gitignore file. `.git`, `node_modules`, `.venv`, `__pycache__`, `.DS_Store` and
-    /// `/template.json` never are, unless a pattern with `!` takes them back in.
+    /// `/template.json` never are, unless a pattern with `!` takes them back in. A .gitignore file has no say.
     #[serde(default)]
     pub(crate) exclude: Vec<Pattern>,
     /// Limits. What is absent is the host's default.

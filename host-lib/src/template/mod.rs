@@ -79,9 +79,9 @@ impl Template {
     /// # Errors
     /// `NotFound` when there is no such folder, `Invalid` when its `template.json` can't be used, with line and column.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
-        let shown = folder.display();
-        let folder = fs::canonicalize(folder).map_err(|error| match error.kind() {
+        let asked = folder.as_ref();
+        let shown = asked.display();
+        let folder = fs::canonicalize(asked).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("there is no folder {shown}")),
             _ => Error::new(ErrorKind::Io, format!("can't read {shown}: {error}")).caused_by(error),
         })?;
@@ -94,10 +94,12 @@ impl Template {
             Some(content) => Some(file::parse(&content).map_err(|mistake| invalid(&path, &mistake))?),
             None => None,
         };
-        Self::assemble(folder, file)
+        // A link to a folder is asked for by its own name; `.` has none.
+        let name = if asked.file_name().is_some() { name_of(asked) } else { name_of(&folder) };
+        Self::assemble(folder, name, file)
     }
 
-    fn assemble(folder: PathBuf, file: Option<TemplateFile>) -> Result<Self> {
+    fn assemble(folder: PathBuf, name: String, file: Option<TemplateFile>) -> Result<Self> {
         // Someone who wrote a template.json decides about commands; a folder without one gets our best guess.
         let inferred = match &file {
             Some(file) if file.dev.is_some() || file.setup.is_some() => Inferred::default(),
@@ -107,16 +109,12 @@ impl Template {
         let setup_timeout = file.setup_timeout();
         let ready = file.ready.unwrap_or_default();
         let limits = file.resources.unwrap_or_default();
-        let name = match file.name {
-            Some(name) => name,
-            None => name_of(&folder),
-        };
         let setup = match file.setup {
             Some(lines) => lines.into_iter().map(|line| line.0).collect(),
             None => inferred.setup,
         };
         Ok(Self {
-            name,
+            name: file.name.unwrap_or(name),
             description: file.description,
             folder,
             image: file.image.or(inferred.image),
