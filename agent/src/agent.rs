@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -26,8 +26,8 @@ pub struct Agent {
     pub processes: Processes,
     /// Held while a file's version is compared and the file replaced, so that of two changes to one version one wins.
     pub changes: Mutex<()>,
-    /// One permit for each body that is received into a file or archive.
-    pub uploads: Semaphore,
+    /// One permit for each file or archive that is received, and each archive that is sent.
+    pub transfers: Arc<Semaphore>,
     /// New at every start; what was promised under another one is void. 16 characters from `a` to `p`.
     pub boot_id: String,
     /// When it started.
@@ -60,7 +60,8 @@ impl Agent {
     pub fn new(config: Config, processes: Processes) -> Result<Self, StartError> {
         let root = Root::open(&config.root).map_err(|error| StartError::Root { root: config.root.clone(), error })?;
         crate::archive::sweep(&root);
-        let uploads = Semaphore::new(config.limits.uploads.as_usize().min(Semaphore::MAX_PERMITS));
+        let transfers = config.limits.transfers.as_usize().min(Semaphore::MAX_PERMITS);
+        let transfers = Arc::new(Semaphore::new(transfers));
         let boot_id = random_id().map_err(StartError::Random)?;
         Ok(Self {
             access: Access::new(&config),
@@ -68,7 +69,7 @@ impl Agent {
             root,
             processes,
             changes: Mutex::new(()),
-            uploads,
+            transfers,
             boot_id,
             started: Instant::now(),
             shutting_down: AtomicBool::new(false),

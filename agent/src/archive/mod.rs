@@ -1,4 +1,4 @@
-//! Archives: tar, tar.gz and tar.zst become files of the workspace, all or nothing.
+//! Archives: tar, tar.gz and tar.zst become files of the workspace, all or nothing; and files a tar, by [`pack`].
 //!
 //! [`tar`] reads entries, [`unpack`] makes them in a staging directory inside the destination, [`merge`] moves them to
 //! their places by renames. An archive that is refused, damaged, too large or given up leaves nothing behind; what a
@@ -7,6 +7,7 @@
 mod descent;
 mod format;
 mod merge;
+mod pack;
 mod stage;
 mod tar;
 mod unpack;
@@ -20,6 +21,7 @@ use std::{
 use corehold_types::{Code, Problem, WorkspacePath, tools::ExtractResponse};
 
 use crate::{agent::Agent, blocking::Cancelled, server::upload::problem_of};
+pub(crate) use pack::pack;
 pub(crate) use stage::sweep;
 
 /// How far an extraction is, for whoever watches.

@@ -98,9 +98,9 @@ limits! {
     read_files: "readFiles", "files", "COREHOLD_LIMIT_READ_FILES", 1_000;
     /// Entries in one answer of `list`. Default 10,000.
     list_entries: "listEntries", "entries", "COREHOLD_LIMIT_LIST_ENTRIES", 10_000;
-    /// Bodies of files and archives that are received at a time; more wait for their turn. Each takes a thread while it
-    /// comes, and the others must leave some for everything else. Default 32, half of the threads there are.
-    uploads: "uploads", "uploads", "COREHOLD_LIMIT_UPLOADS", 32;
+    /// Files and archives that are received, and archives that are sent, at a time; more wait for their turn. Each takes
+    /// a thread as long as it lasts, and some must be left for everything else. Default 32, half of the threads there are.
+    transfers: "transfers", "transfers", "COREHOLD_LIMIT_TRANSFERS", 32;
     /// Bytes of a file that is written by `PUT /v1/files`. Default 8 GiB.
     file_bytes: "fileBytes", "bytes", "COREHOLD_LIMIT_FILE_BYTES", 8 << 30;
     /// Bytes of content that an archive may hold, unpacked. Default 8 GiB.

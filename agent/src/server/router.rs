@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::Request,
-    middleware,
-    routing::{get, put},
-};
+use axum::{Router, extract::Request, middleware, routing::get};
 use corehold_types::{Code, Problem, Tool, for_each_tool};
 
 use super::{boundary, problem::Failure};
@@ -20,7 +15,7 @@ use crate::{
 pub fn router(agent: Arc<Agent>) -> Router {
     let router = Router::new()
         .route("/health", get(health::get))
-        .route("/v1/archive", put(archive::put))
+        .route("/v1/archive", get(archive::get).put(archive::put))
         .route("/v1/files", files::route())
         .route("/v1/files/", files::route())
         .route("/v1/files/{*path}", files::route());

@@ -40,7 +40,7 @@ pub(crate) async fn with_body<T: Send + 'static>(
     work: impl FnOnce(&mut Upload, &Cancelled) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     // The semaphore is never closed.
-    let _permit = agent.uploads.acquire().await.ok();
+    let _permit = agent.transfers.acquire().await.ok();
     let limits = &agent.config.limits;
     let (sender, pieces) = mpsc::channel(PIECES);
     let mut upload = Upload { pieces, current: Bytes::new(), ended: false };

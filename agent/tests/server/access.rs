@@ -60,6 +60,7 @@ fn routes() -> Vec<(Method, String, Scope)> {
         (Method::HEAD, "/v1/files/x".to_owned(), Scope::Read),
         (Method::PUT, "/v1/files/x".to_owned(), Scope::Write),
         (Method::DELETE, "/v1/files/x".to_owned(), Scope::Write),
+        (Method::GET, "/v1/archive".to_owned(), Scope::Read),
         (Method::PUT, "/v1/archive".to_owned(), Scope::Write),
     ];
     macro_rules! tools {

@@ -324,3 +324,61 @@ async fn until(condition: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
+
+#[tokio::test]
+async fn what_is_sent_is_what_is_received() {
+    let agent = TestAgent::new();
+    let long = "l".repeat(150);
+    let tar = Tar::default()
+        .directory("d")
+        .directory("d/empty")
+        .raw(&Raw { name: b"d/program", mode: 0o750, content: b"content", ..Raw::default() })
+        .hard_link("d/second-name", "d/program")
+        .symlink("out", "/etc/passwd")
+        .pax("path", format!("{long}/{long}").as_bytes())
+        .file("x", "deep")
+        .pax("path", b"caf\xe9")
+        .file("x", "latin")
+        .end();
+    agent.put("/v1/archive?path=from", tar).await.assert_ok();
+    let _socket = std::os::unix::net::UnixListener::bind(agent.root().join("from/socket")).unwrap();
+    fs::create_dir(agent.root().join("from/.corehold-stage-abcdefghijklmnop")).unwrap();
+    let plain = agent.get("/v1/archive?path=from&format=tar", &[]).await;
+    assert_eq!(plain.assert_ok().header("content-type"), "application/x-tar");
+    for format in ["tar", "tar.gz", "tar.zst"] {
+        let sent = agent.get(&format!("/v1/archive?path=from&format={format}"), &[]).await;
+        let received = agent.put(&format!("/v1/archive?path=to-{format}"), sent.body.clone()).await;
+        let response = received.assert_ok().json();
+        assert_eq!((&response["files"], &response["symlinks"]), (&4.into(), &1.into()), "{response}");
+        let program = fs::metadata(agent.root().join(format!("to-{format}/d/program"))).unwrap();
+        assert_eq!((program.mode() & 0o777, program.nlink(), program.mtime()), (0o750, 2, 1_700_000_000));
+        let again = agent.get(&format!("/v1/archive?path=to-{format}&format=tar"), &[]).await;
+        assert!(again.body == plain.body, "the same files give the same bytes, {format}");
+    }
+}
+
+#[tokio::test]
+async fn an_archive_of_what_is_no_directory_is_refused() {
+    let agent = TestAgent::new();
+    fs::write(agent.root().join("file"), "").unwrap();
+    for (query, code) in [
+        ("path=file", Code::NotADirectory),
+        ("path=none", Code::NotFound),
+        ("path=..", Code::PathOutsideRoot),
+        ("format=zip", Code::InvalidRequest),
+        ("hash=x", Code::InvalidRequest),
+    ] {
+        assert_eq!(agent.get(&format!("/v1/archive?{query}"), &[]).await.problem().code, code, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn an_archive_that_can_not_be_completed_is_cut_off() {
+    let agent = TestAgent::new();
+    agent.put(&format!("/v1/files/{}x", "d/".repeat(257)), "deeper than an archive is taken").await.assert_ok();
+    let request = http::Request::builder().uri("/v1/archive").header("authorization", "Bearer token");
+    let request = request.body(Body::empty()).unwrap();
+    let response = tower::ServiceExt::oneshot(agent.router.clone(), request).await.unwrap();
+    assert_eq!(response.status(), 200, "it had begun");
+    assert!(http_body_util::BodyExt::collect(response.into_body()).await.is_err());
+}

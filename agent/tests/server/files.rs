@@ -237,7 +237,7 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
 
 #[tokio::test]
 async fn uploads_beyond_the_limit_wait_and_hold_nobody_else_up() {
-    let agent = TestAgent::with(&[("COREHOLD_LIMIT_UPLOADS", "1")]);
+    let agent = TestAgent::with(&[("COREHOLD_LIMIT_TRANSFERS", "1")]);
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(1);
     let slow = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
     let first = agent.put("/v1/files/first", Body::from_stream(slow));

@@ -41,7 +41,7 @@ async fn unknown_routes_and_methods_are_problems() {
         (Method::DELETE, "/v1/tools/read", "POST"),
         (Method::POST, "/health", "GET,HEAD"),
         (Method::POST, "/v1/files/x", "GET,HEAD,PUT,DELETE"),
-        (Method::POST, "/v1/archive", "PUT"),
+        (Method::POST, "/v1/archive", "GET,HEAD,PUT"),
         (Method::from_bytes(b"BREW").unwrap(), "/health", "GET,HEAD"),
     ] {
         let answer = agent.call(method, uri, &[], "").await;

@@ -1,11 +1,12 @@
 //! The entries of a tar: ustar (POSIX.1-1988), pax (POSIX.1-2001) and GNU's long names.
 //!
-//! Strict where a lenient reader would guess: a header with a wrong checksum, a cut-off entry, a sparse file (whose
+//! Read and, by `write`, written. Strict where a lenient reader would guess: a header with a wrong checksum, a cut-off entry, a sparse file (whose
 //! pieces would silently become a shorter file) and an archive without its end are errors. Owners, extended attributes
 //! and devices' numbers are not read; nothing here needs them.
 
 mod header;
 mod pax;
+mod write;
 
 use std::io::{self, BufRead};
 
@@ -13,6 +14,7 @@ use corehold_types::Problem;
 
 use super::{invalid, unreadable};
 use header::{BLOCK, Header};
+pub(super) use write::{END, padding, write_entry};
 
 /// Bytes of one extended header at most: names have 4,096, and attributes that we skip some more.
 const EXTENSION_BYTES: u64 = 1 << 20;

@@ -9,10 +9,9 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
-use corehold_types::{Code, Problem, Scope, WorkspacePath, tools::ExtractResponse};
-use http::Uri;
+use corehold_types::{Problem, Scope, tools::ExtractResponse};
 
-use super::query;
+use super::{parameters, path_or_root};
 use crate::{
     agent::Agent,
     archive::{Extraction, Progress},
@@ -28,42 +27,19 @@ pub(crate) async fn put(State(agent): State<Arc<Agent>>, request: Request) -> Re
 
 async fn answer(agent: Arc<Agent>, request: Request) -> Result<ExtractResponse, Problem> {
     agent.access.authorize(request.headers(), Scope::Write)?;
-    let target = Target::of(request.uri())?;
+    let [path, hash] = parameters(request.uri(), ["path", "hash"])?;
+    let path = path_or_root(path);
+    let hash = hash.map(|hash| String::from_utf8_lossy(&hash).into_owned());
     let worker = Arc::clone(&agent);
     with_body(request.into_body(), &agent, move |upload, cancelled| {
         let extraction = Extraction {
             agent: &worker,
-            destination: &target.path,
-            expected_hash: target.hash.as_deref(),
+            destination: &path,
+            expected_hash: hash.as_deref(),
             progress: &Progress::default(),
             cancelled,
         };
         extraction.run(upload)
     })
     .await
-}
-
-struct Target {
-    path: WorkspacePath,
-    hash: Option<String>,
-}
-
-impl Target {
-    fn of(uri: &Uri) -> Result<Self, Problem> {
-        let mut target = Self { path: ".".into(), hash: None };
-        for query::Pair { name, value } in query::pairs(uri)? {
-            match name.as_slice() {
-                b"path" => target.path = WorkspacePath::from_bytes(&value),
-                b"hash" => target.hash = Some(String::from_utf8_lossy(&value).into_owned()),
-                other => {
-                    let detail = format!(
-                        "the query's {:?} is unknown; there are path and hash",
-                        other.escape_ascii().to_string()
-                    );
-                    return Err(Problem::new(Code::InvalidRequest, detail));
-                }
-            }
-        }
-        Ok(target)
-    }
 }

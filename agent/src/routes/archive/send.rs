@@ -1,0 +1,132 @@
+//! `GET /v1/archive`: a directory as tar, tar.gz or tar.zst, made while it is sent.
+//!
+//! `?path=` is the directory (default: the root), `?format=` one of `tar`, `tar.gz` (default) and `tar.zst`. An archive that
+//! can't be completed is cut off, which HTTP's framing and the archive's own both tell.
+
+use std::{
+    io::{self, BufWriter, Write},
+    sync::Arc,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Request, State},
+    response::{IntoResponse as _, Response},
+};
+use corehold_types::{Code, Problem, Scope};
+use futures_util::stream;
+use http::{HeaderValue, header};
+use tokio::sync::mpsc;
+
+use super::{parameters, path_or_root};
+use crate::{agent::Agent, archive::pack, blocking, server::problem::Failure};
+
+/// Bytes handed to the connection at a time.
+const PIECE: usize = 64 << 10;
+
+/// Pieces between the thread that packs and the connection.
+const PIECES: usize = 4;
+
+pub(crate) async fn get(State(agent): State<Arc<Agent>>, request: Request) -> Response {
+    answer(agent, request).await.unwrap_or_else(|problem| Failure(problem).into_response())
+}
+
+async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem> {
+    agent.access.authorize(request.headers(), Scope::Read)?;
+    let [path, format] = parameters(request.uri(), ["path", "format"])?;
+    let (path, format) = (path_or_root(path), Format::of(format.as_deref())?);
+    let permit = Arc::clone(&agent.transfers).acquire_owned().await.ok();
+    let directory = blocking::run(move |_| agent.root.open_directory(&path)).await?;
+    let (sender, receiver) = mpsc::channel(PIECES);
+    // Owned by the receiver: when the connection drops that, the next piece can't be sent and the work ends.
+    tokio::task::spawn_blocking(move || {
+        let result = format.write(directory, Pieces(sender.clone()));
+        if let Err(error) = &result
+            // A piece can't be sent when it is the caller who went away.
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            tracing::warn!(%error, "an archive can't be completed");
+        }
+        // Received by nobody when the caller went away.
+        let _ = sender.blocking_send(result.map(|()| None));
+        drop(permit);
+    });
+    let pieces = stream::try_unfold(receiver, async |mut receiver: mpsc::Receiver<Piece>| {
+        // Without a last word the work has panicked: an error then, so that a part is not taken for the whole.
+        let piece = receiver.recv().await.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))?;
+        Ok::<_, io::Error>(piece.map(|piece| (piece, receiver)))
+    });
+    let mut response = Response::new(Body::from_stream(pieces));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    Ok(response)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Tar,
+    Gzip,
+    Zstd,
+}
+
+impl Format {
+    fn of(name: Option<&[u8]>) -> Result<Self, Problem> {
+        match name {
+            None | Some(b"tar.gz") => Ok(Self::Gzip),
+            Some(b"tar") => Ok(Self::Tar),
+            Some(b"tar.zst") => Ok(Self::Zstd),
+            Some(other) => {
+                let other = other.escape_ascii();
+                Err(Problem::new(
+                    Code::InvalidRequest,
+                    format!("format: tar, tar.gz or tar.zst was expected, not {other}"),
+                ))
+            }
+        }
+    }
+
+    const fn media_type(self) -> &'static str {
+        match self {
+            Self::Tar => "application/x-tar",
+            Self::Gzip => "application/gzip",
+            Self::Zstd => "application/zstd",
+        }
+    }
+
+    fn write(self, directory: std::os::fd::OwnedFd, pieces: Pieces) -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(PIECE, pieces);
+        match self {
+            Self::Tar => pack(directory, &mut out)?,
+            Self::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(&mut out, flate2::Compression::fast());
+                pack(directory, &mut encoder)?;
+                encoder.finish()?;
+            }
+            Self::Zstd => {
+                let mut encoder = zstd::Encoder::new(&mut out, 1)?;
+                encoder.include_checksum(true)?;
+                pack(directory, &mut encoder)?;
+                encoder.finish()?;
+            }
+        }
+        out.flush()
+    }
+}
+
+/// Some of the archive; nothing after its end.
+type Piece = io::Result<Option<Bytes>>;
+
+/// Where the packing thread writes.
+struct Pieces(mpsc::Sender<Piece>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .blocking_send(Ok(Some(Bytes::copy_from_slice(bytes))))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
