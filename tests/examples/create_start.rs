@@ -1,23 +1,15 @@
 //! Measures what this library adds to the engine's own creation and start: the same container made over the bare API and
 //! through the runtime, in turns. `cargo run --release -p corehold-e2e --example create_start [rounds]`
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use corehold_e2e::engine::Engine;
 use corehold_host::runtime::{ContainerId, ContainerSpec, Resources, Runtime as _};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::UnixStream,
-};
 
 #[tokio::main]
 async fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(15, |rounds| rounds.parse().expect("a number of rounds"));
     let engine = Engine::start().await;
-    let socket = engine.socket().await;
     let resources = Resources { memory_bytes: Some(1 << 30), cpu_millis: Some(1000), pids: Some(512) };
     let spec = |name: String| ContainerSpec {
         name,
@@ -38,9 +30,9 @@ async fn main() {
         let name = engine.name(&format!("bare-{round}"));
         let body = bare_body(&engine, &spec(name.clone()));
         let began = Instant::now();
-        request(&socket, "POST", &format!("/containers/create?name={name}"), &body).await;
+        engine.request("POST", &format!("/containers/create?name={name}"), &body).await;
         let created = began.elapsed();
-        request(&socket, "POST", &format!("/containers/{name}/start"), "").await;
+        engine.request("POST", &format!("/containers/{name}/start"), "").await;
         bare.push((created, began.elapsed()));
         engine.docker.remove(&ContainerId(name)).await.expect("it is removed");
 
@@ -83,17 +75,4 @@ fn bare_body(engine: &Engine, spec: &ContainerSpec) -> String {
         labels = labels.join(","),
         network = engine.options().network,
     )
-}
-
-async fn request(socket: &Path, method: &str, path: &str, body: &str) {
-    let mut stream = UnixStream::connect(socket).await.expect("the engine listens");
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: engine\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.expect("the engine reads");
-    stream.write_all(body.as_bytes()).await.expect("the engine reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("the engine answers");
-    assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
 }

@@ -15,6 +15,10 @@ use corehold_host::runtime::{
     docker::{Docker, DockerOptions},
 };
 use futures_util::{StreamExt as _, stream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
 
 use crate::{conformance::Subject, stand_in};
 
@@ -104,6 +108,24 @@ impl Engine {
             prefix: self.name(""),
             labels: self.labels(),
         }
+    }
+
+    /// Asks the engine over its bare API, as the `docker` command might. Returns the answer's body.
+    ///
+    /// # Panics
+    /// When the engine refuses.
+    pub async fn request(&self, method: &str, path: &str, body: &str) -> String {
+        let mut stream = UnixStream::connect(self.socket().await).await.expect("the engine listens");
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nHost: engine\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all((head + body).as_bytes()).await.expect("the engine reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("the engine answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+        assert!(head.starts_with("HTTP/1.0 20") || head.starts_with("HTTP/1.1 20"), "{method} {path}: {answer}");
+        body.to_owned()
     }
 }
 

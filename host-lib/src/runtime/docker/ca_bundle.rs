@@ -4,13 +4,16 @@
 //! seeding container's name is the lock: the engine gives a name to one container only. Whoever is killed half-way leaves
 //! the lock behind, with labels; the next one waits for it for a while, then takes it away and begins anew.
 
-use std::{collections::HashMap, io::Read as _, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io::Read as _,
+};
 
 use bollard::{
     models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest},
     query_parameters::{
-        CreateContainerOptions, DownloadFromContainerOptions, ListVolumesOptions, RemoveContainerOptions,
-        RemoveVolumeOptions, UploadToContainerOptions, WaitContainerOptions,
+        CreateContainerOptions, DownloadFromContainerOptions, ListContainersOptions, ListVolumesOptions,
+        RemoveContainerOptions, RemoveVolumeOptions, UploadToContainerOptions, WaitContainerOptions,
     },
 };
 use bytes::{Bytes, BytesMut};
@@ -27,9 +30,7 @@ const SEED_FOLDER: &str = "/corehold-ca";
 
 const VOLUME_ROLE: &str = "ca-bundle";
 const MARKER_ROLE: &str = "ca-bundle-complete";
-
-/// How long another process's seeding is waited for. It takes a tenth of a second; a lock that is older was left behind.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const MARKER_SUFFIX: &str = "-complete";
 
 /// A bundle's place among the engine's volumes, and inside a container.
 struct Plan<'a> {
@@ -60,7 +61,7 @@ impl<'a> Plan<'a> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(file.as_bytes()).update(b"\0").update(&bundle.pem);
         let volume = format!("corehold-ca-{}", &hasher.finalize().to_hex()[..12]);
-        let (marker, lock) = (format!("{volume}-complete"), format!("{volume}-seed"));
+        let (marker, lock) = (format!("{volume}{MARKER_SUFFIX}"), format!("{volume}-seed"));
         Ok(Self { volume, marker, lock, folder, file, pem: &bundle.pem })
     }
 
@@ -113,22 +114,42 @@ pub(super) async fn verify(connection: &Connection, image: &str, bundle: &CaBund
 
 /// Removes the bundles that no container has, and says which.
 pub(super) async fn remove_unused(connection: &Connection) -> Result<Vec<String>> {
+    let filters = HashMap::from([("label".to_owned(), vec![ROLE_LABEL.to_owned()])]);
+    let call = connection.client.list_volumes(Some(ListVolumesOptions { filters: Some(filters) }));
+    let listed = connection.call("listing volumes", call).await?.volumes.unwrap_or_default();
+    // A marker may have lost its volume, so both kinds lead to a bundle.
+    let bundles: BTreeSet<_> = listed
+        .iter()
+        .filter(|volume| {
+            volume.labels.get(ROLE_LABEL).is_some_and(|role| [VOLUME_ROLE, MARKER_ROLE].contains(&&**role))
+        })
+        .map(|volume| volume.name.strip_suffix(MARKER_SUFFIX).unwrap_or(&volume.name).to_owned())
+        .collect();
     let mut removed = Vec::new();
-    // Markers first, see `verify`.
-    for role in [MARKER_ROLE, VOLUME_ROLE] {
-        let filters = HashMap::from([("label".to_owned(), vec![format!("{ROLE_LABEL}={role}")])]);
-        let call = connection.client.list_volumes(Some(ListVolumesOptions { filters: Some(filters) }));
-        for volume in connection.call("listing volumes", call).await?.volumes.unwrap_or_default() {
-            let call = connection.client.remove_volume(&volume.name, None::<RemoveVolumeOptions>);
+    for bundle in bundles {
+        // A bundle in use keeps its marker too, else the next creation would have to look into it again.
+        if is_used(connection, &bundle).await? {
+            continue;
+        }
+        // The marker first, see `verify`.
+        for volume in [format!("{bundle}{MARKER_SUFFIX}"), bundle] {
+            let call = connection.client.remove_volume(&volume, None::<RemoveVolumeOptions>);
             match connection.call("removing a CA bundle", call).await {
-                Ok(()) => removed.push(volume.name),
-                // In use, or somebody else was faster.
+                Ok(()) => removed.push(volume),
+                // Somebody took it into use meanwhile, or was faster.
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {}
                 Err(error) => return Err(error),
             }
         }
     }
     Ok(removed)
+}
+
+async fn is_used(connection: &Connection, volume: &str) -> Result<bool> {
+    let filters = HashMap::from([("volume".to_owned(), vec![volume.to_owned()])]);
+    let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
+    let call = connection.client.list_containers(Some(options));
+    Ok(!connection.call("looking who uses a CA bundle", call).await?.is_empty())
 }
 
 async fn volume_exists(connection: &Connection, name: &str) -> Result<bool> {
@@ -208,7 +229,7 @@ async fn unlock(connection: &Connection, plan: &Plan<'_>) -> Result<()> {
 async fn wait_for_unlock(connection: &Connection, plan: &Plan<'_>) -> Result<bool> {
     let options = WaitContainerOptions { condition: "removed".to_owned() };
     let mut waiting = connection.client.wait_container(&plan.lock, Some(options));
-    match tokio::time::timeout(LOCK_PATIENCE.min(connection.options.call_timeout), waiting.next()).await {
+    match tokio::time::timeout(connection.options.lock_timeout, waiting.next()).await {
         // It ended somehow, or was gone already: the next try to lock tells.
         Ok(_) => Ok(true),
         Err(_) => Ok(false),

@@ -35,6 +35,9 @@ pub struct DockerOptions {
     pub call_timeout: Duration,
     /// How long an upload, a pull or a build may make no progress before it is given up. Default 10 min.
     pub quiet_timeout: Duration,
+    /// How long another process is waited for that prepares what is shared, before it counts as dead. Default 10 s; what
+    /// is waited for takes a tenth of a second.
+    pub lock_timeout: Duration,
     /// Whether the agent's port is published on 127.0.0.1 even where this host could reach the container's own address:
     /// for hosts whose firewall is in the way. Costs a proxy process of 3.3 MB for each container. Default false.
     pub publish_agent: bool,
@@ -48,6 +51,7 @@ impl Default for DockerOptions {
             address: DockerAddress::Auto,
             call_timeout: Duration::from_secs(60),
             quiet_timeout: Duration::from_secs(600),
+            lock_timeout: Duration::from_secs(10),
             publish_agent: false,
             network: "corehold".to_owned(),
         }

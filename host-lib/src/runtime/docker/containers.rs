@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Docker, ca_bundle,
-    network::reached_directly,
+    network::{self, reached_directly},
     specification::{Place, checked_name, checked_reference, container},
     state,
 };
@@ -62,8 +62,18 @@ impl Runtime for Docker {
     }
 
     async fn start(&self, id: &ContainerId) -> Result<()> {
-        let call = self.connection.client.start_container(checked_name(&id.0)?, None::<StartContainerOptions>);
-        self.connection.call("starting the container", call).await
+        let name = checked_name(&id.0)?;
+        let start = || {
+            let call = self.connection.client.start_container(name, None::<StartContainerOptions>);
+            self.connection.call("starting the container", call)
+        };
+        match start().await {
+            Err(error) if network::is_lost(&error) => {
+                self.networks.reconnect(&self.connection, name).await?;
+                start().await
+            }
+            result => result,
+        }
     }
 
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<()> {
@@ -186,7 +196,8 @@ impl Docker {
             tokio::try_join!(self.networks.ensure(&self.connection), self.connection.facts(), ca_mount)
                 .map_err(|error| error.context(&what))?;
         let place = Place {
-            network: network.id,
+            // By name: one that was removed before the start, and made anew, serves as well.
+            network: self.connection.options.network.clone(),
             publish_agent: self.connection.options.publish_agent || !network.direct,
             bound_log: facts.logging_driver.as_deref() == Some("json-file"),
             mounts: ca_mount.into_iter().collect(),

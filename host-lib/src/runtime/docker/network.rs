@@ -3,8 +3,8 @@
 use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc};
 
 use bollard::{
-    models::{NetworkCreateRequest, NetworkInspect},
-    query_parameters::{InspectNetworkOptions, ListNetworksOptions},
+    models::{NetworkConnectRequest, NetworkCreateRequest, NetworkInspect},
+    query_parameters::{InspectNetworkOptions, ListContainersOptions, ListNetworksOptions},
 };
 use tokio::sync::Mutex;
 
@@ -17,7 +17,7 @@ const INTER_CONTAINER: &str = "com.docker.network.bridge.enable_icc";
 /// What is known of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Network {
-    /// Its id. Containers are created with it, since names of networks are not unique.
+    /// Its id.
     pub(super) id: String,
     /// Whether this host reaches its members at their own addresses.
     pub(super) direct: bool,
@@ -48,15 +48,38 @@ impl Networks {
         *known = Some(network.clone());
         Ok(network)
     }
+
+    /// Gives a container that doesn't run the network that is there now. One that ran before asks for the one it had, by id.
+    pub(super) async fn reconnect(&self, connection: &Connection, container: &str) -> Result<()> {
+        let network = self.ensure(connection).await?;
+        let request = NetworkConnectRequest { container: container.to_owned(), endpoint_config: None };
+        let call = connection.client.connect_network(&network.id, request);
+        connection.call("giving the container its network back", call).await
+    }
 }
 
-/// Removes the network if no container is in it, and says which it was.
+/// Whether a start failed for want of its network: "network … not found" when it was removed while the container didn't run
+/// (`docker network prune` does that), "network … is ambiguous" when it is there twice.
+pub(super) fn is_lost(error: &Error) -> bool {
+    let message = error.to_string();
+    message.contains("network ") && (message.contains(" not found") || message.contains("is ambiguous"))
+}
+
+/// Removes the network if no container belongs to it, running or not, and says which it was.
 pub(super) async fn remove_unused(connection: &Connection) -> Result<Option<String>> {
     let Some(network) = inspect(connection, &connection.options.network).await? else { return Ok(None) };
     let ours = network.labels.as_ref().is_some_and(|labels| labels.contains_key(ROLE_LABEL));
     let Some(id) = network.id.filter(|_| ours) else { return Ok(None) };
+    // The engine itself only minds containers that run. Those it lists under the id, the others under the name.
+    let name = &connection.options.network;
+    let filters = HashMap::from([("network".to_owned(), vec![id.clone(), name.clone()])]);
+    let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
+    let call = connection.client.list_containers(Some(options));
+    if !connection.call("looking who is in the network", call).await?.is_empty() {
+        return Ok(None);
+    }
     match connection.call("removing the network", connection.client.remove_network(&id)).await {
-        Ok(()) => Ok(Some(connection.options.network.clone())),
+        Ok(()) => Ok(Some(name.clone())),
         // In use (403, "has active endpoints"), or somebody else was faster.
         Err(error) if error.kind() == ErrorKind::NotFound || error.to_string().contains("active endpoints") => Ok(None),
         Err(error) => Err(error),
@@ -75,7 +98,7 @@ async fn inspect(connection: &Connection, reference: &str) -> Result<Option<Netw
 }
 
 /// Makes the network. Docker lets two processes make two networks of one name, so whoever makes one looks again: the
-/// oldest stays, the others are removed by those who made them.
+/// oldest stays.
 async fn make(connection: &Connection) -> Result<Network> {
     let name = &connection.options.network;
     let request = NetworkCreateRequest {
@@ -86,42 +109,46 @@ async fn make(connection: &Connection) -> Result<Network> {
         ..NetworkCreateRequest::default()
     };
     let what = format!("making the network {name:?}");
-    let mine = match connection.call(&what, connection.client.create_network(request)).await {
-        Ok(created) => Some(created.id),
+    match connection.call(&what, connection.client.create_network(request)).await {
+        Ok(_) => {}
         // Newer engines refuse the second of a name.
-        Err(error) if error.kind() == ErrorKind::Conflict => None,
+        Err(error) if error.kind() == ErrorKind::Conflict => {}
         Err(error) => return Err(error),
-    };
-    let Some(oldest) = oldest(connection).await? else {
-        let message = format!("{what}: it was removed in the same moment");
-        return Err(Error::new(ErrorKind::Conflict, message).hint("try again"));
-    };
-    if let Some(mine) = mine.filter(|mine| Some(mine) != oldest.id.as_ref()) {
-        // Nobody uses it: its id was known to this call alone.
-        connection.call("removing a doubled network", connection.client.remove_network(&mine)).await?;
     }
-    check(oldest, name)
+    match oldest(connection).await? {
+        Some(oldest) => check(oldest, name),
+        None => {
+            let message = format!("{what}: it was removed in the same moment");
+            Err(Error::new(ErrorKind::Conflict, message).hint("try again"))
+        }
+    }
 }
 
-/// Of the networks with the name, the one that was made first.
+/// Of the networks with the name, the one that was made first; the others are removed, whoever made them and was killed
+/// before it could. Each process looks again after making one, so none uses a younger one.
 async fn oldest(connection: &Connection) -> Result<Option<NetworkInspect>> {
     let name = &connection.options.network;
     let filters = HashMap::from([("name".to_owned(), vec![name.clone()])]);
     let options = ListNetworksOptions { filters: Some(filters) };
     let listed = connection.call("listing networks", connection.client.list_networks(Some(options))).await?;
-    let oldest = listed
-        .into_iter()
-        // The engine's filter takes parts of names too.
-        .filter(|network| network.name.as_deref() == Some(name))
-        .min_by_key(|network| (network.created.clone(), network.id.clone()))
-        .and_then(|network| network.id);
-    match oldest {
-        Some(id) => {
-            let call = connection.client.inspect_network(&id, None::<InspectNetworkOptions>);
-            connection.call("looking at the network", call).await.map(Some)
+    // The engine's filter takes parts of names too.
+    let mut named: Vec<_> = listed.into_iter().filter(|network| network.name.as_deref() == Some(name)).collect();
+    named.sort_by_key(|network| (network.created.clone(), network.id.clone()));
+    let mut ids = named.into_iter().filter_map(|network| {
+        let ours = network.labels.is_some_and(|labels| labels.contains_key(ROLE_LABEL));
+        Some((network.id?, ours))
+    });
+    let Some((oldest, _)) = ids.next() else { return Ok(None) };
+    for (doubled, _) in ids.filter(|(_, ours)| *ours) {
+        let removed = connection.call("removing a doubled network", connection.client.remove_network(&doubled)).await;
+        if let Err(error) = removed
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(network = doubled, %error, "a doubled network could not be removed");
         }
-        None => Ok(None),
     }
+    let call = connection.client.inspect_network(&oldest, None::<InspectNetworkOptions>);
+    connection.call("looking at the network", call).await.map(Some)
 }
 
 /// Takes a network only if it keeps its members apart.
