@@ -1,7 +1,6 @@
 //! The one thread that keeps all commands: reads what they write, feeds what they read, reaps, and ends them in time.
 //!
-//! One thread, since order matters here: output is read before the exit is told, a status is reaped under the same lock
-//! under which its process was entered, and only one writer changes a log. It waits in `epoll` and nowhere else; it never
+//! One thread, since order matters here: output is read before the exit is told, and only one writer changes a log. It waits in `epoll` and nowhere else; it never
 //! waits for a reader. It needs no tokio: a busy runtime doesn't delay a reap, and a time-out doesn't depend on a task.
 
 use std::{
@@ -34,7 +33,7 @@ use super::{
     registry::Slot,
     store::Store,
     sys::{self, Reaped},
-    table::{Delivery, Table},
+    table::{self, Delivery},
 };
 
 /// Full reads from one pipe before the others get their turn.
@@ -322,7 +321,7 @@ impl Keeper {
 
     /// Reaps everything that has ended: leaders, and orphans that became ours.
     fn reap(&mut self) {
-        for orphan in Table::lock().reap_all(&self.shared.inbox) {
+        for orphan in table::reap_all(&self.shared.inbox) {
             self.orphans.forget(orphan);
         }
         self.take_deliveries();

@@ -118,8 +118,7 @@ struct Shared {
 
 /// Starts a process in a session of its own, all signals at their default and none blocked.
 ///
-/// The caller holds the spawn table's lock, so that nobody reaps the process before it is entered there. A child that
-/// could not run its program is reaped in here and leaves no trace.
+/// A child that could not run its program is reaped, in here or by the keeper, and leaves no trace.
 ///
 /// The calling thread must have all signals blocked: a handler that ran in the child would run in the agent's memory.
 ///

@@ -31,7 +31,7 @@ use super::{
     spawn::{self, ChildStack, Plan, Step},
     store::StoreFile,
     sys::{self, SignalSet},
-    table::Table,
+    table::Starting,
 };
 
 /// What runs a command.
@@ -153,8 +153,8 @@ impl Spawner {
                 streams: [input_end.as_fd(), output_end.as_fd(), error_end.as_fd()],
                 open_files: self.open_files,
             };
-            // Held from before the process exists until it is entered: who reaps holds it too, so no status is lost.
-            let mut table = Table::lock();
+            // From before the process exists until it is entered, so that its status isn't lost if it ends at once.
+            let starting = Starting::begin();
             match spawn::spawn(&mut self.stack, &plan) {
                 Ok(spawned) => {
                     let started = Instant::now();
@@ -173,14 +173,13 @@ impl Spawner {
                         own_peak_memory_bytes: sys::own_peak_memory_bytes(),
                         kills_before,
                     };
-                    table.enter(&self.shared.inbox, arrival);
-                    drop(table);
+                    starting.enter(&self.shared.inbox, arrival);
                     self.shared.inbox.wake();
                     self.prefer_to_the_agent(command.leader());
                     return Ok(command);
                 }
                 Err(failed) => {
-                    drop(table);
+                    drop(starting);
                     let errno = failed.error.raw_os_error().unwrap_or(0);
                     let is_script = failed.step == Step::Program && errno == libc::ENOEXEC && !tried_as_script;
                     // As execvp(3) and shells do: a text without `#!` is a script of `/bin/sh`.

@@ -1,7 +1,8 @@
 //! The spawn table: which children of this process are commands, and whose.
 //!
-//! Children belong to the process, so the table does too. Its lock is held from before a command's process is made until it
-//! is entered here, and while processes are reaped: so nothing is ever reaped that isn't known, and no status is lost.
+//! Children belong to the process, so the table does too. All is done under its lock, which is never held while a process
+//! is being made: that takes as long as a file system takes to hand out the program. What ends before it is entered is kept
+//! until it is, so no status is lost.
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,22 @@ use super::{
     sys::{self, Reaped},
 };
 
-static TABLE: Mutex<Option<HashMap<i32, Arc<Inbox>>>> = Mutex::new(None);
+static TABLE: Mutex<Option<Entries>> = Mutex::new(None);
+
+#[derive(Default)]
+struct Entries {
+    /// Whose a child is, by its pid.
+    owners: HashMap<i32, Arc<Inbox>>,
+    /// Processes that are being made.
+    starting: usize,
+    /// Children that were reaped meanwhile and are in no entry: orphans, or one that was made and ended at once.
+    unclaimed: HashMap<i32, Reaped>,
+}
+
+fn locked<T>(work: impl FnOnce(&mut Entries) -> T) -> T {
+    let mut table = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
+    work(table.get_or_insert_default())
+}
 
 /// What happens to a keeper's processes, in the order in which it happens: a pid can come back as another's.
 #[derive(Debug)]
@@ -65,39 +81,117 @@ impl Inbox {
     }
 }
 
-/// The table, locked.
-pub(super) struct Table(MutexGuard<'static, Option<HashMap<i32, Arc<Inbox>>>>);
+/// A process is being made: until this is dropped, what is reaped and not known is kept for [`Starting::enter`].
+pub(super) struct Starting(());
 
-impl Table {
-    /// Waits for the lock.
-    pub(super) fn lock() -> Self {
-        Self(TABLE.lock().unwrap_or_else(PoisonError::into_inner))
+impl Starting {
+    /// Called before the process is made.
+    pub(super) fn begin() -> Self {
+        locked(|entries| entries.starting += 1);
+        Self(())
     }
 
-    /// Enters a process that was just started.
-    pub(super) fn enter(&mut self, owner: &Arc<Inbox>, arrival: Arrival) {
-        self.0.get_or_insert_default().insert(arrival.command.leader(), Arc::clone(owner));
-        owner.lock().push(Delivery::Started(Box::new(arrival)));
+    /// Enters the process. It may have ended already.
+    pub(super) fn enter(self, owner: &Arc<Inbox>, arrival: Arrival) {
+        locked(|entries| {
+            let pid = arrival.command.leader();
+            owner.lock().push(Delivery::Started(Box::new(arrival)));
+            match entries.unclaimed.remove(&pid) {
+                Some(ended) => owner.lock().push(Delivery::Ended(ended)),
+                None => _ = entries.owners.insert(pid, Arc::clone(owner)),
+            }
+        });
     }
+}
 
-    /// Reaps all children that have ended: tells the owners of commands, and returns the others, which are orphans.
-    pub(super) fn reap_all(&mut self, reaper: &Arc<Inbox>) -> Vec<i32> {
+impl Drop for Starting {
+    fn drop(&mut self) {
+        locked(|entries| {
+            entries.starting -= 1;
+            if entries.starting == 0 {
+                entries.unclaimed.clear();
+            }
+        });
+    }
+}
+
+/// Reaps all children that have ended: tells the owners of commands, and returns the others, which are orphans.
+pub(super) fn reap_all(reaper: &Arc<Inbox>) -> Vec<i32> {
+    locked(|entries| {
         let mut orphans = Vec::new();
         loop {
             match sys::reap_any() {
-                Ok(Some(child)) => match self.0.as_mut().and_then(|table| table.remove(&child.pid)) {
+                Ok(Some(child)) => match entries.owners.remove(&child.pid) {
                     Some(owner) => {
                         owner.lock().push(Delivery::Ended(child));
                         if !Arc::ptr_eq(&owner, reaper) {
                             owner.wake();
                         }
                     }
-                    None => orphans.push(child.pid),
+                    None => {
+                        if entries.starting > 0 {
+                            entries.unclaimed.insert(child.pid, child);
+                        }
+                        orphans.push(child.pid);
+                    }
                 },
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // None has ended, or there is no child at all.
                 Ok(None) | Err(_) => return orphans,
             }
         }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        time::{Duration, Instant},
+    };
+
+    use rustix::{
+        event::{EventfdFlags, eventfd},
+        pipe::pipe,
+    };
+
+    use super::*;
+    use crate::{
+        config::Limits,
+        process::{
+            command::{Command, Identity},
+            registry::Registry,
+            store::Store,
+        },
+    };
+
+    #[test]
+    fn a_process_that_ends_before_it_is_entered_keeps_its_status() {
+        // Larger than any pid there is.
+        const PID: i32 = i32::MAX;
+        let inbox = Arc::new(Inbox::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap()));
+        let slot = Arc::new(Registry::default()).reserve(Limits::default().commands).unwrap();
+        let store = Store::within(File::from(pipe().unwrap().0), 1, 1);
+        let identity = Identity { id: "c".into(), number: slot.number, label: None, line: String::new() };
+        let arrival = Arrival {
+            command: Arc::new(Command::new(identity, PID, store.file())),
+            slot,
+            handle: None,
+            output: pipe().unwrap().0,
+            error: pipe().unwrap().0,
+            feed: None,
+            timeout: None,
+            stall_timeout: None,
+            started: Instant::now(),
+            own_peak_memory_bytes: 0,
+            kills_before: None,
+        };
+        let starting = Starting::begin();
+        let ended = Reaped { pid: PID, status: 7 << 8, cpu: Duration::ZERO, peak_memory_bytes: 0 };
+        locked(|entries| entries.unclaimed.insert(PID, ended));
+        starting.enter(&inbox, arrival);
+        let deliveries = inbox.take();
+        let [Delivery::Started(_), Delivery::Ended(told)] = &deliveries[..] else { panic!("{deliveries:?}") };
+        assert_eq!(told.status, 7 << 8);
     }
 }

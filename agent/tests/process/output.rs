@@ -209,7 +209,7 @@ async fn what_survivors_write_after_the_exit_can_be_read_later() {
     room().signal(command, rustix::process::Signal::KILL).await;
 }
 
-/// Waits, by the log's own news, until it has this many bytes.
+/// Waits until the log has this many bytes; viewers end at the exit, so there is no event for a test to wait on.
 async fn wait_for_log(command: &Arc<Command>, bytes: u64) {
     while command.end() < bytes {
         tokio::task::yield_now().await;
