@@ -16,13 +16,17 @@ pub(crate) fn report(error: &anyhow::Error, as_json: bool) -> ExitCode {
         let mut object = json!({ "message": format!("{error:#}") });
         if let Some(ours) = ours {
             object["kind"] = format!("{:?}", ours.kind()).into();
+            object["step"] = json!(ours.step());
             object["hint"] = ours.hint_text().into();
             object["output"] = ours.output().into();
         }
         eprintln!("{}", json!({ "error": object }));
         return ExitCode::FAILURE;
     }
-    eprintln!("error: {error:#}");
+    match ours.and_then(corehold_host::Error::step) {
+        Some(step) => eprintln!("error in step {step}: {error:#}"),
+        None => eprintln!("error: {error:#}"),
+    }
     if let Some(output) = ours.and_then(corehold_host::Error::output) {
         eprintln!("  the end of its output:");
         for line in output.lines() {

@@ -62,12 +62,11 @@ pub(crate) fn check(global: &Global, source: &str) -> anyhow::Result<ExitCode> {
             show(template)?;
         }
         for finding in &findings {
-            let word = match finding.severity {
-                Severity::Error => "error",
-                Severity::Warning => "warning",
-                _ => "note",
+            let place = match (finding.line, finding.column) {
+                (Some(line), Some(column)) => format!("{}:{line}:{column}: ", finding.path.display()),
+                _ => String::new(),
             };
-            output::line(format_args!("{word}: {}", finding.message))?;
+            output::line(format_args!("{}: {place}{}", finding.severity.as_str(), finding.message))?;
             if let Some(suggestion) = &finding.suggestion {
                 output::line(format_args!("  hint: {suggestion}"))?;
             }

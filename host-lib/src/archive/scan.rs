@@ -149,7 +149,9 @@ impl Scan {
     }
 
     pub(super) fn empty(&self, folder: &Path) -> Option<Error> {
-        if !self.entries.is_empty() || !self.obstacles.is_empty() {
+        // Who wrote a template.json may mean a workspace that its set-up fills.
+        let described = folder.join(crate::template::FILE_NAME).is_file();
+        if described || !self.entries.is_empty() || !self.obstacles.is_empty() {
             return None;
         }
         let error = Error::new(ErrorKind::Invalid, format!("the folder {} is empty", folder.display()));

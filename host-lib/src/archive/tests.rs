@@ -280,7 +280,9 @@ fn too_many_files_and_none_at_all() {
     let mut fixture = Fixture::with(&[("a", ""), ("b", ""), ("c", "")]);
     fixture.limits.entries = 2;
     assert!(fixture.pack().unwrap_err().to_string().contains("more than 2 files"));
-    let empty = Fixture::with(&[("template.json", "{}")]);
+    let described = Fixture::with(&[("template.json", "{}")]);
+    assert_eq!(described.pack().unwrap().files, 0);
+    let empty = Fixture::with(&[(".DS_Store", "")]);
     let error = empty.pack().unwrap_err();
     assert!(error.to_string().ends_with("is empty"), "{error}");
     assert!(error.hint_text().unwrap().contains("excluded"));

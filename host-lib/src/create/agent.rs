@@ -86,6 +86,7 @@ async fn answers(workspace: &Workspace) -> Result<()> {
                 )
                 .hint("build the image with the same version: corehold image build"));
             }
+            Err(error) if error.kind() == ErrorKind::EngineUnavailable => return Err(error),
             // Not there yet, or not any more, which the engine's events tell.
             Err(_) => tokio::time::sleep(pause).await,
         }
