@@ -30,10 +30,11 @@ async fn main() {
         let name = engine.name(&format!("bare-{round}"));
         let body = bare_body(&engine, &spec(name.clone()));
         let began = Instant::now();
-        engine.request("POST", &format!("/containers/create?name={name}"), &body).await;
+        let answer = engine.request("POST", &format!("/containers/create?name={name}"), &body).await;
         let created = began.elapsed();
-        engine.request("POST", &format!("/containers/{name}/start"), "").await;
+        let started = engine.request("POST", &format!("/containers/{name}/start"), "").await;
         bare.push((created, began.elapsed()));
+        assert_eq!((answer.0, started.0), (201, 204), "{answer:?} {started:?}");
         engine.docker.remove(&ContainerId(name)).await.expect("it is removed");
 
         let began = Instant::now();

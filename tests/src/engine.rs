@@ -110,11 +110,11 @@ impl Engine {
         }
     }
 
-    /// Asks the engine over its bare API, as the `docker` command might. Returns the answer's body.
+    /// Asks the engine over its bare API, as the `docker` command might. Returns the answer's status and body.
     ///
     /// # Panics
-    /// When the engine refuses.
-    pub async fn request(&self, method: &str, path: &str, body: &str) -> String {
+    /// When the engine doesn't answer.
+    pub async fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let mut stream = UnixStream::connect(self.socket().await).await.expect("the engine listens");
         let head = format!(
             "{method} {path} HTTP/1.0\r\nHost: engine\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -124,8 +124,8 @@ impl Engine {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("the engine answers");
         let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-        assert!(head.starts_with("HTTP/1.0 20") || head.starts_with("HTTP/1.1 20"), "{method} {path}: {answer}");
-        body.to_owned()
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status");
+        (status, body.to_owned())
     }
 }
 
