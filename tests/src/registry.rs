@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::JoinHandle,
 };
 
@@ -16,7 +17,7 @@ const LAYER_BYTES: usize = 3 << 20;
 /// How the registry behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
-    /// As it should.
+    /// As it should, but for the second half of its layer, which it sends once [`Registry::release`] was called.
     Good,
     /// It takes requests and never answers.
     Hangs,
@@ -25,6 +26,7 @@ pub enum Mood {
 /// A registry that serves one image until it is dropped.
 pub struct Registry {
     address: String,
+    release: Arc<Semaphore>,
     serving: JoinHandle<()>,
 }
 
@@ -37,20 +39,27 @@ impl Registry {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port can be had");
         let address = listener.local_addr().expect("it has an address").to_string();
         let documents = Arc::new(documents(seed));
+        let release = Arc::new(Semaphore::new(0));
+        let held = Arc::clone(&release);
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let documents = Arc::clone(&documents);
+                let (documents, held) = (Arc::clone(&documents), Arc::clone(&held));
                 // Each ends with its connection.
-                tokio::spawn(async move { serve(stream, mood, &documents).await });
+                tokio::spawn(async move { serve(stream, mood, &documents, &held).await });
             }
         });
-        Self { address, serving }
+        Self { address, release, serving }
     }
 
     /// Reference of the image (`image:1`) or of one that isn't there.
     #[must_use]
     pub fn reference(&self, name: &str) -> String {
         format!("{}/{name}", self.address)
+    }
+
+    /// Lets the layer's second half go: whoever waits for progress has seen some.
+    pub fn release(&self) {
+        self.release.add_permits(1);
     }
 
     /// Bytes of the image's layer.
@@ -107,7 +116,17 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-async fn serve(stream: TcpStream, mood: Mood, documents: &HashMap<String, (&'static str, Vec<u8>)>) {
+async fn serve(
+    mut stream: TcpStream,
+    mood: Mood,
+    documents: &HashMap<String, (&'static str, Vec<u8>)>,
+    held: &Semaphore,
+) {
+    if mood == Mood::Hangs {
+        // Until the engine gives up.
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        return;
+    }
     let mut stream = BufReader::new(stream);
     let mut request = String::new();
     let mut line = String::new();
@@ -119,11 +138,6 @@ async fn serve(stream: TcpStream, mood: Mood, documents: &HashMap<String, (&'sta
             request.clone_from(&line);
         }
         line.clear();
-    }
-    if mood == Mood::Hangs {
-        // Until the engine gives up.
-        let _ = stream.read_line(&mut line).await;
-        return;
     }
     let mut words = request.split_whitespace();
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -143,8 +157,16 @@ async fn serve(stream: TcpStream, mood: Mood, documents: &HashMap<String, (&'sta
     );
     // The engine may go away at any time.
     let _ = stream.write_all(head.as_bytes()).await;
-    if method != "HEAD" {
-        let _ = stream.write_all(body).await;
+    if method == "HEAD" {
+        return;
+    }
+    let (first, second) = body.split_at(if body.len() == LAYER_BYTES { LAYER_BYTES / 2 } else { body.len() });
+    let _ = stream.write_all(first).await;
+    if !second.is_empty() {
+        let _ = stream.flush().await;
+        // Never closed.
+        let Ok(_permit) = held.acquire().await else { return };
+        let _ = stream.write_all(second).await;
     }
     let _ = stream.flush().await;
 }

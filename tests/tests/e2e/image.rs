@@ -165,7 +165,12 @@ async fn a_base_is_pulled_with_progress() {
     // It has no shell, so the build goes no further than its base.
     let build = ImageBuild { base: Base::Pull(reference.clone()), ..core_image(&engine) };
     let events = Mutex::new(Vec::new());
-    let record = |event: ImageEvent| events.lock().unwrap().push(event);
+    let record = |event: ImageEvent| {
+        if matches!(event.kind, ImageEventKind::Received { received_bytes: 1.., .. }) {
+            registry.release();
+        }
+        events.lock().unwrap().push(event);
+    };
     let error = image::build(&engine.docker, &build, &record).await.unwrap_err();
     let pulled = engine.docker.image(&reference).await.unwrap();
     engine.docker.remove_image(&reference).await.unwrap();
