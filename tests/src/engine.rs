@@ -33,6 +33,7 @@ pub struct Engine {
     pub docker: Docker,
     /// Reference of the image whose only content is the stand-in program.
     pub image: String,
+    address: String,
     run: String,
 }
 
@@ -55,7 +56,8 @@ impl Engine {
             sweep_dead_runs(&docker).await;
         }
         let image = import_stand_in(&docker, &run).await;
-        Self { docker, image, run }
+        let address = docker.describe().await.expect("the engine describes itself").address;
+        Self { docker, image, address, run }
     }
 
     /// The labels of everything that this test makes.
@@ -94,9 +96,8 @@ impl Engine {
     ///
     /// # Panics
     /// When the engine isn't reached over one.
-    pub async fn socket(&self) -> PathBuf {
-        let address = self.docker.describe().await.expect("the engine describes itself").address;
-        address.strip_prefix("unix://").expect("these tests put a proxy before the engine's unix socket").into()
+    pub fn socket(&self) -> PathBuf {
+        self.address.strip_prefix("unix://").expect("these tests put a proxy before the engine's unix socket").into()
     }
 
     /// What the conformance suite tests.
@@ -115,7 +116,7 @@ impl Engine {
     /// # Panics
     /// When the engine doesn't answer.
     pub async fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let mut stream = UnixStream::connect(self.socket().await).await.expect("the engine listens");
+        let mut stream = UnixStream::connect(self.socket()).await.expect("the engine listens");
         let head = format!(
             "{method} {path} HTTP/1.0\r\nHost: engine\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()

@@ -110,7 +110,7 @@ async fn a_stopped_container_starts_though_its_network_was_removed_or_doubled() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_is_killed_between_two_steps_leaves_nothing_in_the_way() {
     let engine = Engine::start().await;
-    let socket = engine.socket().await;
+    let socket = engine.socket();
     let subject = engine.subject();
     let mut tried = 0;
     for fault in [Fault::Cut, Fault::LoseAnswer] {
@@ -153,7 +153,7 @@ async fn a_process_that_is_killed_between_two_steps_leaves_nothing_in_the_way() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_dies_or_hangs_in_any_call_is_an_error_in_time() {
     let engine = Engine::start().await;
-    let socket = engine.socket().await;
+    let socket = engine.socket();
     let subject = engine.subject();
     let id = subject.started(&subject.spec("dying")).await;
     for (fault, expected) in [
@@ -209,7 +209,7 @@ async fn an_engine_that_dies_or_hangs_in_any_call_is_an_error_in_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_whose_answer_is_lost_can_be_repeated() {
     let engine = Engine::start().await;
-    let socket = engine.socket().await;
+    let socket = engine.socket();
     let subject = engine.subject();
     let id = subject.started(&subject.spec("lost-answer")).await;
     let proxy = Proxy::start(&socket, 1, Fault::LoseAnswer).await;
@@ -236,7 +236,7 @@ async fn where_containers_have_no_reachable_address_the_agent_is_published() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_choice_of_the_engine_is_explained() {
     let engine = Engine::start().await;
-    let socket = engine.socket().await;
+    let socket = engine.socket();
     let folder = tempfile::tempdir().unwrap();
     let around = Surroundings {
         runtime_dir: Some(folder.path().to_owned()),
