@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -11,13 +11,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use crate::{
-    access::Access,
-    config::Config,
-    edit::{self, Edits},
-    process::Processes,
-    root::Root,
-};
+use crate::{access::Access, config::Config, process::Processes, root::Root};
 
 /// One running agent. Handlers reach it through [`Call`](crate::handler::Call).
 #[derive(Debug)]
@@ -30,10 +24,12 @@ pub struct Agent {
     pub root: Root,
     /// The only way to a process of the workspace.
     pub processes: Processes,
-    /// Who changes which file now, so that of two changes to one version one wins; and the transactions of `edit`.
-    pub edits: Edits,
+    /// Held while a file's version is compared and the file replaced, so that of two changes to one version one wins.
+    pub changes: Mutex<()>,
     /// One permit for each file or archive that is received, and each archive that is sent.
     pub transfers: Arc<Semaphore>,
+    /// Taken by each search while it runs.
+    pub searches: Arc<Semaphore>,
     /// New at every start; what was promised under another one is void. 16 characters from `a` to `p`.
     pub boot_id: String,
     /// When it started.
@@ -68,19 +64,16 @@ impl Agent {
         crate::archive::sweep(&root);
         let transfers = config.limits.transfers.as_usize().min(Semaphore::MAX_PERMITS);
         let transfers = Arc::new(Semaphore::new(transfers));
-        let edits = Edits::default();
-        if let Err(problem) = edit::recover(&edits, &root) {
-            // An agent that doesn't start helps nobody; the next transaction tries again.
-            tracing::error!(%problem, "transactions that a killed agent left can't be undone or finished yet");
-        }
         let boot_id = random_id().map_err(StartError::Random)?;
+        let searches = config.limits.searches.as_usize().clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
             access: Access::new(&config),
             config,
             root,
             processes,
-            edits,
+            changes: Mutex::new(()),
             transfers,
+            searches: Arc::new(Semaphore::new(searches)),
             boot_id,
             started: Instant::now(),
             shutting_down: AtomicBool::new(false),
@@ -104,10 +97,6 @@ impl Agent {
 /// # Errors
 /// The kernel gave no random bytes.
 pub fn random_id() -> Result<String, getrandom::Error> {
-    getrandom::u64().map(letters)
-}
-
-/// 64 bits as 16 letters from `a` to `p`.
-pub(crate) fn letters(bits: u64) -> String {
-    (0..16).map(|nibble| char::from(b'a' + ((bits >> (nibble * 4)) & 0xf) as u8)).collect()
+    let bits = getrandom::u64()?;
+    Ok((0..16).map(|nibble| char::from(b'a' + ((bits >> (nibble * 4)) & 0xf) as u8)).collect())
 }

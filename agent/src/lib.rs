@@ -13,13 +13,13 @@ pub mod agent;
 mod archive;
 pub mod blocking;
 pub mod config;
-pub mod edit;
 pub mod handler;
 pub mod health;
 pub mod logging;
 pub mod process;
 pub mod root;
 mod routes;
+pub mod search;
 pub mod server;
 #[cfg(test)]
 mod testing;

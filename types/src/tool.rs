@@ -58,22 +58,6 @@ impl Event for NoEvent {
 #[macro_export]
 macro_rules! for_each_tool {
     ($callback:ident) => {
-        $callback!(
-            Info,
-            Read,
-            List,
-            Extract,
-            Command,
-            CommandOutput,
-            CommandSignal,
-            CommandList,
-            Stat,
-            Edit,
-            Write,
-            Mkdir,
-            Move,
-            Copy,
-            Remove
-        )
+        $callback!(Info, Read, List, Search, Find, Extract, Command, CommandOutput, CommandSignal, CommandList)
     };
 }

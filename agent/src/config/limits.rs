@@ -101,6 +101,17 @@ limits! {
     /// Files and archives that are received, and archives that are sent, at a time; more wait for their turn. Each takes
     /// a thread as long as it lasts, and some must be left for everything else. Default 32, half of the threads there are.
     transfers: "transfers", "transfers", "COREHOLD_LIMIT_TRANSFERS", 32;
+    /// Searches (`search` and `find`) that run at a time; others wait for their turn. Default 4.
+    searches: "searches", "searches", "COREHOLD_LIMIT_SEARCHES", 4;
+    /// Matching lines in one answer of `search`. Default 1,000,000.
+    search_matches: "searchMatches", "matches", "COREHOLD_LIMIT_SEARCH_MATCHES", 1_000_000;
+    /// Bytes of lines in one collected answer of `search`; a streamed one has no such limit. Default 8 MiB.
+    search_bytes: "searchBytes", "bytes", "COREHOLD_LIMIT_SEARCH_BYTES", 8 << 20;
+    /// Bytes of a line that `search` can search, and of a file if matches may span lines; each of the threads of each
+    /// search may need so much memory. Default 64 MiB.
+    search_buffer_bytes: "searchBufferBytes", "bytes", "COREHOLD_LIMIT_SEARCH_BUFFER_BYTES", 64 << 20;
+    /// Milliseconds that one call of `search` or `find` may take. Default 60,000.
+    search_ms: "searchMs", "ms", "COREHOLD_LIMIT_SEARCH_MS", 60_000;
     /// Bytes of a file that is written by `PUT /v1/files`. Default 8 GiB.
     file_bytes: "fileBytes", "bytes", "COREHOLD_LIMIT_FILE_BYTES", 8 << 30;
     /// Bytes of content that an archive may hold, unpacked. Default 8 GiB.
@@ -124,20 +135,6 @@ limits! {
     command_log_bytes: "commandLogBytes", "bytes", "COREHOLD_LIMIT_COMMAND_LOG_BYTES", 64 << 20;
     /// Bytes of output that are kept of all commands together. Default 512 MiB.
     command_logs_bytes: "commandLogsBytes", "bytes", "COREHOLD_LIMIT_COMMAND_LOGS_BYTES", 512 << 20;
-    /// Files in one request of `edit`. Default 1,000.
-    edit_files: "editFiles", "files", "COREHOLD_LIMIT_EDIT_FILES", 1_000;
-    /// Bytes of content, old and new, that one transaction of `edit` may hold in memory. Default 64 MiB.
-    edit_bytes: "editBytes", "bytes", "COREHOLD_LIMIT_EDIT_BYTES", 64 << 20;
-    /// Bytes of diff in one answer of `edit`. Default 256 KiB.
-    edit_diff_bytes: "editDiffBytes", "bytes", "COREHOLD_LIMIT_EDIT_DIFF_BYTES", 256 << 10;
-    /// Files in one request of `write`. Default 1,000.
-    write_files: "writeFiles", "files", "COREHOLD_LIMIT_WRITE_FILES", 1_000;
-    /// Paths in one request of `stat`. Default 1,000.
-    stat_paths: "statPaths", "paths", "COREHOLD_LIMIT_STAT_PATHS", 1_000;
-    /// Bytes of file content that one `copy` may copy. Default 8 GiB.
-    copy_bytes: "copyBytes", "bytes", "COREHOLD_LIMIT_COPY_BYTES", 8 << 30;
-    /// Files, directories and links that one `copy` may copy. Default 1,000,000.
-    copy_entries: "copyEntries", "entries", "COREHOLD_LIMIT_COPY_ENTRIES", 1_000_000;
 }
 
 #[cfg(test)]

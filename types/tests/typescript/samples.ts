@@ -9,33 +9,24 @@ import type {
   CommandResponse,
   CommandSignalRequest,
   CommandSignalResponse,
-  CopyRequest,
-  CopyResponse,
-  EditRequest,
-  EditResponse,
   ExtractEvent,
   ExtractRequest,
   ExtractResponse,
   FileWritten,
+  FindRequest,
+  FindResponse,
   Health,
   InfoRequest,
   InfoResponse,
   ListRequest,
   ListResponse,
-  MkdirRequest,
-  MkdirResponse,
-  MoveRequest,
-  MoveResponse,
   Problem,
   ReadRequest,
   ReadResponse,
-  RemoveRequest,
-  RemoveResponse,
-  StatRequest,
-  StatResponse,
+  SearchEvent,
+  SearchRequest,
+  SearchResponse,
   StreamEnd,
-  WriteRequest,
-  WriteResponse,
 } from "../../bindings/index.js";
 
 export const someInfoRequest1: InfoRequest = {};
@@ -344,348 +335,209 @@ export const someExtractResponse1: ExtractResponse = {
   "symlinks": 2
 };
 
-export const someEditRequest1: EditRequest = {
-  "files": [
-    {
-      "operations": [
-        {
-          "new": {
-            "base64": "/w=="
-          },
-          "old": "a\r\n",
-          "type": "replace"
-        },
-        {
-          "all": false,
-          "count": 9007199254740991,
-          "exact": true,
-          "new": {
-            "base64": "/w=="
-          },
-          "old": "a\r\n",
-          "type": "replace"
-        },
-        {
-          "end": 9007199254740991,
-          "start": 1,
-          "text": "x",
-          "type": "lines"
-        },
-        {
-          "start": 1,
-          "text": "",
-          "type": "lines"
-        },
-        {
-          "line": 9007199254740991,
-          "text": "x\n",
-          "type": "insert"
-        },
-        {
-          "diff": "@@ -1 +1 @@\n-a\n+b\n",
-          "fuzz": 2,
-          "type": "diff"
-        },
-        {
-          "diff": "",
-          "type": "diff"
-        },
-        {
-          "content": "",
-          "mode": 493,
-          "overwrite": true,
-          "type": "create"
-        },
-        {
-          "content": "",
-          "type": "create"
-        },
-        {
-          "type": "delete"
-        },
-        {
-          "overwrite": true,
-          "to": {
-            "base64": "Y2Fm6Q=="
-          },
-          "type": "rename"
-        },
-        {
-          "to": "b",
-          "type": "rename"
-        }
-      ],
-      "path": "a"
-    }
-  ]
+export const someSearchRequest1: SearchRequest = {
+  "pattern": "foo"
 };
 
-export const someEditRequest2: EditRequest = {
-  "contextLines": 0,
-  "dryRun": true,
-  "durable": true,
+export const someSearchRequest2: SearchRequest = {
+  "after": 4294967295,
+  "before": 1,
+  "binary": "text",
+  "case": "smart",
+  "columns": "utf16",
+  "crlf": true,
+  "dotAll": true,
+  "encoding": "utf-16le",
+  "follow": true,
+  "globs": [
+    "*.rs"
+  ],
+  "hidden": true,
+  "ignoreFiles": false,
+  "invert": false,
+  "literal": true,
+  "maxDepth": 1,
+  "maxFileBytes": 9007199254740991,
+  "maxLineBytes": 1,
+  "maxMatches": 9007199254740991,
+  "maxMatchesPerFile": 1,
+  "multiline": true,
+  "paths": [
+    "src",
+    {
+      "base64": "Y2Fm6Q=="
+    }
+  ],
+  "pattern": "foo",
+  "report": "counts",
+  "requireGit": true,
+  "sorted": true,
+  "timeoutMs": 9007199254740991,
+  "types": [
+    "rust"
+  ],
+  "typesNot": [
+    "js"
+  ],
+  "wholeLine": false,
+  "word": true
+};
+
+export const someSearchResponse1: SearchResponse = {
+  "elapsedMs": 0,
+  "files": [],
+  "matchedFiles": 0,
+  "matchedLines": 0,
+  "searchedBytes": 0,
+  "searchedFiles": 0,
+  "skipped": {
+    "binary": 0,
+    "filtered": 0,
+    "hidden": 0,
+    "ignored": 0,
+    "linksRefused": 0,
+    "special": 0,
+    "symlinks": 0,
+    "tooLarge": 0,
+    "unreadable": 0
+  }
+};
+
+export const someSearchResponse2: SearchResponse = {
+  "elapsedMs": 9007199254740991,
   "files": [
     {
-      "expected": "v",
-      "operations": [],
+      "lines": [
+        {
+          "line": 9007199254740991,
+          "ranges": [
+            [
+              0,
+              3
+            ],
+            [
+              4,
+              9007199254740991
+            ]
+          ],
+          "text": "let x;",
+          "type": "match"
+        },
+        {
+          "base64": "//4=",
+          "cut": {
+            "hiddenMatches": 2,
+            "length": 9007199254740991,
+            "start": 7
+          },
+          "line": 1,
+          "type": "context"
+        }
+      ],
+      "matchedLines": 1,
+      "path": "a.rs"
+    },
+    {
+      "binaryOffset": 9007199254740991,
+      "matchedLines": 9007199254740991,
       "path": {
         "base64": "Y2Fm6Q=="
       }
     }
   ],
-  "maxDiffBytes": 9007199254740991
-};
-
-export const someEditResponse1: EditResponse = {
-  "dryRun": false,
-  "files": [
+  "matchedFiles": 2,
+  "matchedLines": 9007199254740991,
+  "searchedBytes": 9007199254740991,
+  "searchedFiles": 9007199254740991,
+  "skipped": {
+    "binary": 9007199254740991,
+    "filtered": 0,
+    "hidden": 0,
+    "ignored": 1,
+    "linksRefused": 0,
+    "special": 0,
+    "symlinks": 0,
+    "tooLarge": 0,
+    "unreadable": 0
+  },
+  "troubles": [
     {
-      "change": "renamed",
-      "diff": "--- a/a\n",
-      "diffTruncated": true,
-      "displacedHunks": [
-        {
-          "fuzz": 2,
-          "hunk": 1,
-          "line": 9007199254740991,
-          "offset": -3
-        }
-      ],
-      "hash": "00",
-      "linesAdded": 9007199254740991,
-      "linesRemoved": 0,
-      "otherNames": 1,
-      "path": "a",
-      "renamedTo": {
-        "base64": "Y2Fm6Q=="
-      },
-      "size": 9007199254740991,
-      "version": "v"
-    },
-    {
-      "change": "deleted",
-      "diffTruncated": true,
-      "linesAdded": 9007199254740991,
-      "linesRemoved": 0,
-      "path": "a",
-      "size": 9007199254740991
-    },
-    {
-      "change": "created",
-      "diffTruncated": true,
-      "linesAdded": 9007199254740991,
-      "linesRemoved": 0,
-      "path": "a",
-      "size": 9007199254740991
-    },
-    {
-      "change": "modified",
-      "diffTruncated": true,
-      "linesAdded": 9007199254740991,
-      "linesRemoved": 0,
-      "path": "a",
-      "size": 9007199254740991
-    },
-    {
-      "change": "unchanged",
-      "diffTruncated": true,
-      "linesAdded": 9007199254740991,
-      "linesRemoved": 0,
-      "path": "a",
-      "size": 9007199254740991
-    }
-  ]
-};
-
-export const someWriteRequest1: WriteRequest = {
-  "files": [
-    {
-      "content": "x",
-      "path": "a"
-    },
-    {
-      "content": {
-        "base64": "/w=="
-      },
-      "expected": "v",
-      "mode": 420,
-      "overwrite": false,
+      "detail": "permission denied",
       "path": {
         "base64": "Y2Fm6Q=="
       }
     }
+  ],
+  "truncated": [
+    "maxMatches",
+    "maxMatchesPerFile",
+    "timeout",
+    "answerBytes"
   ]
 };
 
-export const someWriteRequest2: WriteRequest = {
-  "durable": true,
-  "files": []
-};
+export const someFindRequest1: FindRequest = {};
 
-export const someWriteResponse1: WriteResponse = {
-  "files": [
-    {
-      "created": true,
-      "hash": "00",
-      "path": "a",
-      "size": 9007199254740991,
-      "status": "ok",
-      "version": "v"
-    },
-    {
-      "created": true,
-      "hash": "00",
-      "otherNames": 1,
-      "path": "a",
-      "size": 9007199254740991,
-      "status": "ok",
-      "version": "v"
-    },
-    {
-      "path": "dir",
-      "problem": {
-        "code": "NOT_A_FILE",
-        "detail": "a directory",
-        "retryable": false,
-        "status": 409,
-        "title": "Not a regular file",
-        "type": "about:blank"
-      },
-      "status": "error"
-    }
-  ]
-};
-
-export const someStatRequest1: StatRequest = {
+export const someFindRequest2: FindRequest = {
+  "cursor": "x",
   "follow": true,
-  "hash": true,
-  "paths": [
-    "a",
-    {
-      "base64": "Y2Fm6Q=="
-    }
-  ]
-};
-
-export const someStatRequest2: StatRequest = {
-  "paths": []
-};
-
-export const someStatResponse1: StatResponse = {
-  "entries": [
-    {
-      "changed": "1970-01-01T00:00:00.000000000Z",
-      "gid": 0,
-      "hash": "00",
-      "kind": "file",
-      "links": 1,
-      "mode": 2541,
-      "modified": "2023-11-14T22:13:20.000000005Z",
-      "path": "a",
-      "size": 9007199254740991,
-      "status": "ok",
-      "uid": 4294967295,
-      "version": "v"
-    },
-    {
-      "changed": "1970-01-01T00:00:00.000000000Z",
-      "gid": 0,
-      "kind": "symlink",
-      "links": 1,
-      "mode": 2541,
-      "modified": "2023-11-14T22:13:20.000000005Z",
-      "path": "a",
-      "size": 9007199254740991,
-      "status": "ok",
-      "target": {
-        "base64": "Y2Fm6Q=="
-      },
-      "uid": 4294967295
-    },
-    {
-      "path": "gone",
-      "problem": {
-        "code": "NOT_FOUND",
-        "detail": "no such file",
-        "retryable": false,
-        "status": 404,
-        "title": "Not found",
-        "type": "about:blank"
-      },
-      "status": "error"
-    }
-  ]
-};
-
-export const someMkdirRequest1: MkdirRequest = {
-  "path": "a"
-};
-
-export const someMkdirRequest2: MkdirRequest = {
-  "existOk": false,
-  "mode": 448,
-  "parents": false,
-  "path": {
-    "base64": "Y2Fm6Q=="
-  }
-};
-
-export const someMkdirResponse1: MkdirResponse = {
-  "created": 9007199254740991
-};
-
-export const someMoveRequest1: MoveRequest = {
-  "from": "a",
-  "to": {
-    "base64": "Y2Fm6Q=="
-  }
-};
-
-export const someMoveRequest2: MoveRequest = {
-  "from": "a",
-  "overwrite": true,
-  "to": "b"
-};
-
-export const someMoveResponse1: MoveResponse = {
-  "replaced": true
-};
-
-export const someCopyRequest1: CopyRequest = {
-  "from": "a",
-  "to": "b"
-};
-
-export const someCopyRequest2: CopyRequest = {
-  "from": "a",
-  "overwrite": true,
-  "recursive": true,
-  "to": "b"
-};
-
-export const someCopyResponse1: CopyResponse = {
-  "bytes": 9007199254740991,
-  "directories": 1,
-  "files": 9007199254740991,
-  "skipped": 3,
-  "symlinks": 2
-};
-
-export const someRemoveRequest1: RemoveRequest = {
-  "path": "a"
-};
-
-export const someRemoveRequest2: RemoveRequest = {
-  "expected": "v",
-  "missingOk": true,
+  "globs": [
+    "*.rs"
+  ],
+  "hidden": true,
+  "ignoreFiles": false,
+  "kind": "any",
+  "limit": 1,
+  "maxDepth": 1,
   "path": {
     "base64": "Y2Fm6Q=="
   },
-  "recursive": true
+  "positions": true,
+  "query": "main",
+  "requireGit": true,
+  "timeoutMs": 9007199254740991,
+  "types": [
+    "rust"
+  ]
 };
 
-export const someRemoveResponse1: RemoveResponse = {
-  "removed": 9007199254740991
+export const someFindResponse1: FindResponse = {
+  "considered": 9007199254740991,
+  "cursor": "x",
+  "elapsedMs": 1,
+  "entries": [
+    {
+      "kind": "file",
+      "path": "src/main.rs",
+      "positions": [
+        0,
+        1
+      ],
+      "score": 4294967295
+    },
+    {
+      "kind": "directory",
+      "path": {
+        "base64": "Y2Fm6Q=="
+      }
+    }
+  ],
+  "timedOut": false,
+  "total": 9007199254740991,
+  "troubles": [
+    {
+      "detail": "permission denied",
+      "path": "x"
+    }
+  ]
+};
+
+export const someFindResponse2: FindResponse = {
+  "considered": 9007199254740991,
+  "elapsedMs": 1,
+  "entries": [],
+  "timedOut": false,
+  "total": 9007199254740991
 };
 
 export const someCommandRequest1: CommandRequest = {
@@ -830,6 +682,51 @@ export const someExtractEvent1: ExtractEvent = {
   "bytes": 9007199254740991,
   "entries": 1,
   "type": "progress"
+};
+
+export const someSearchEvent1: SearchEvent = {
+  "line": 9007199254740991,
+  "path": "a.rs",
+  "ranges": [
+    [
+      0,
+      3
+    ],
+    [
+      4,
+      9007199254740991
+    ]
+  ],
+  "text": "let x;",
+  "type": "match"
+};
+
+export const someSearchEvent2: SearchEvent = {
+  "base64": "//4=",
+  "cut": {
+    "hiddenMatches": 2,
+    "length": 9007199254740991,
+    "start": 7
+  },
+  "line": 1,
+  "path": {
+    "base64": "Y2Fm6Q=="
+  },
+  "type": "context"
+};
+
+export const someSearchEvent3: SearchEvent = {
+  "matchedLines": 9007199254740991,
+  "path": {
+    "base64": "Y2Fm6Q=="
+  },
+  "type": "file"
+};
+
+export const someSearchEvent4: SearchEvent = {
+  "offset": 9007199254740991,
+  "path": "a",
+  "type": "binary"
 };
 
 export const someCommandEvent1: CommandEvent = {

@@ -4,8 +4,8 @@
 //! literal with a field too many, too few or of another type. Each value is read back too.
 
 mod command;
-mod edit;
 mod files;
+mod search;
 mod wire;
 
 use std::{
@@ -48,11 +48,11 @@ fn event<E: Event + Debug>(value: &E) -> Sample {
 }
 
 pub(crate) fn events() -> Vec<Sample> {
-    [files::events(), command::events()].into_iter().flatten().collect()
+    [files::events(), search::events(), command::events()].into_iter().flatten().collect()
 }
 
 pub(crate) fn all() -> Vec<Sample> {
-    [wire::samples(), files::samples(), edit::samples(), command::samples(), events()].into_iter().flatten().collect()
+    [wire::samples(), files::samples(), search::samples(), command::samples(), events()].into_iter().flatten().collect()
 }
 
 fn file(samples: &[Sample]) -> String {

@@ -1,0 +1,306 @@
+//! The search of one file.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use corehold_types::{
+    WorkspacePath,
+    tools::{SearchEvent, SearchHit, SearchLine, SearchReport, SearchSkipped},
+};
+use grep_matcher::Matcher as _;
+use grep_regex::RegexMatcher;
+use grep_searcher::{BinaryDetection, Searcher, Sink, SinkContext, SinkFinish, SinkMatch};
+use rustix::{fs::FileType, io::Errno};
+
+use super::{
+    control::Control,
+    lines,
+    output::Outlet,
+    run::Engine,
+    troubles::Troubles,
+    walk::{Found, Visitor},
+};
+
+/// Files smaller than this are read at once; the same as the searcher's own buffer, so that larger ones are cut into the
+/// same pieces as ripgrep cuts them (whether a NUL byte makes a file binary depends on the piece that it is in).
+const READ_AT_ONCE: usize = 64 << 10;
+
+/// What the threads of a search count together.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) matched_lines: AtomicU64,
+    pub(super) matched_files: AtomicU64,
+    pub(super) searched_files: AtomicU64,
+    pub(super) searched_bytes: AtomicU64,
+    /// Files that were left at their own cap.
+    pub(super) capped_files: AtomicU64,
+}
+
+/// One thread that searches files.
+pub(super) struct FileSearch<'a> {
+    engine: &'a Engine<'a>,
+    totals: &'a Totals,
+    troubles: &'a Troubles,
+    searcher: Searcher,
+    /// This thread's own, since the scratch memory in it is taken and given back at each use.
+    matcher: RegexMatcher,
+    /// Whether the pattern may be asked first if it occurs in the file at all.
+    asks_first: bool,
+    implicit: BinaryDetection,
+    explicit: BinaryDetection,
+    outlet: Outlet<'a>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> FileSearch<'a> {
+    pub(super) fn new(engine: &'a Engine<'a>, totals: &'a Totals, troubles: &'a Troubles, outlet: Outlet<'a>) -> Self {
+        let searcher = engine.query.searcher.build();
+        let matcher = engine.query.matcher.clone();
+        // If the pattern has a line's end, it never matches over one, and what doesn't match in all of the file matches in
+        // none of its lines. If it may span lines, the searcher looks at all of the file at once too. In between (such as
+        // `\A`, which is each line's beginning) only lines can tell. A transcoded file is not what was read.
+        let asks_first = engine.query.transcodes_only_by_mark
+            && !searcher.invert_match()
+            && (matcher.line_terminator() == Some(searcher.line_terminator())
+                || searcher.multi_line_with_matcher(&matcher));
+        let implicit = engine.query.binary.clone();
+        // As ripgrep: what is named is searched on behind a NUL byte.
+        let explicit = match implicit.quit_byte() {
+            Some(byte) => BinaryDetection::convert(byte),
+            None => implicit.clone(),
+        };
+        Self {
+            engine,
+            totals,
+            troubles,
+            searcher,
+            matcher,
+            asks_first,
+            implicit,
+            explicit,
+            outlet,
+            buffer: vec![0; READ_AT_ONCE],
+        }
+    }
+
+    fn search(&mut self, found: &Found<'_>, skipped: &mut SearchSkipped) -> io::Result<()> {
+        let opened = found.open(self.engine.root)?;
+        let stat = rustix::fs::fstat(&opened)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            skipped.special += 1;
+            return Ok(());
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        // What is named is searched however large it is, as ripgrep has it.
+        if !found.explicit && self.engine.query.max_file_bytes.is_some_and(|largest| size > largest) {
+            skipped.too_large += 1;
+            return Ok(());
+        }
+        let mut file = File::from(opened);
+        let mut read = 0;
+        let mut whole = false;
+        if size < READ_AT_ONCE as u64 {
+            read = read_once(&mut file, &mut self.buffer)?;
+            // Fewer bytes than there is room for, and all that there were: the end.
+            whole = read < READ_AT_ONCE && read as u64 >= size;
+        }
+        self.totals.searched_files.fetch_add(1, Ordering::Relaxed);
+        let binary = if found.explicit { &self.explicit } else { &self.implicit };
+        let converts = binary.convert_byte().is_some();
+        if whole && self.asks_first && !converts && !has_mark(&self.buffer[..read]) {
+            let content = &self.buffer[..read];
+            let nul = binary.quit_byte().and_then(|byte| memchr::memchr(byte, content));
+            let occurs = if self.searcher.multi_line() {
+                self.matcher.is_match(content)
+            } else {
+                self.matcher.find_candidate_line(content).map(|line| line.is_some())
+            };
+            // This matcher has no errors; if it had, the searcher would tell of it.
+            if !occurs.unwrap_or(true) {
+                self.totals.searched_bytes.fetch_add(read as u64, Ordering::Relaxed);
+                skipped.binary += u64::from(nul.is_some());
+                return Ok(());
+            }
+        }
+        let binary = binary.clone();
+        self.searcher.set_binary_detection(binary);
+        let reader = Pieces { begun: &self.buffer[..read], file, ended: whole, control: self.engine.control };
+        let mut sink = LineSink {
+            query: self.engine.query,
+            control: self.engine.control,
+            matcher: &self.matcher,
+            outlet: &mut self.outlet,
+            path: found.path,
+            shown: None,
+            matched: 0,
+            bytes: 0,
+            binary_offset: None,
+        };
+        let result = self.searcher.search_reader(&self.matcher, reader, &mut sink);
+        sink.report();
+        self.totals.searched_bytes.fetch_add(sink.bytes, Ordering::Relaxed);
+        if sink.binary_offset.is_some() && !converts {
+            skipped.binary += 1;
+        }
+        if sink.matched > 0 {
+            self.totals.matched_files.fetch_add(1, Ordering::Relaxed);
+            self.totals.matched_lines.fetch_add(sink.matched, Ordering::Relaxed);
+            if self.engine.query.max_matches_per_file.is_some_and(|cap| sink.matched >= cap) {
+                self.totals.capped_files.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        result
+    }
+}
+
+impl Visitor for FileSearch<'_> {
+    fn visit(&mut self, found: &Found<'_>, skipped: &mut SearchSkipped) {
+        if let Err(error) = self.search(found, skipped) {
+            let vanished = [Errno::NOENT, Errno::LOOP].map(Errno::raw_os_error);
+            if self.engine.control.is_stopped() || error.raw_os_error().is_some_and(|code| vanished.contains(&code)) {
+                // Stopped, or removed or replaced since its directory was listed: it isn't there.
+            } else if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) {
+                skipped.links_refused += 1;
+            } else if is_heap_limit(&error) {
+                skipped.too_large += 1;
+                let what = if self.searcher.multi_line() { "the file" } else { "a line" };
+                let limit = self.engine.query.buffer_bytes;
+                self.troubles.add(found.path, || format!("{what} is larger than the limit of {limit} bytes"));
+            } else {
+                skipped.unreadable += 1;
+                self.troubles.add(found.path, || error.to_string());
+            }
+        }
+        self.outlet.end_of_file();
+    }
+}
+
+/// The searcher's own error for a line (or file) that is larger than its buffer may be: it has no kind of its own.
+fn is_heap_limit(error: &io::Error) -> bool {
+    error.raw_os_error().is_none() && error.to_string().starts_with("configured allocation limit")
+}
+
+fn has_mark(content: &[u8]) -> bool {
+    content.starts_with(b"\xef\xbb\xbf") || content.starts_with(b"\xff\xfe") || content.starts_with(b"\xfe\xff")
+}
+
+fn read_once(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// A file whose beginning was read already. Gives as much at a time as a file would, and nothing once it is stopped.
+struct Pieces<'a> {
+    begun: &'a [u8],
+    file: File,
+    ended: bool,
+    control: &'a Control,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.control.is_stopped() {
+            return Err(io::Error::other("the search was stopped"));
+        }
+        let begun = self.begun.read(buffer)?;
+        if self.ended || begun == buffer.len() {
+            return Ok(begun);
+        }
+        Ok(begun + read_once(&mut self.file, &mut buffer[begun..])?)
+    }
+}
+
+/// Takes what the searcher finds in one file.
+struct LineSink<'s, 'a> {
+    query: &'s super::run::Query,
+    control: &'s Control,
+    matcher: &'s RegexMatcher,
+    outlet: &'s mut Outlet<'a>,
+    path: &'s [u8],
+    /// The path for the wire, once it is needed.
+    shown: Option<WorkspacePath>,
+    matched: u64,
+    bytes: u64,
+    binary_offset: Option<u64>,
+}
+
+impl LineSink<'_, '_> {
+    fn shown(&mut self) -> WorkspacePath {
+        self.shown.get_or_insert_with(|| WorkspacePath::from_bytes(self.path)).clone()
+    }
+
+    fn line(
+        &self,
+        searcher: &Searcher,
+        buffer: &[u8],
+        range: std::ops::Range<usize>,
+        number: Option<u64>,
+        find: bool,
+    ) -> SearchLine {
+        lines::line(searcher, self.matcher, buffer, range, number.unwrap_or(0), find, self.query.lines)
+    }
+
+    /// Sends what is known when the file is done.
+    fn report(&mut self) {
+        if self.matched == 0 {
+            return;
+        }
+        let path = self.shown();
+        if self.query.report != SearchReport::Lines {
+            self.outlet.send(SearchEvent::File { path, matched_lines: self.matched });
+        } else if let Some(offset) = self.binary_offset {
+            self.outlet.send(SearchEvent::Binary { path, offset });
+        }
+    }
+}
+
+impl Sink for LineSink<'_, '_> {
+    type Error = io::Error;
+
+    fn matched(&mut self, searcher: &Searcher, found: &SinkMatch<'_>) -> io::Result<bool> {
+        // Without lines, what is capped are files.
+        let counts = self.query.report == SearchReport::Lines || self.matched == 0;
+        if self.control.is_stopped() || (counts && !self.control.take_match()) {
+            return Ok(false);
+        }
+        self.matched += 1;
+        match self.query.report {
+            SearchReport::Files => Ok(false),
+            SearchReport::Counts => Ok(true),
+            SearchReport::Lines => {
+                let range = found.bytes_range_in_buffer();
+                let line = self.line(searcher, found.buffer(), range, found.line_number(), true);
+                let hit = SearchHit { path: self.shown(), line };
+                self.outlet.send(SearchEvent::Match(hit));
+                Ok(true)
+            }
+        }
+    }
+
+    fn context(&mut self, searcher: &Searcher, found: &SinkContext<'_>) -> io::Result<bool> {
+        if self.control.is_stopped() {
+            return Ok(false);
+        }
+        if self.query.report == SearchReport::Lines {
+            let bytes = found.bytes();
+            // In an inverted search the context is what matches.
+            let line = self.line(searcher, bytes, 0..bytes.len(), found.line_number(), searcher.invert_match());
+            let hit = SearchHit { path: self.shown(), line };
+            self.outlet.send(SearchEvent::Context(hit));
+        }
+        Ok(true)
+    }
+
+    fn finish(&mut self, _searcher: &Searcher, finish: &SinkFinish) -> io::Result<()> {
+        self.bytes = finish.byte_count();
+        self.binary_offset = finish.binary_byte_offset();
+        Ok(())
+    }
+}

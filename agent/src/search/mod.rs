@@ -1,0 +1,31 @@
+//! The engine of `search` and `find`: a walk over the tree with ripgrep's rules, beneath the root. Knows nothing of HTTP.
+//!
+//! What decides is ripgrep's own: `ignore` compiles ignore files, globs and types, `grep-regex` the pattern, and
+//! `grep-searcher` finds lines. The walk is ours, since theirs goes by path: this one opens every directory and file
+//! beneath the root in the kernel, so that a link that is swapped in while it walks leads nowhere; it never opens what
+//! isn't a regular file; it counts what it leaves out; it stops when it is told to; and it is faster, as it reads small
+//! files once and asks the pattern first whether it occurs at all.
+//!
+//! `control` is how a search is stopped. `filter` and `pattern` turn a request into matchers, or say what is wrong with
+//! it. `rules` are the ignore files. `listing` reads a directory, `walk` the tree, on the few threads of `queue`. `file` searches one
+//! file, `lines` makes what is found into lines, `output` brings them out. `run` and `find` put these together.
+
+mod beneath;
+pub mod control;
+mod file;
+pub mod filter;
+pub mod find;
+mod lines;
+mod listing;
+mod output;
+pub mod pattern;
+pub mod plan;
+mod queue;
+mod rules;
+pub mod run;
+mod troubles;
+mod walk;
+
+pub use beneath::Beneath;
+pub use control::{Control, Stop};
+pub use walk::WalkOptions;

@@ -1,0 +1,96 @@
+//! A search as a whole: what is looked for, and the threads that look.
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use corehold_types::{
+    Problem,
+    tools::{SearchReport, SearchResponse, SearchTruncation},
+};
+use grep_regex::RegexMatcher;
+use grep_searcher::{BinaryDetection, SearcherBuilder};
+
+use super::{
+    beneath::Beneath,
+    control::{Control, Stop},
+    file::{FileSearch, Totals},
+    filter::Filter,
+    output::{Outlet, Output},
+    troubles::Troubles,
+    walk::{self, WalkOptions},
+};
+pub use super::{lines::LineOptions, output::Deliver, rules::RuleOptions};
+
+/// What is looked for in each file.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// The pattern.
+    pub matcher: RegexMatcher,
+    /// How files are read and cut into lines, without `binary`.
+    pub searcher: SearcherBuilder,
+    /// What NUL bytes mean in files that were not named.
+    pub binary: BinaryDetection,
+    /// Whether a file is transcoded only if a byte order mark says so.
+    pub transcodes_only_by_mark: bool,
+    /// Larger files are skipped.
+    pub max_file_bytes: Option<u64>,
+    /// A file is left after so many matching lines; as in `searcher`.
+    pub max_matches_per_file: Option<u64>,
+    /// Bytes that a line, or with several lines a file, may have; as in `searcher`.
+    pub buffer_bytes: u64,
+    /// What is reported.
+    pub report: SearchReport,
+    /// How lines are shown.
+    pub lines: LineOptions,
+}
+
+/// Everything that the threads of a search read.
+pub(super) struct Engine<'a> {
+    pub(super) root: &'a dyn Beneath,
+    pub(super) query: &'a Query,
+    pub(super) control: &'a Control,
+}
+
+/// Searches; blocks until it is done or `control` stops it. `starts` are paths beneath the root, the empty one for the
+/// root itself. What is found goes to `deliver`; the response counts it.
+///
+/// # Errors
+/// A starting path can't be opened.
+pub fn run(
+    root: &dyn Beneath,
+    starts: &[Vec<u8>],
+    query: &Query,
+    filter: &Filter,
+    options: &WalkOptions,
+    control: &Control,
+    deliver: &Deliver<'_>,
+) -> Result<SearchResponse, Problem> {
+    let begun = Instant::now();
+    let engine = Engine { root, query, control };
+    let totals = Totals::default();
+    let troubles = Troubles::default();
+    let output = Output::new(deliver, control);
+    let visitor = || FileSearch::new(&engine, &totals, &troubles, Outlet::new(&output));
+    let skipped = walk::walk(root, starts, filter, options, control, &troubles, visitor)?;
+    let mut truncated = Vec::new();
+    match control.why() {
+        Some(Stop::MaxMatches) => truncated.push(SearchTruncation::MaxMatches),
+        Some(Stop::Timeout) => truncated.push(SearchTruncation::Timeout),
+        Some(Stop::AnswerBytes) => truncated.push(SearchTruncation::AnswerBytes),
+        // Nobody is there to read it.
+        Some(Stop::Cancelled | Stop::Failed) | None => {}
+    }
+    if totals.capped_files.into_inner() > 0 {
+        truncated.push(SearchTruncation::MaxMatchesPerFile);
+    }
+    Ok(SearchResponse {
+        files: Vec::new(),
+        matched_lines: totals.matched_lines.load(Ordering::Relaxed),
+        matched_files: totals.matched_files.load(Ordering::Relaxed),
+        searched_files: totals.searched_files.load(Ordering::Relaxed),
+        searched_bytes: totals.searched_bytes.load(Ordering::Relaxed),
+        skipped,
+        truncated,
+        troubles: troubles.into_vec(),
+        elapsed_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+    })
+}

@@ -1,0 +1,175 @@
+//! `search`: runs the engine beside the server's threads, and carries what it finds to the caller.
+
+use std::sync::Arc;
+
+use corehold_types::{
+    Code, Data, Problem, WorkspacePath,
+    tools::{
+        Search, SearchEvent, SearchFile, SearchFileLine, SearchLine, SearchRequest, SearchResponse, SearchTruncation,
+    },
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::{
+    agent::Agent,
+    handler::{Call, CallerGone, Events, Handler},
+    search::{
+        Control, Stop,
+        control::StopOnDrop,
+        plan::{SearchPlan, max_matches, timeout},
+        run,
+    },
+};
+
+/// Batches of events that may wait for a slow caller; then the search waits too.
+const WAITING_BATCHES: usize = 16;
+/// What a line costs in a collected answer besides its text.
+const LINE_OVERHEAD: u64 = 48;
+
+impl Handler for Search {
+    async fn handle(
+        call: Call,
+        request: SearchRequest,
+        events: Events<SearchEvent>,
+    ) -> Result<SearchResponse, Problem> {
+        let limits = &call.agent.config.limits;
+        let control = Arc::new(Control::new(max_matches(limits, &request)?));
+        let timeout = timeout(limits, request.timeout_ms)?;
+        let permit = turn(&call.agent).await?;
+        // Whoever stops waiting for the answer drops this future, and with it this.
+        let _stops = StopOnDrop(control.clone());
+        let (sender, mut batches) = mpsc::channel::<Vec<SearchEvent>>(WAITING_BATCHES);
+        let search = {
+            let (agent, control) = (call.agent.clone(), control.clone());
+            tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                let plan = SearchPlan::new(&agent.root, &agent.config.limits, &request)?;
+                let deliver = |batch| sender.blocking_send(batch).is_ok();
+                run::run(&agent.root, &plan.starts, &plan.query, &plan.filter, &plan.options, &control, &deliver)
+            })
+        };
+        let mut collected = Collected::new(limits.search_bytes.value);
+        let mut full = false;
+        let timer = tokio::time::sleep(timeout);
+        tokio::pin!(timer);
+        loop {
+            tokio::select! {
+                batch = batches.recv() => {
+                    let Some(batch) = batch else { break };
+                    for event in batch {
+                        if events.wanted() {
+                            events.send(event).await.map_err(|CallerGone| gone())?;
+                        } else if !collected.add(event) {
+                            // It may have ended already, so what it says about itself isn't enough.
+                            full = true;
+                            control.stop(Stop::AnswerBytes);
+                        }
+                    }
+                }
+                () = &mut timer, if control.why().is_none() => control.stop(Stop::Timeout),
+            }
+        }
+        let mut response = search.await.map_err(|error| failed(&error))??;
+        if full && !response.truncated.contains(&SearchTruncation::AnswerBytes) {
+            response.truncated.push(SearchTruncation::AnswerBytes);
+        }
+        Ok(SearchResponse { files: collected.files, ..response })
+    }
+}
+
+/// Waits for a turn to search.
+pub(super) async fn turn(agent: &Agent) -> Result<OwnedSemaphorePermit, Problem> {
+    let turn = agent.searches.clone().acquire_owned().await;
+    turn.map_err(|_| Problem::new(Code::ShuttingDown, "the agent takes no more searches"))
+}
+
+/// The problem of a caller who isn't there to read it.
+fn gone() -> Problem {
+    Problem::new(Code::Internal, "the caller went away")
+}
+
+/// The problem of a search that panicked.
+pub(super) fn failed(error: &tokio::task::JoinError) -> Problem {
+    Problem::new(Code::Internal, format!("the search failed: {error}"))
+}
+
+/// The files of a collected answer.
+struct Collected {
+    files: Vec<SearchFile>,
+    bytes_left: u64,
+}
+
+impl Collected {
+    fn new(max_bytes: u64) -> Self {
+        Self { files: Vec::new(), bytes_left: max_bytes }
+    }
+
+    /// Takes an event; false when there is no room for it.
+    fn add(&mut self, event: SearchEvent) -> bool {
+        match event {
+            SearchEvent::Match(hit) => self.line(hit.path, hit.line, true),
+            SearchEvent::Context(hit) => self.line(hit.path, hit.line, false),
+            SearchEvent::File { path, matched_lines } => {
+                self.take(LINE_OVERHEAD + path_bytes(&path)) && {
+                    self.file(path).matched_lines = matched_lines;
+                    true
+                }
+            }
+            SearchEvent::Binary { path, offset } => {
+                // Only about a file that is here already.
+                if let Some(file) = self.files.last_mut().filter(|file| file.path == path) {
+                    file.binary_offset = Some(offset);
+                }
+                true
+            }
+        }
+    }
+
+    fn line(&mut self, path: WorkspacePath, line: SearchLine, matches: bool) -> bool {
+        let text = match &line.data {
+            Data::Text(text) | Data::Base64(text) => text.len() as u64,
+        };
+        let ranges = 8 * line.ranges.len() as u64;
+        let known = self.files.last().is_some_and(|file| file.path == path);
+        let path_bytes = if known { 0 } else { path_bytes(&path) };
+        if !self.take(LINE_OVERHEAD + text + ranges + path_bytes) {
+            return false;
+        }
+        let file = self.file(path);
+        file.matched_lines += u64::from(matches);
+        file.lines.push(if matches { SearchFileLine::Match(line) } else { SearchFileLine::Context(line) });
+        true
+    }
+
+    fn take(&mut self, bytes: u64) -> bool {
+        match self.bytes_left.checked_sub(bytes) {
+            Some(left) => {
+                self.bytes_left = left;
+                true
+            }
+            None => {
+                // Nothing smaller is let through later, so that what is there has no holes.
+                self.bytes_left = 0;
+                false
+            }
+        }
+    }
+
+    /// The file at hand: the last one, since the events of a file come together.
+    fn file(&mut self, path: WorkspacePath) -> &mut SearchFile {
+        if self.files.last().is_none_or(|file| file.path != path) {
+            self.files.push(SearchFile { path, matched_lines: 0, lines: Vec::new(), binary_offset: None });
+        }
+        let last = self.files.len() - 1;
+        &mut self.files[last]
+    }
+}
+
+fn path_bytes(path: &WorkspacePath) -> u64 {
+    match path {
+        WorkspacePath::Text(text) | WorkspacePath::Bytes { base64: text } => text.len() as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests;
