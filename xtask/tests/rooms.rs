@@ -15,6 +15,7 @@ const AGENT: &str = "corehold-agent";
 const HOST: &str = "corehold-host";
 const CLI: &str = "corehold";
 const E2E: &str = "corehold-e2e";
+const BENCHES: &str = "corehold-benches";
 
 /// Every room, and which others it may import, for building and for testing alike.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -23,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (HOST, &[TYPES]),
     (CLI, &[HOST, TYPES]),
     (E2E, &[TYPES, AGENT, HOST, CLI]),
+    (BENCHES, &[TYPES, HOST]),
     ("xtask", &[]),
 ];
 
@@ -34,7 +36,7 @@ const KEPT_OUT: &[(&str, &[&str])] = &[
 ];
 
 /// Libraries that only these rooms may name.
-const NAMED_ONLY_BY: &[(&str, &[&str])] = &[("bollard", &[HOST]), ("anyhow", &[CLI, "xtask", E2E])];
+const NAMED_ONLY_BY: &[(&str, &[&str])] = &[("bollard", &[HOST]), ("anyhow", &[CLI, "xtask", E2E, BENCHES])];
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository")
