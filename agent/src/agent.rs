@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -11,7 +11,13 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use crate::{access::Access, config::Config, process::Processes, root::Root};
+use crate::{
+    access::Access,
+    config::Config,
+    edit::{self, Edits},
+    process::Processes,
+    root::Root,
+};
 
 /// One running agent. Handlers reach it through [`Call`](crate::handler::Call).
 #[derive(Debug)]
@@ -24,8 +30,8 @@ pub struct Agent {
     pub root: Root,
     /// The only way to a process of the workspace.
     pub processes: Processes,
-    /// Held while a file's version is compared and the file replaced, so that of two changes to one version one wins.
-    pub changes: Mutex<()>,
+    /// Who changes which file now, so that of two changes to one version one wins; and the transactions of `edit`.
+    pub edits: Edits,
     /// One permit for each file or archive that is received, and each archive that is sent.
     pub transfers: Arc<Semaphore>,
     /// Taken by each search while it runs.
@@ -64,6 +70,11 @@ impl Agent {
         crate::archive::sweep(&root);
         let transfers = config.limits.transfers.as_usize().min(Semaphore::MAX_PERMITS);
         let transfers = Arc::new(Semaphore::new(transfers));
+        let edits = Edits::default();
+        if let Err(problem) = edit::recover(&edits, &root) {
+            // An agent that doesn't start helps nobody; the next transaction tries again.
+            tracing::error!(%problem, "transactions that a killed agent left can't be undone or finished yet");
+        }
         let boot_id = random_id().map_err(StartError::Random)?;
         let searches = config.limits.searches.as_usize().clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
@@ -71,7 +82,7 @@ impl Agent {
             config,
             root,
             processes,
-            changes: Mutex::new(()),
+            edits,
             transfers,
             searches: Arc::new(Semaphore::new(searches)),
             boot_id,
@@ -97,6 +108,10 @@ impl Agent {
 /// # Errors
 /// The kernel gave no random bytes.
 pub fn random_id() -> Result<String, getrandom::Error> {
-    let bits = getrandom::u64()?;
-    Ok((0..16).map(|nibble| char::from(b'a' + ((bits >> (nibble * 4)) & 0xf) as u8)).collect())
+    getrandom::u64().map(letters)
+}
+
+/// 64 bits as 16 letters from `a` to `p`.
+pub(crate) fn letters(bits: u64) -> String {
+    (0..16).map(|nibble| char::from(b'a' + ((bits >> (nibble * 4)) & 0xf) as u8)).collect()
 }

@@ -13,6 +13,7 @@ pub mod agent;
 mod archive;
 pub mod blocking;
 pub mod config;
+pub mod edit;
 pub mod handler;
 pub mod health;
 pub mod logging;

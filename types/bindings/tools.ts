@@ -7,6 +7,10 @@ import type { CommandRequest } from "./CommandRequest.js";
 import type { CommandResponse } from "./CommandResponse.js";
 import type { CommandSignalRequest } from "./CommandSignalRequest.js";
 import type { CommandSignalResponse } from "./CommandSignalResponse.js";
+import type { CopyRequest } from "./CopyRequest.js";
+import type { CopyResponse } from "./CopyResponse.js";
+import type { EditRequest } from "./EditRequest.js";
+import type { EditResponse } from "./EditResponse.js";
 import type { ExtractEvent } from "./ExtractEvent.js";
 import type { ExtractRequest } from "./ExtractRequest.js";
 import type { ExtractResponse } from "./ExtractResponse.js";
@@ -16,12 +20,22 @@ import type { InfoRequest } from "./InfoRequest.js";
 import type { InfoResponse } from "./InfoResponse.js";
 import type { ListRequest } from "./ListRequest.js";
 import type { ListResponse } from "./ListResponse.js";
+import type { MkdirRequest } from "./MkdirRequest.js";
+import type { MkdirResponse } from "./MkdirResponse.js";
+import type { MoveRequest } from "./MoveRequest.js";
+import type { MoveResponse } from "./MoveResponse.js";
 import type { ReadRequest } from "./ReadRequest.js";
 import type { ReadResponse } from "./ReadResponse.js";
+import type { RemoveRequest } from "./RemoveRequest.js";
+import type { RemoveResponse } from "./RemoveResponse.js";
 import type { SearchEvent } from "./SearchEvent.js";
 import type { SearchRequest } from "./SearchRequest.js";
 import type { SearchResponse } from "./SearchResponse.js";
+import type { StatRequest } from "./StatRequest.js";
+import type { StatResponse } from "./StatResponse.js";
 import type { StreamEnd } from "./StreamEnd.js";
+import type { WriteRequest } from "./WriteRequest.js";
+import type { WriteResponse } from "./WriteResponse.js";
 
 /** What goes in, what comes out, and what comes out meanwhile, of every tool by its name on the wire. */
 export interface Tools {
@@ -45,6 +59,20 @@ export interface Tools {
   commandSignal: { request: CommandSignalRequest; response: CommandSignalResponse; event: never };
   /** Lists the commands that run or have run, newest first. */
   commandList: { request: CommandListRequest; response: CommandListResponse; event: never };
+  /** Describes one or many paths: kind, size, mode, times, version, and on request a hash. */
+  stat: { request: StatRequest; response: StatResponse; event: never };
+  /** Edits, creates, deletes and renames files as one transaction, and returns diffs. */
+  edit: { request: EditRequest; response: EditResponse; event: never };
+  /** Writes one or many files, each atomically, with the parent directories they need. */
+  write: { request: WriteRequest; response: WriteResponse; event: never };
+  /** Makes a directory, and the directories above it. */
+  mkdir: { request: MkdirRequest; response: MkdirResponse; event: never };
+  /** Moves or renames a file, a symbolic link or a whole directory. */
+  move: { request: MoveRequest; response: MoveResponse; event: never };
+  /** Copies a file, a symbolic link or, with recursive, a whole directory. */
+  copy: { request: CopyRequest; response: CopyResponse; event: never };
+  /** Removes a file, a symbolic link or, with recursive, a whole directory. */
+  remove: { request: RemoveRequest; response: RemoveResponse; event: never };
 }
 
 /** The name of a tool. */
@@ -65,6 +93,13 @@ export const TOOL_NAMES = [
   "commandOutput",
   "commandSignal",
   "commandList",
+  "stat",
+  "edit",
+  "write",
+  "mkdir",
+  "move",
+  "copy",
+  "remove",
 ] as const satisfies readonly ToolName[];
 
 /** Version of the contract that these types describe. */

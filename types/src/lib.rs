@@ -4,6 +4,7 @@
 //! This crate is a leaf. It knows serde, ts-rs and schemars and no runtime: no tokio, no HTTP library, no engine.
 //! What is here is append-only within protocol version [`PROTOCOL`]; `types/bindings/` is generated from it.
 
+mod content;
 mod data;
 pub mod env_vars;
 mod path;
@@ -14,6 +15,7 @@ pub mod tool;
 pub mod tools;
 pub mod wire;
 
+pub use content::Content;
 pub use data::{CollectedOutput, Data};
 pub use path::{InvalidPath, WorkspacePath};
 pub use problem::{Code, Problem};

@@ -51,6 +51,15 @@ pub enum Code {
     ShuttingDown,
     /// A mistake of the agent's own.
     Internal,
+    /// The text to replace, or the lines that a hunk of a diff expects, are not in the file; `context.nearest` shows where
+    /// it comes close.
+    NoMatch,
+    /// The text to replace occurs another number of times than the caller said.
+    AmbiguousMatch,
+    /// The file's bytes are not UTF-8, and what was asked needs text.
+    NotText,
+    /// The directory isn't empty.
+    DirectoryNotEmpty,
     /// A code that this version doesn't know: the other side is newer. Never sent.
     #[serde(other)]
     Unknown,
@@ -67,9 +76,15 @@ impl Code {
             Self::UnknownRoute | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Timeout => 408,
-            Self::AlreadyExists | Self::NotAFile | Self::NotADirectory | Self::VersionMismatch | Self::NotClaimed => {
-                409
-            }
+            Self::AlreadyExists
+            | Self::NotAFile
+            | Self::NotADirectory
+            | Self::VersionMismatch
+            | Self::NotClaimed
+            | Self::NoMatch
+            | Self::AmbiguousMatch
+            | Self::NotText
+            | Self::DirectoryNotEmpty => 409,
             Self::LimitExceeded => 413,
             Self::Internal | Self::Unknown => 500,
             Self::ShuttingDown => 503,
@@ -108,6 +123,10 @@ impl Code {
             Self::NotClaimed => "The agent has no such workspace",
             Self::ShuttingDown => "The agent is shutting down",
             Self::Internal => "The agent made a mistake",
+            Self::NoMatch => "There is no match",
+            Self::AmbiguousMatch => "It matches another number of times",
+            Self::NotText => "The file is not text",
+            Self::DirectoryNotEmpty => "The directory is not empty",
             Self::Unknown => "A problem that this version doesn't know",
         }
     }

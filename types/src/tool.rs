@@ -58,6 +58,24 @@ impl Event for NoEvent {
 #[macro_export]
 macro_rules! for_each_tool {
     ($callback:ident) => {
-        $callback!(Info, Read, List, Search, Find, Extract, Command, CommandOutput, CommandSignal, CommandList)
+        $callback!(
+            Info,
+            Read,
+            List,
+            Search,
+            Find,
+            Extract,
+            Command,
+            CommandOutput,
+            CommandSignal,
+            CommandList,
+            Stat,
+            Edit,
+            Write,
+            Mkdir,
+            Move,
+            Copy,
+            Remove
+        )
     };
 }

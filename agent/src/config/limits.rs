@@ -135,6 +135,20 @@ limits! {
     command_log_bytes: "commandLogBytes", "bytes", "COREHOLD_LIMIT_COMMAND_LOG_BYTES", 64 << 20;
     /// Bytes of output that are kept of all commands together. Default 512 MiB.
     command_logs_bytes: "commandLogsBytes", "bytes", "COREHOLD_LIMIT_COMMAND_LOGS_BYTES", 512 << 20;
+    /// Files in one request of `edit`. Default 1,000.
+    edit_files: "editFiles", "files", "COREHOLD_LIMIT_EDIT_FILES", 1_000;
+    /// Bytes of content, old and new, that one transaction of `edit` may hold in memory. Default 64 MiB.
+    edit_bytes: "editBytes", "bytes", "COREHOLD_LIMIT_EDIT_BYTES", 64 << 20;
+    /// Bytes of diff in one answer of `edit`. Default 256 KiB.
+    edit_diff_bytes: "editDiffBytes", "bytes", "COREHOLD_LIMIT_EDIT_DIFF_BYTES", 256 << 10;
+    /// Files in one request of `write`. Default 1,000.
+    write_files: "writeFiles", "files", "COREHOLD_LIMIT_WRITE_FILES", 1_000;
+    /// Paths in one request of `stat`. Default 1,000.
+    stat_paths: "statPaths", "paths", "COREHOLD_LIMIT_STAT_PATHS", 1_000;
+    /// Bytes of file content that one `copy` may copy. Default 8 GiB.
+    copy_bytes: "copyBytes", "bytes", "COREHOLD_LIMIT_COPY_BYTES", 8 << 30;
+    /// Files, directories and links that one `copy` may copy. Default 1,000,000.
+    copy_entries: "copyEntries", "entries", "COREHOLD_LIMIT_COPY_ENTRIES", 1_000_000;
 }
 
 #[cfg(test)]

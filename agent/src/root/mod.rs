@@ -30,7 +30,7 @@ use rustix::{
 };
 
 pub use made::Made;
-pub use own::Own;
+pub use own::{JOURNALS, Own};
 pub use path::RelativePath;
 pub use problem::os_problem;
 pub use version::Version;

@@ -6,9 +6,16 @@ mod command_output;
 mod command_signal;
 #[cfg(test)]
 mod command_tests;
+mod copy;
+mod edit;
 mod extract;
 mod find;
 mod info;
 mod list;
+mod mkdir;
+mod move_;
 mod read;
+mod remove;
 mod search;
+mod stat;
+mod write;

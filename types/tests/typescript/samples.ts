@@ -9,6 +9,10 @@ import type {
   CommandResponse,
   CommandSignalRequest,
   CommandSignalResponse,
+  CopyRequest,
+  CopyResponse,
+  EditRequest,
+  EditResponse,
   ExtractEvent,
   ExtractRequest,
   ExtractResponse,
@@ -20,13 +24,23 @@ import type {
   InfoResponse,
   ListRequest,
   ListResponse,
+  MkdirRequest,
+  MkdirResponse,
+  MoveRequest,
+  MoveResponse,
   Problem,
   ReadRequest,
   ReadResponse,
+  RemoveRequest,
+  RemoveResponse,
   SearchEvent,
   SearchRequest,
   SearchResponse,
+  StatRequest,
+  StatResponse,
   StreamEnd,
+  WriteRequest,
+  WriteResponse,
 } from "../../bindings/index.js";
 
 export const someInfoRequest1: InfoRequest = {};
@@ -538,6 +552,350 @@ export const someFindResponse2: FindResponse = {
   "entries": [],
   "timedOut": false,
   "total": 9007199254740991
+};
+
+export const someEditRequest1: EditRequest = {
+  "files": [
+    {
+      "operations": [
+        {
+          "new": {
+            "base64": "/w=="
+          },
+          "old": "a\r\n",
+          "type": "replace"
+        },
+        {
+          "all": false,
+          "count": 9007199254740991,
+          "exact": true,
+          "new": {
+            "base64": "/w=="
+          },
+          "old": "a\r\n",
+          "type": "replace"
+        },
+        {
+          "end": 9007199254740991,
+          "start": 1,
+          "text": "x",
+          "type": "lines"
+        },
+        {
+          "start": 1,
+          "text": "",
+          "type": "lines"
+        },
+        {
+          "line": 9007199254740991,
+          "text": "x\n",
+          "type": "insert"
+        },
+        {
+          "diff": "@@ -1 +1 @@\n-a\n+b\n",
+          "fuzz": 2,
+          "type": "diff"
+        },
+        {
+          "diff": "",
+          "type": "diff"
+        },
+        {
+          "content": "",
+          "mode": 493,
+          "overwrite": true,
+          "type": "create"
+        },
+        {
+          "content": "",
+          "type": "create"
+        },
+        {
+          "type": "delete"
+        },
+        {
+          "overwrite": true,
+          "to": {
+            "base64": "Y2Fm6Q=="
+          },
+          "type": "rename"
+        },
+        {
+          "to": "b",
+          "type": "rename"
+        }
+      ],
+      "path": "a"
+    }
+  ]
+};
+
+export const someEditRequest2: EditRequest = {
+  "contextLines": 0,
+  "dryRun": true,
+  "durable": true,
+  "files": [
+    {
+      "expected": "v",
+      "operations": [],
+      "path": {
+        "base64": "Y2Fm6Q=="
+      }
+    }
+  ],
+  "maxDiffBytes": 9007199254740991
+};
+
+export const someEditResponse1: EditResponse = {
+  "dryRun": false,
+  "files": [
+    {
+      "change": "renamed",
+      "diff": "--- a/a\n",
+      "diffTruncated": true,
+      "displacedHunks": [
+        {
+          "fuzz": 2,
+          "hunk": 1,
+          "line": 9007199254740991,
+          "offset": -3
+        }
+      ],
+      "hash": "00",
+      "linesAdded": 9007199254740991,
+      "linesRemoved": 0,
+      "otherNames": 1,
+      "path": "a",
+      "renamedTo": {
+        "base64": "Y2Fm6Q=="
+      },
+      "size": 9007199254740991,
+      "version": "v"
+    },
+    {
+      "change": "deleted",
+      "diffTruncated": true,
+      "linesAdded": 9007199254740991,
+      "linesRemoved": 0,
+      "path": "a",
+      "size": 9007199254740991
+    },
+    {
+      "change": "created",
+      "diffTruncated": true,
+      "linesAdded": 9007199254740991,
+      "linesRemoved": 0,
+      "path": "a",
+      "size": 9007199254740991
+    },
+    {
+      "change": "modified",
+      "diffTruncated": true,
+      "linesAdded": 9007199254740991,
+      "linesRemoved": 0,
+      "path": "a",
+      "size": 9007199254740991
+    },
+    {
+      "change": "unchanged",
+      "diffTruncated": true,
+      "linesAdded": 9007199254740991,
+      "linesRemoved": 0,
+      "path": "a",
+      "size": 9007199254740991
+    }
+  ]
+};
+
+export const someWriteRequest1: WriteRequest = {
+  "files": [
+    {
+      "content": "x",
+      "path": "a"
+    },
+    {
+      "content": {
+        "base64": "/w=="
+      },
+      "expected": "v",
+      "mode": 420,
+      "overwrite": false,
+      "path": {
+        "base64": "Y2Fm6Q=="
+      }
+    }
+  ]
+};
+
+export const someWriteRequest2: WriteRequest = {
+  "durable": true,
+  "files": []
+};
+
+export const someWriteResponse1: WriteResponse = {
+  "files": [
+    {
+      "created": true,
+      "hash": "00",
+      "path": "a",
+      "size": 9007199254740991,
+      "status": "ok",
+      "version": "v"
+    },
+    {
+      "created": true,
+      "hash": "00",
+      "otherNames": 1,
+      "path": "a",
+      "size": 9007199254740991,
+      "status": "ok",
+      "version": "v"
+    },
+    {
+      "path": "dir",
+      "problem": {
+        "code": "NOT_A_FILE",
+        "detail": "a directory",
+        "retryable": false,
+        "status": 409,
+        "title": "Not a regular file",
+        "type": "about:blank"
+      },
+      "status": "error"
+    }
+  ]
+};
+
+export const someStatRequest1: StatRequest = {
+  "follow": true,
+  "hash": true,
+  "paths": [
+    "a",
+    {
+      "base64": "Y2Fm6Q=="
+    }
+  ]
+};
+
+export const someStatRequest2: StatRequest = {
+  "paths": []
+};
+
+export const someStatResponse1: StatResponse = {
+  "entries": [
+    {
+      "changed": "1970-01-01T00:00:00.000000000Z",
+      "gid": 0,
+      "hash": "00",
+      "kind": "file",
+      "links": 1,
+      "mode": 2541,
+      "modified": "2023-11-14T22:13:20.000000005Z",
+      "path": "a",
+      "size": 9007199254740991,
+      "status": "ok",
+      "uid": 4294967295,
+      "version": "v"
+    },
+    {
+      "changed": "1970-01-01T00:00:00.000000000Z",
+      "gid": 0,
+      "kind": "symlink",
+      "links": 1,
+      "mode": 2541,
+      "modified": "2023-11-14T22:13:20.000000005Z",
+      "path": "a",
+      "size": 9007199254740991,
+      "status": "ok",
+      "target": {
+        "base64": "Y2Fm6Q=="
+      },
+      "uid": 4294967295
+    },
+    {
+      "path": "gone",
+      "problem": {
+        "code": "NOT_FOUND",
+        "detail": "no such file",
+        "retryable": false,
+        "status": 404,
+        "title": "Not found",
+        "type": "about:blank"
+      },
+      "status": "error"
+    }
+  ]
+};
+
+export const someMkdirRequest1: MkdirRequest = {
+  "path": "a"
+};
+
+export const someMkdirRequest2: MkdirRequest = {
+  "existOk": false,
+  "mode": 448,
+  "parents": false,
+  "path": {
+    "base64": "Y2Fm6Q=="
+  }
+};
+
+export const someMkdirResponse1: MkdirResponse = {
+  "created": 9007199254740991
+};
+
+export const someMoveRequest1: MoveRequest = {
+  "from": "a",
+  "to": {
+    "base64": "Y2Fm6Q=="
+  }
+};
+
+export const someMoveRequest2: MoveRequest = {
+  "from": "a",
+  "overwrite": true,
+  "to": "b"
+};
+
+export const someMoveResponse1: MoveResponse = {
+  "replaced": true
+};
+
+export const someCopyRequest1: CopyRequest = {
+  "from": "a",
+  "to": "b"
+};
+
+export const someCopyRequest2: CopyRequest = {
+  "from": "a",
+  "overwrite": true,
+  "recursive": true,
+  "to": "b"
+};
+
+export const someCopyResponse1: CopyResponse = {
+  "bytes": 9007199254740991,
+  "directories": 1,
+  "files": 9007199254740991,
+  "skipped": 3,
+  "symlinks": 2
+};
+
+export const someRemoveRequest1: RemoveRequest = {
+  "path": "a"
+};
+
+export const someRemoveRequest2: RemoveRequest = {
+  "expected": "v",
+  "missingOk": true,
+  "path": {
+    "base64": "Y2Fm6Q=="
+  },
+  "recursive": true
+};
+
+export const someRemoveResponse1: RemoveResponse = {
+  "removed": 9007199254740991
 };
 
 export const someCommandRequest1: CommandRequest = {

@@ -38,7 +38,7 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<(), Problem> {
 fn remove(agent: &Agent, path: &WorkspacePath, conditions: &Conditions) -> Result<(), Problem> {
     let place = agent.root.place(path, FinalLink::Keep)?;
     let failed = |errno: Errno| os_problem(errno, "delete", path);
-    let _one_at_a_time = agent.changes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _held = agent.edits.hold(&place).map_err(failed)?;
     let directory = place.directory.as_fd();
     let stat = root::stat_at(directory, &place.name).map_err(failed)?;
     let kind = FileType::from_raw_mode(stat.st_mode);

@@ -73,7 +73,7 @@ fn write(
     let mut file = Unnamed::create(&place.directory).map_err(failed)?;
     let size = fill(file.file(), upload, agent, path)?;
     let created = {
-        let _one_at_a_time = agent.changes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _held = agent.edits.hold(&place).map_err(failed)?;
         let target = Target::look(&place, path)?;
         target.check(path, conditions)?;
         if let Some(stat) = &target.stat {

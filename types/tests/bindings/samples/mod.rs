@@ -4,6 +4,7 @@
 //! literal with a field too many, too few or of another type. Each value is read back too.
 
 mod command;
+mod edit;
 mod files;
 mod search;
 mod wire;
@@ -52,7 +53,10 @@ pub(crate) fn events() -> Vec<Sample> {
 }
 
 pub(crate) fn all() -> Vec<Sample> {
-    [wire::samples(), files::samples(), search::samples(), command::samples(), events()].into_iter().flatten().collect()
+    [wire::samples(), files::samples(), search::samples(), edit::samples(), command::samples(), events()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn file(samples: &[Sample]) -> String {
