@@ -44,8 +44,13 @@ fn model(files: &Files, request: &EditRequest) -> Option<Files> {
                     if *line as usize > lines.len() + 1 {
                         return None;
                     }
-                    lines.insert(*line as usize - 1, new);
-                    text = lines.concat();
+                    if *line as usize > lines.len() && !text.is_empty() && !text.ends_with('\n') {
+                        // The missing last ending stays missing.
+                        text = format!("{text}\n{}", new.trim_end_matches('\n'));
+                    } else {
+                        lines.insert(*line as usize - 1, new);
+                        text = lines.concat();
+                    }
                 }
                 EditOperation::Create { content, overwrite, .. } => {
                     assert_eq!(index, 0);
