@@ -12,8 +12,10 @@ pub(crate) fn report(error: &anyhow::Error, as_json: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let ours = error.downcast_ref::<corehold_host::Error>();
+    // The library's messages say their causes; those of others are a chain.
+    let message = ours.map_or_else(|| format!("{error:#}"), ToString::to_string);
     if as_json {
-        let mut object = json!({ "message": format!("{error:#}") });
+        let mut object = json!({ "message": message });
         if let Some(ours) = ours {
             object["kind"] = format!("{:?}", ours.kind()).into();
             object["step"] = json!(ours.step());
@@ -24,8 +26,8 @@ pub(crate) fn report(error: &anyhow::Error, as_json: bool) -> ExitCode {
         return ExitCode::FAILURE;
     }
     match ours.and_then(corehold_host::Error::step) {
-        Some(step) => eprintln!("error in step {step}: {error:#}"),
-        None => eprintln!("error: {error:#}"),
+        Some(step) => eprintln!("error in step {step}: {message}"),
+        None => eprintln!("error: {message}"),
     }
     if let Some(output) = ours.and_then(corehold_host::Error::output) {
         eprintln!("  the end of its output:");

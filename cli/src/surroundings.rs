@@ -1,7 +1,6 @@
 //! What the command line takes from the machine it runs on: the engine, the folders, the certificates, the log level.
 
 use std::{
-    io::IsTerminal as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,11 +23,7 @@ const SYSTEM_CA_BUNDLES: [&str; 3] = [
 /// Logs to standard error, warnings and worse unless `COREHOLD_LOG` says otherwise.
 pub(crate) fn start_logging() {
     let filter = EnvFilter::try_from_env("COREHOLD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
 /// The engine that the flags and the environment name.

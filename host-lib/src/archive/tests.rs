@@ -242,6 +242,18 @@ fn what_cant_be_packed_is_named_with_what_to_do() {
     assert!(refused("s.sock").ends_with("s.sock is a socket, which can't be packed"));
     rustix::fs::mknodat(rustix::fs::CWD, fixture.path("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     assert!(refused("fifo").ends_with("fifo is a named pipe, which can't be packed"));
+    let null = rustix::fs::makedev(1, 3);
+    match rustix::fs::mknodat(
+        rustix::fs::CWD,
+        fixture.path("null"),
+        rustix::fs::FileType::CharacterDevice,
+        0o600.into(),
+        null,
+    ) {
+        Ok(()) => assert!(refused("null").ends_with("null is a device, which can't be packed")),
+        // Only root makes devices; who runs this as somebody else can't have one in a folder either.
+        Err(error) => assert_eq!(error, rustix::io::Errno::PERM),
+    }
     symlink("/etc/passwd", fixture.path("absolute")).unwrap();
     assert!(refused("absolute").contains("absolute path /etc/passwd"));
     symlink("x/../../etc/passwd", fixture.path("escape")).unwrap();

@@ -59,6 +59,24 @@ async fn up_use_and_down() {
     assert_eq!(run(&corehold, &["exec", "demo", "--", "true"]).status.code(), Some(125));
 }
 
+/// Regression: colours of the log, asked for on a terminal only, ended every command there with a panic.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_steps_are_shown_as_they_end() {
+    let corehold = Corehold::start().await;
+    let command = corehold.cli(&["up", "node-api", "--name", "seen"]);
+    let line = format!("{} up node-api --name seen", command.get_program().to_str().unwrap());
+    // `script` gives its command a terminal.
+    let mut script = std::process::Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).stdin(std::process::Stdio::null());
+    script.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let seen = script.output().expect("script (of Debian's bsdutils) starts");
+    assert!(seen.status.success(), "{}", out(&seen));
+    for step in ["create", "start", "extract", "ready"] {
+        assert!(out(&seen).lines().any(|line| line.contains(step) && line.contains("ms")), "{step}: {}", out(&seen));
+    }
+    assert!(out(&seen).contains("seen is ready: http://127.0.0.1:"), "{}", out(&seen));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn mistakes_are_told_with_what_to_do() {
     let corehold = Corehold::start().await;
