@@ -14,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// Docker's option for traffic between the containers of a bridge.
 const INTER_CONTAINER: &str = "com.docker.network.bridge.enable_icc";
 
+/// How often the network is looked for while other processes make and remove some of its name.
+const LOOKS: u32 = 10;
+
 /// What is known of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Network {
@@ -124,9 +127,25 @@ async fn make(connection: &Connection) -> Result<Network> {
     }
 }
 
-/// Of the networks with the name, the one that was made first; the others are removed, whoever made them and was killed
-/// before it could. Each process looks again after making one, so none uses a younger one.
+/// Of the networks with the name, the one that was made first.
+///
+/// A process can see its own network alone, while one that began earlier is still being made: that one's maker then
+/// removes ours. Whoever finds its choice gone looks again; each time fewer are left.
 async fn oldest(connection: &Connection) -> Result<Option<NetworkInspect>> {
+    for _ in 0..LOOKS {
+        let Some(id) = keep_oldest(connection).await? else { return Ok(None) };
+        let call = connection.client.inspect_network(&id, None::<InspectNetworkOptions>);
+        match connection.call("looking at the network", call).await {
+            Ok(network) => return Ok(Some(network)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// The id of the oldest network with the name; the others are removed, whoever made them and was killed before it could.
+async fn keep_oldest(connection: &Connection) -> Result<Option<String>> {
     let name = &connection.options.network;
     let filters = HashMap::from([("name".to_owned(), vec![name.clone()])]);
     let options = ListNetworksOptions { filters: Some(filters) };
@@ -147,8 +166,7 @@ async fn oldest(connection: &Connection) -> Result<Option<NetworkInspect>> {
             tracing::warn!(network = doubled, %error, "a doubled network could not be removed");
         }
     }
-    let call = connection.client.inspect_network(&oldest, None::<InspectNetworkOptions>);
-    connection.call("looking at the network", call).await.map(Some)
+    Ok(Some(oldest))
 }
 
 /// Takes a network only if it keeps its members apart.
