@@ -52,7 +52,7 @@ impl Finding {
 pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let mut findings = engine_and_image(global).await;
     findings.push(certificates());
-    findings.push(home(global));
+    findings.push(home());
     findings.push(templates(global));
 
     let broken = findings.iter().any(|finding| finding.state == State::Broken);
@@ -132,8 +132,7 @@ fn certificates() -> Finding {
     }
 }
 
-fn home(global: &Global) -> Finding {
-    let _ = global;
+fn home() -> Finding {
     match corehold_host::config::home() {
         Ok(folder) => match disk("state", &folder) {
             Some(finding) if finding.state != State::Ok => finding,

@@ -44,10 +44,8 @@ async fn up_use_and_down() {
     assert!(err(&missing).contains("no-such-program"), "{}", err(&missing));
 
     assert!(out(&run(&corehold, &["logs", "demo"])).contains("4321"));
-    assert!(
-        !out(&run(&corehold, &["logs", "demo", "--agent"])).is_empty()
-            || run(&corehold, &["logs", "demo", "--agent"]).status.success()
-    );
+    let agent = run(&corehold, &["logs", "demo", "--agent"]);
+    assert!(agent.status.success() && !out(&agent).is_empty(), "{}{}", out(&agent), err(&agent));
 
     let twice = run(&corehold, &["up", "node-api", "--name", "demo"]);
     assert_eq!(twice.status.code(), Some(1));
