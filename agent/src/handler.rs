@@ -8,7 +8,7 @@ use std::{future::Future, sync::Arc};
 use corehold_types::{Problem, Tool};
 use tokio::sync::mpsc;
 
-use crate::agent::Agent;
+use crate::{access::Caller, agent::Agent};
 
 /// Does what a tool promises.
 ///
@@ -28,10 +28,25 @@ pub trait Handler: Tool {
 pub struct Call {
     /// The agent that is called.
     pub agent: Arc<Agent>,
-    /// Who calls: the token's `sub`.
-    pub subject: String,
+    /// Who calls, and what they may do.
+    pub caller: Arc<Caller>,
+    /// Where the call came in.
+    pub surface: Surface,
+    /// The caller's `Idempotency-Key`: a repeated change with the same one gets the first one's answer.
+    pub idempotency_key: Option<Arc<str>>,
     /// The request, as in the log and in problems.
     pub request_id: String,
+}
+
+/// The ways into the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// `POST /v1/tools/{name}` and the routes beside it.
+    Http,
+    /// `GET /v1/ws`.
+    WebSocket,
+    /// `POST /mcp`.
+    Mcp,
 }
 
 /// Where a handler's events go: to a stream, or nowhere when the caller wants one answer.

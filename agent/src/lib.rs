@@ -1,7 +1,7 @@
 //! The resident agent of a Corehold workspace: a daemon that reads, writes, lists and runs for whoever bears a token.
 //!
 //! The crate is a library with a thin binary, so that its tests can put an agent together in process. It knows
-//! `corehold-types` and nothing of hosts and engines. `handler` is the tool seam, `tools` its handlers, `root` the only
+//! `corehold-types` and nothing of hosts and engines. `handler` is the tool seam, `tools` its handlers, `calls` what leads to them from every surface, `root` the only
 //! way to a file of the workspace, `process` the only way to a process.
 
 // A `Problem` is larger than clippy likes an error to be. It is made at most once a request, and boxing it would put a
@@ -12,6 +12,7 @@ pub mod access;
 pub mod agent;
 mod archive;
 pub mod blocking;
+pub mod calls;
 pub mod config;
 pub mod edit;
 pub mod handler;

@@ -4,7 +4,13 @@ use std::{ops::Deref, sync::Arc};
 
 use corehold_types::env_vars;
 
-use crate::{agent::Agent, config::Config, process::Processes};
+use crate::{
+    access::Caller,
+    agent::Agent,
+    config::Config,
+    handler::{Call, Surface},
+    process::Processes,
+};
 
 /// SHA-256 of `token`, the static token of agents in tests.
 pub(crate) const TOKEN_SHA256: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0";
@@ -39,4 +45,15 @@ pub(crate) fn agent_with(variables: &[(&str, &str)]) -> TestAgent {
     .unwrap();
     let processes = Processes::start(crate::process::ProcessConfig::from_config(&config)).unwrap();
     TestAgent { agent: Arc::new(Agent::new(config, processes).unwrap()), _root: root }
+}
+
+/// A call by `test`, who may do everything.
+pub(crate) fn call(agent: &Arc<Agent>) -> Call {
+    Call {
+        agent: Arc::clone(agent),
+        caller: Arc::new(Caller::with_every_scope("test")),
+        surface: Surface::Http,
+        idempotency_key: None,
+        request_id: "1".to_owned(),
+    }
 }

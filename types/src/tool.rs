@@ -19,6 +19,8 @@ pub trait Tool: Send + Sync + 'static {
     const SUMMARY: &'static str;
     /// What a token must allow.
     const SCOPE: Scope;
+    /// Whether a call may change something. Changes take an `Idempotency-Key`; the others may be repeated at will.
+    const CHANGES: bool = !matches!(Self::SCOPE, Scope::Read);
     /// What goes in. Unknown fields are refused.
     type Request: Serialize + DeserializeOwned + JsonSchema + TS + Send + Sync + 'static;
     /// What comes out. Unknown fields must be ignored.

@@ -9,7 +9,7 @@ mod token;
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use corehold_types::{Claims, Code, Problem, Scope, Scopes};
@@ -35,6 +35,36 @@ pub struct Caller {
     pub scopes: Scopes,
     /// When the token ends, in seconds since 1970.
     expires: i64,
+}
+
+impl Caller {
+    /// Somebody who may do everything, for ever.
+    #[must_use]
+    pub fn with_every_scope(subject: &str) -> Self {
+        Self { subject: subject.to_owned(), scopes: Scopes::all(), expires: i64::MAX }
+    }
+
+    /// Whether they may do what needs this scope.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` names the scope that is lacking.
+    pub fn need(&self, scope: Scope) -> Result<(), Problem> {
+        if self.scopes.allow(scope) {
+            return Ok(());
+        }
+        let (needed, held) = (scope.as_str(), self.scopes.to_string());
+        Err(Problem::new(Code::Forbidden, format!("the scope {needed:?} is needed, the token has {held:?}"))
+            .with("scope", needed)
+            .with("scopes", held)
+            .suggest(format!("ask the host for a token with the scope {needed:?}")))
+    }
+
+    /// How long the token is still good for; nothing when it never ends.
+    #[must_use]
+    pub fn lasts(&self) -> Option<Duration> {
+        let left = u64::try_from(self.expires.saturating_sub(now())).unwrap_or(0);
+        (self.expires != i64::MAX).then(|| Duration::from_secs(left))
+    }
 }
 
 /// Checks tokens.
@@ -66,18 +96,20 @@ impl Access {
     /// `UNAUTHORIZED` without a valid token, `FORBIDDEN` naming the scope it lacks, `NOT_CLAIMED` when the agent doesn't
     /// serve the token's workspace.
     pub fn authorize(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<Caller>, Problem> {
-        let caller = self.authenticate(bearer(headers)?, now())?;
-        if caller.scopes.allow(scope) {
-            return Ok(caller);
-        }
-        let (needed, held) = (scope.as_str(), caller.scopes.to_string());
-        Err(Problem::new(Code::Forbidden, format!("the scope {needed:?} is needed, the token has {held:?}"))
-            .with("scope", needed)
-            .with("scopes", held)
-            .suggest(format!("ask the host for a token with the scope {needed:?}")))
+        let caller = self.authenticate(bearer(headers)?)?;
+        caller.need(scope)?;
+        Ok(caller)
     }
 
-    fn authenticate(&self, token: &str, now: i64) -> Result<Arc<Caller>, Problem> {
+    /// Who bears the token.
+    ///
+    /// # Errors
+    /// `UNAUTHORIZED` when it isn't valid, `NOT_CLAIMED` when the agent doesn't serve its workspace.
+    pub fn authenticate(&self, token: &str) -> Result<Arc<Caller>, Problem> {
+        self.authenticate_at(token, now())
+    }
+
+    fn authenticate_at(&self, token: &str, now: i64) -> Result<Arc<Caller>, Problem> {
         if token.len() > TOKEN_BYTES {
             return Err(unauthorized(&format!("the token is longer than {TOKEN_BYTES} bytes")));
         }
@@ -94,7 +126,7 @@ impl Access {
         if let Some(expected) = &self.static_token {
             let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
             if bool::from(digest.ct_eq(expected)) {
-                return Ok(Caller { subject: "standalone".to_owned(), scopes: Scopes::all(), expires: i64::MAX });
+                return Ok(Caller::with_every_scope("standalone"));
             }
         }
         let Some(verifier) = &self.verifier else {
@@ -132,7 +164,10 @@ fn unauthorized(detail: &str) -> Problem {
 }
 
 /// The token among the headers.
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+///
+/// # Errors
+/// `UNAUTHORIZED` when there is none, or more than one.
+pub fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(|| unauthorized("the request has no token"))?;
     if values.next().is_some() {

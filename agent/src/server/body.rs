@@ -107,8 +107,20 @@ fn unsupported_media_type(headers: &HeaderMap) -> Problem {
     problem
 }
 
+/// A response as JSON.
+///
+/// # Errors
+/// `INTERNAL`: a response that has no JSON is a mistake of ours.
+pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value)
+        .map_err(|error| Problem::new(Code::Internal, format!("the response can't be written as JSON: {error}")))
+}
+
 /// Parses a request; on failure once more, slower, to say where.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+///
+/// # Errors
+/// `INVALID_REQUEST` says the field, line and column.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // serde would take an array for a struct, field by field.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first == b'[') {
         return Err(Problem::new(Code::InvalidRequest, "the body is a JSON array; a JSON object was expected")

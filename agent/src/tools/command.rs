@@ -27,7 +27,7 @@ impl Handler for Command {
         let most = command_output::most_bytes(agent, request.max_output_bytes)?;
         let detach = request.detach.unwrap_or(false);
         let command = agent.processes.start_command(to_start(agent, request)?).await?;
-        tracing::info!(id = command.id(), pid = command.pid(), subject = call.subject, "command started");
+        tracing::info!(id = command.id(), pid = command.pid(), subject = call.caller.subject, "command started");
         if detach {
             // Nobody may be there to be told; the command goes on all the same.
             let _ = events.send(command_output::status(&command, 0)).await;

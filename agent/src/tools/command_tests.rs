@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn by(agent: &TestAgent) -> Call {
-    Call { agent: std::sync::Arc::clone(agent), subject: "test".into(), request_id: "1".into() }
+    crate::testing::call(agent)
 }
 
 fn line(line: &str) -> CommandRequest {

@@ -14,6 +14,7 @@ impl Tool for CommandList {
     const SINCE: &'static str = "0.1";
     const SUMMARY: &'static str = "Lists the commands that run or have run, newest first.";
     const SCOPE: Scope = Scope::Command;
+    const CHANGES: bool = false;
     type Request = CommandListRequest;
     type Response = CommandListResponse;
     type Event = NoEvent;

@@ -17,6 +17,7 @@ impl Tool for CommandOutput {
     const SINCE: &'static str = "0.1";
     const SUMMARY: &'static str = "Replays what a command wrote from any offset, then follows it until it ends.";
     const SCOPE: Scope = Scope::Command;
+    const CHANGES: bool = false;
     type Request = CommandOutputRequest;
     type Response = CommandResponse;
     type Event = CommandEvent;

@@ -12,12 +12,13 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{MethodRouter, post},
 };
-use corehold_types::{Code, Problem};
+use corehold_types::Problem;
 use http::{HeaderValue, header};
 
 use crate::{
     agent::Agent,
-    handler::{Call, Events, Handler},
+    calls,
+    handler::{Call, Events, Handler, Surface},
     server::{RequestId, body, problem::Failure},
 };
 use form::Form;
@@ -38,15 +39,13 @@ async fn call<T: Handler>(
 async fn answer<T: Handler>(agent: Arc<Agent>, request_id: RequestId, request: Request) -> Result<Response, Problem> {
     let (head, request_body) = request.into_parts();
     let caller = agent.access.authorize(&head.headers, T::SCOPE)?;
-    if agent.is_shutting_down() {
-        return Err(Problem::new(Code::ShuttingDown, "the agent is shutting down and begins nothing new"));
-    }
     let form = Form::of(&head.headers);
     let request = body::json::<T::Request>(&head.headers, request_body, &agent.config.limits).await?;
-    let call = Call { agent, subject: caller.subject.clone(), request_id: request_id.0.to_string() };
+    let call =
+        Call { agent, caller, surface: Surface::Http, idempotency_key: None, request_id: request_id.0.to_string() };
     match form {
         Form::Json => {
-            let response = T::handle(call, request, Events::none()).await?;
+            let response = calls::run::<T>(call, request, Events::none()).await?;
             json(&response)
         }
         Form::Stream(encoding) => stream::begin::<T>(call, request, encoding).await,
@@ -54,9 +53,7 @@ async fn answer<T: Handler>(agent: Arc<Agent>, request_id: RequestId, request: R
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Response, Problem> {
-    let bytes = serde_json::to_vec(value)
-        .map_err(|error| Problem::new(Code::Internal, format!("the response can't be written as JSON: {error}")))?;
-    let mut response = Response::new(Body::from(bytes));
+    let mut response = Response::new(Body::from(body::to_json(value)?));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }

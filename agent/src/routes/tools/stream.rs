@@ -26,6 +26,7 @@ use tokio::{
 
 use super::form::Encoding;
 use crate::{
+    calls,
     handler::{Call, Events, Handler},
     server::{log_in_stream, panicked},
 };
@@ -53,7 +54,7 @@ pub(super) async fn begin<T: Handler>(
 ) -> Result<Response, Problem> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let request_id = call.request_id.clone();
-    let handler = AssertUnwindSafe(T::handle(call, request, Events::into_channel(sender))).catch_unwind();
+    let handler = AssertUnwindSafe(calls::run::<T>(call, request, Events::into_channel(sender))).catch_unwind();
     let mut stream = EventStream::<T> {
         handler: Some(handler.map(|result| result.unwrap_or_else(|_| Err(panicked()))).boxed()),
         receiver,

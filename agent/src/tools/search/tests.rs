@@ -8,7 +8,7 @@ use super::*;
 use crate::testing::{self, TestAgent};
 
 fn call(agent: &TestAgent) -> Call {
-    Call { agent: (*agent).clone(), subject: "test".to_owned(), request_id: "r".to_owned() }
+    crate::testing::call(agent)
 }
 
 fn request(pattern: &str) -> SearchRequest {

@@ -1,0 +1,134 @@
+//! The tools with their types erased, for surfaces that learn a tool's name only with the call.
+
+use corehold_types::{Event, Problem, Scope, for_each_tool};
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use crate::{
+    handler::{Call, Events, Handler},
+    server::body,
+};
+
+/// Events between a handler and the surface that sends them on.
+const QUEUE: usize = 16;
+
+/// One tool.
+pub struct Entry {
+    /// Its word on the wire.
+    pub name: &'static str,
+    /// One sentence about it.
+    pub summary: &'static str,
+    /// What a caller must be allowed, see [`Caller::need`](crate::access::Caller::need).
+    pub scope: Scope,
+    /// Whether calls of it may change something.
+    pub changes: bool,
+    call: CallFn,
+}
+
+type CallFn = fn(Call, Vec<u8>, Option<mpsc::Sender<ErasedEvent>>) -> BoxFuture<'static, Result<Vec<u8>, Problem>>;
+
+/// An event as a surface sends it.
+#[derive(Debug)]
+pub struct ErasedEvent {
+    /// Its `type`.
+    pub kind: &'static str,
+    /// Where a reader stands after it, if the stream can be resumed from there.
+    pub offset_after: Option<u64>,
+    /// The event as JSON.
+    pub json: Vec<u8>,
+}
+
+impl Entry {
+    /// Calls the tool with a request in JSON, and returns its response in JSON. With a sender for events the answer is a
+    /// streamed one: what the events carry is left out of the response. The scope is the surface's to check.
+    ///
+    /// Dropping the future ends the call, as a caller who goes away does.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` when the request isn't one, else the tool's own problem.
+    pub fn call(
+        &self,
+        call: Call,
+        request: Vec<u8>,
+        events: Option<mpsc::Sender<ErasedEvent>>,
+    ) -> BoxFuture<'static, Result<Vec<u8>, Problem>> {
+        (self.call)(call, request, events)
+    }
+}
+
+/// Every tool, in the order of [`for_each_tool!`].
+#[must_use]
+pub fn entries() -> &'static [Entry] {
+    macro_rules! table {
+        ($($tool:ident),*) => { &[$(of::<corehold_types::tools::$tool>()),*] };
+    }
+    static ENTRIES: &[Entry] = for_each_tool!(table);
+    ENTRIES
+}
+
+/// The tool of this name.
+#[must_use]
+pub fn entry(name: &str) -> Option<&'static Entry> {
+    entries().iter().find(|entry| entry.name == name)
+}
+
+const fn of<T: Handler>() -> Entry {
+    Entry { name: T::NAME, summary: T::SUMMARY, scope: T::SCOPE, changes: T::CHANGES, call: call::<T> }
+}
+
+fn call<T: Handler>(
+    call: Call,
+    request: Vec<u8>,
+    events: Option<mpsc::Sender<ErasedEvent>>,
+) -> BoxFuture<'static, Result<Vec<u8>, Problem>> {
+    Box::pin(async move {
+        let request: T::Request = body::parse(&request)?;
+        let response = match events {
+            None => super::run::<T>(call, request, Events::none()).await?,
+            Some(out) => {
+                let (sender, receiver) = mpsc::channel(QUEUE);
+                // Dropping the forwarder's receiver tells the handler that its caller is gone.
+                let (response, ()) =
+                    tokio::join!(super::run::<T>(call, request, Events::into_channel(sender)), forward(receiver, out));
+                response?
+            }
+        };
+        body::to_json(&response)
+    })
+}
+
+async fn forward<E: Event>(mut receiver: mpsc::Receiver<E>, out: mpsc::Sender<ErasedEvent>) {
+    while let Some(event) = receiver.recv().await {
+        let Ok(json) = serde_json::to_vec(&event) else { return };
+        let erased = ErasedEvent { kind: event.kind(), offset_after: event.offset_after(), json };
+        if out.send(erased).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corehold_types::{Code, tools::InfoResponse};
+
+    use super::*;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn a_tool_is_found_by_name_and_called_with_json() {
+        let agent = testing::agent();
+        let info = entry("info").unwrap();
+        let answer = info.call(testing::call(&agent), b"{}".to_vec(), None).await.unwrap();
+        let answer: InfoResponse = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer.tools.len(), entries().len());
+        assert!(entry("telepathy").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_none_is_refused_before_the_handler() {
+        let agent = testing::agent();
+        let problem =
+            entry("read").unwrap().call(testing::call(&agent), br#"{"nonsense":1}"#.to_vec(), None).await.unwrap_err();
+        assert_eq!(problem.code, Code::InvalidRequest);
+    }
+}
