@@ -4,6 +4,7 @@
 //! their places by renames. An archive that is refused, damaged, too large or given up leaves nothing behind; what a
 //! killed agent left is swept at the next start. No entry is written through a symbolic link, whoever made it.
 
+pub(crate) mod compress;
 mod descent;
 mod format;
 mod merge;

@@ -95,7 +95,11 @@ impl From<Problem> for Failed {
 pub(crate) fn commit(edits: &Edits, root: &Root, changes: &[Change], durable: bool) -> Result<Vec<Directory>, Failed> {
     let work = Work::new(root, changes)?;
     let begun = edits.journals.begin(root, work.intent.clone(), durable);
-    let mut journal = begun.map_err(|errno| work.problem(0, errno, "begin the journal of a transaction for"))?;
+    let mut journal = begun.map_err(|errno| {
+        // Its folder may have been made and be there still.
+        edits.leave_unfinished();
+        work.problem(0, errno, "begin the journal of a transaction for")
+    })?;
     let mut slots = work.slots(&journal);
     let mut made = Vec::new();
     match work.forward(&mut journal, &mut slots, &mut made, durable) {

@@ -48,6 +48,8 @@ mod in_tests {
         FullOnce(u64),
         /// The disk is full from this step on.
         FullFrom(u64),
+        /// The disk fails from this step on, whatever is asked of it.
+        BrokenFrom(u64),
         /// Somebody else does something: see [`meanwhile`].
         Else(u64),
     }
@@ -93,6 +95,7 @@ mod in_tests {
             }
             Fault::FullOnce(at) if number == at => Err(Errno::NOSPC),
             Fault::FullFrom(at) if number >= at && step == Step::Takes => Err(Errno::NOSPC),
+            Fault::BrokenFrom(at) if number >= at => Err(Errno::IO),
             _ => Ok(()),
         }
     }

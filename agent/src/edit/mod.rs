@@ -17,7 +17,7 @@ mod commit;
 pub(crate) mod copy;
 mod diff;
 pub(crate) mod disk;
-mod faults;
+pub(crate) mod faults;
 mod journal;
 mod line_range;
 mod lines;

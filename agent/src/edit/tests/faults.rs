@@ -159,6 +159,29 @@ fn a_full_disk_at_any_step_leaves_all_old() {
     inject(Fault::None, true);
 }
 
+/// Nothing can be undone then, until the disk is well again.
+#[test]
+fn a_disk_that_breaks_at_any_step_leaves_all_old_or_all_new_once_it_is_well() {
+    let check = Check::new();
+    let mut unfinished = 0;
+    for step in 0.. {
+        let world = World::new();
+        prepare(&world.folder);
+        let before = look(&world.folder);
+        inject(Fault::BrokenFrom(step), true);
+        let result = world.transact(&request(false));
+        let steps = inject(Fault::None, true);
+        unfinished += u32::from(world.edits.unfinished.load(Ordering::Acquire));
+        world.edits.settle(&world.root).unwrap();
+        let is_new = check.is_new(&before, &world.folder, &format!("broken from {step}"));
+        assert_eq!(is_new, result.is_ok(), "broken from {step}: {result:?}");
+        if steps <= step {
+            break;
+        }
+    }
+    assert!(unfinished > 10, "only {unfinished} transactions were left half-way");
+}
+
 /// The work stops dead at any step, and so does its recovery, and the recovery of that.
 #[test]
 fn recoveries_that_are_cut_off_themselves_come_to_the_same_end() {

@@ -19,7 +19,12 @@ use http::{HeaderValue, header};
 use tokio::sync::mpsc;
 
 use super::{parameters, path_or_root};
-use crate::{agent::Agent, archive::pack, blocking, server::problem::Failure};
+use crate::{
+    agent::Agent,
+    archive::{compress, pack},
+    blocking,
+    server::problem::Failure,
+};
 
 /// Bytes handed to the connection at a time.
 const PIECE: usize = 64 << 10;
@@ -36,7 +41,12 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
     let [path, format] = parameters(request.uri(), ["path", "format"])?;
     let (path, format) = (path_or_root(path), Format::of(format.as_deref())?);
     let permit = Arc::clone(&agent.transfers).acquire_owned().await.ok();
-    let directory = blocking::run(move |_| agent.root.open_directory(&path)).await?;
+    let directory = blocking::run(move |_| {
+        // Nothing of a transaction that could be neither finished nor undone goes out.
+        agent.edits.settle(&agent.root)?;
+        agent.root.open_directory(&path)
+    })
+    .await?;
     let (sender, receiver) = mpsc::channel(PIECES);
     // Owned by the receiver: when the connection drops that, the next piece can't be sent and the work ends.
     tokio::task::spawn_blocking(move || {
@@ -96,17 +106,8 @@ impl Format {
         let mut out = BufWriter::with_capacity(PIECE, pieces);
         match self {
             Self::Tar => pack(directory, &mut out)?,
-            Self::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(&mut out, flate2::Compression::fast());
-                pack(directory, &mut encoder)?;
-                encoder.finish()?;
-            }
-            Self::Zstd => {
-                let mut encoder = zstd::Encoder::new(&mut out, 1)?;
-                encoder.include_checksum(true)?;
-                pack(directory, &mut encoder)?;
-                encoder.finish()?;
-            }
+            Self::Gzip => compress::gzip(&mut out, |out| pack(directory, out))?,
+            Self::Zstd => compress::zstd(&mut out, |out| pack(directory, out))?,
         }
         out.flush()
     }
@@ -128,5 +129,54 @@ impl Write for Pieces {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corehold_types::tools::{EditOperation, EditRequest, FileEdit};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{
+        edit::faults::{Fault, inject},
+        edit::transact,
+        server, testing,
+    };
+
+    #[tokio::test]
+    async fn a_transaction_that_was_left_half_way_is_undone_before_an_archive_goes_out() {
+        let mut left_half_way = 0;
+        for step in 0.. {
+            let agent = testing::agent();
+            let rename = |from: &str, to: &str| FileEdit {
+                path: from.into(),
+                expected: None,
+                operations: vec![EditOperation::Rename { to: to.into(), overwrite: None }],
+            };
+            for name in ["a", "b"] {
+                std::fs::write(agent.root.path().join(name), name).unwrap();
+            }
+            let files = vec![rename("a", "c"), rename("b", "d")];
+            inject(Fault::BrokenFrom(step), true);
+            let request = EditRequest { files, ..EditRequest::default() };
+            let result = transact(&agent.edits, &agent.root, &agent.config.limits, &request);
+            inject(Fault::None, true);
+            let names = || std::fs::read_dir(agent.root.path()).unwrap().count();
+            left_half_way += u32::from(names() != 2);
+            let archive = Request::get("/v1/archive?format=tar").header("authorization", "Bearer token");
+            let answer =
+                server::router(Arc::clone(&agent)).oneshot(archive.body(Body::empty()).unwrap()).await.unwrap();
+            let tar = answer.into_body().collect().await.unwrap().to_bytes();
+            let mut archive = tar::Archive::new(&tar[..]);
+            let entries = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
+            let expected = if result.is_ok() { ["c", "d"] } else { ["a", "b"] };
+            assert_eq!(entries.collect::<Vec<_>>(), expected, "broken from step {step}");
+            if result.is_ok() {
+                break;
+            }
+        }
+        assert!(left_half_way > 3, "only {left_half_way} transactions were left half-way");
     }
 }
