@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     access::Access,
+    activity::Activity,
     config::Config,
     edit::{self, Edits},
     process::Processes,
@@ -36,6 +37,8 @@ pub struct Agent {
     pub transfers: Arc<Semaphore>,
     /// Taken by each search while it runs.
     pub searches: Arc<Semaphore>,
+    /// What keeps the workspace awake.
+    pub activity: Arc<Activity>,
     /// New at every start; what was promised under another one is void. 16 characters from `a` to `p`.
     pub boot_id: String,
     /// When it started.
@@ -85,6 +88,7 @@ impl Agent {
             edits,
             transfers,
             searches: Arc::new(Semaphore::new(searches)),
+            activity: Arc::default(),
             boot_id,
             started: Instant::now(),
             shutting_down: AtomicBool::new(false),

@@ -9,6 +9,7 @@
 #![allow(clippy::result_large_err)]
 
 pub mod access;
+pub mod activity;
 pub mod agent;
 mod archive;
 pub mod blocking;

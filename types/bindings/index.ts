@@ -1,4 +1,8 @@
 // This file was generated from corehold-types by `cargo xtask gen`. Do not edit it.
+export type { ActiveSource } from "./ActiveSource.js";
+export type { ActivityRequest } from "./ActivityRequest.js";
+export type { ActivityResponse } from "./ActivityResponse.js";
+export type { ActivitySource } from "./ActivitySource.js";
 export type { ArchiveSource } from "./ArchiveSource.js";
 export type { ByteRange } from "./ByteRange.js";
 export type { Code } from "./Code.js";

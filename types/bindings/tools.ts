@@ -1,4 +1,6 @@
 // This file was generated from corehold-types by `cargo xtask gen`. Do not edit it.
+import type { ActivityRequest } from "./ActivityRequest.js";
+import type { ActivityResponse } from "./ActivityResponse.js";
 import type { CommandEvent } from "./CommandEvent.js";
 import type { CommandListRequest } from "./CommandListRequest.js";
 import type { CommandListResponse } from "./CommandListResponse.js";
@@ -73,6 +75,8 @@ export interface Tools {
   copy: { request: CopyRequest; response: CopyResponse; event: never };
   /** Removes a file, a symbolic link or, with recursive, a whole directory. */
   remove: { request: RemoveRequest; response: RemoveResponse; event: never };
+  /** Says what keeps the workspace awake and since when, or since when it has been idle. */
+  activity: { request: ActivityRequest; response: ActivityResponse; event: never };
 }
 
 /** The name of a tool. */
@@ -100,6 +104,7 @@ export const TOOL_NAMES = [
   "move",
   "copy",
   "remove",
+  "activity",
 ] as const satisfies readonly ToolName[];
 
 /** Version of the contract that these types describe. */

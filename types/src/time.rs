@@ -26,6 +26,12 @@ impl Timestamp {
         Self(jiff::Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap_or(0)).unwrap_or(nearest))
     }
 
+    /// This long after; the last moment there is, where that is none.
+    #[must_use]
+    pub fn after(self, duration: std::time::Duration) -> Self {
+        Self(self.0.checked_add(duration).unwrap_or(jiff::Timestamp::MAX))
+    }
+
     /// Whole seconds since 1970.
     #[must_use]
     pub fn as_unix_seconds(self) -> i64 {
@@ -76,5 +82,7 @@ mod tests {
     fn absurd_file_times_do_not_panic() {
         let _ = Timestamp::from_unix(i64::MAX, 0).to_string();
         let _ = Timestamp::from_unix(i64::MIN, u32::MAX).to_string();
+        let last = Timestamp::from_unix(i64::MAX, 0);
+        assert_eq!(last.after(std::time::Duration::MAX), last);
     }
 }

@@ -77,7 +77,8 @@ macro_rules! for_each_tool {
             Mkdir,
             Move,
             Copy,
-            Remove
+            Remove,
+            Activity
         )
     };
 }

@@ -5,7 +5,7 @@
 
 mod table;
 
-use corehold_types::{Code, Problem};
+use corehold_types::{Code, Problem, tools::ActivitySource};
 
 pub use table::{Entry, ErasedEvent, entries, entry};
 
@@ -23,5 +23,11 @@ pub(crate) async fn run<T: Handler>(
     if call.agent.is_shutting_down() {
         return Err(Problem::new(Code::ShuttingDown, "the agent is shutting down and begins nothing new"));
     }
+    let _held = (!passive(T::NAME)).then(|| call.agent.activity.request(ActivitySource::Call, T::NAME));
     T::handle(call, request, events).await
+}
+
+/// Whether calls of the tool only ask how things are: they keep nobody awake.
+fn passive(tool: &str) -> bool {
+    matches!(tool, "info" | "activity" | "auditRead")
 }

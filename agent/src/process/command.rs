@@ -101,6 +101,12 @@ impl Command {
         self.label.as_deref()
     }
 
+    /// What runs, for people: cut, and its arguments joined by spaces.
+    #[must_use]
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+
     /// How it ended, if it has.
     #[must_use]
     pub fn exit(&self) -> Option<CommandExit> {

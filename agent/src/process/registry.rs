@@ -87,6 +87,11 @@ impl Registry {
         known.by_id.get(id).and_then(|number| known.by_number.get(number)).cloned()
     }
 
+    /// Every command that is known, oldest first.
+    pub(super) fn all(&self) -> Vec<Arc<Command>> {
+        self.known().by_number.values().cloned().collect()
+    }
+
     /// Commands with this label or any, newest first, older than `before`; and whether there are more.
     pub(super) fn list(
         &self,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use corehold_types::tools::CommandInfo;
+use corehold_types::{Timestamp, tools::CommandInfo};
 use rustix::{
     event::{EventfdFlags, eventfd},
     process::{Pid, Resource, Rlimit, Signal},
@@ -152,6 +152,22 @@ impl Processes {
     #[must_use]
     pub fn list(&self, label: Option<&str>, before: Option<u64>, limit: usize) -> (Vec<CommandInfo>, Option<u64>) {
         self.shared.registry.list(label, before, limit)
+    }
+
+    /// The commands that run, oldest first; and when the last of the others ended, of those that are still known.
+    #[must_use]
+    pub fn running(&self) -> (Vec<Arc<Command>>, Option<Timestamp>) {
+        let (mut running, mut last_end) = (Vec::new(), None);
+        for command in self.shared.registry.all() {
+            match command.exit() {
+                None => running.push(command),
+                Some(exit) => {
+                    let ended = command.started().after(Duration::from_millis(exit.duration_ms));
+                    last_end = last_end.max(Some(ended));
+                }
+            }
+        }
+        (running, last_end)
     }
 
     /// Sends a signal to every process of a command. Returns how many there were.

@@ -1,5 +1,6 @@
 //! One handler for each tool, in a file named after it.
 
+mod activity;
 mod command;
 mod command_list;
 mod command_output;

@@ -1,5 +1,6 @@
 //! One module per tool: its request, response and events, and the [`Tool`](crate::Tool) that ties them together.
 
+mod activity;
 mod command;
 mod command_list;
 mod command_output;
@@ -18,6 +19,7 @@ mod search;
 mod stat;
 mod write;
 
+pub use activity::*;
 pub use command::*;
 pub use command_list::*;
 pub use command_output::*;

@@ -1,6 +1,8 @@
 // This file was generated from corehold-types by `cargo xtask gen`. Do not edit it.
 // JSON as serde writes it, for the compiler to compare with the bindings.
 import type {
+  ActivityRequest,
+  ActivityResponse,
   CommandEvent,
   CommandListRequest,
   CommandListResponse,
@@ -104,6 +106,27 @@ export const someInfoResponse2: InfoResponse = {
   ],
   "version": "0.1.0",
   "workspace": "w"
+};
+
+export const someActivityRequest1: ActivityRequest = {};
+
+export const someActivityResponse1: ActivityResponse = {
+  "lastRequest": "1970-01-01T00:00:01.000000000Z",
+  "now": "1970-01-01T00:00:02.000000000Z",
+  "sources": [
+    {
+      "count": 9007199254740991,
+      "reason": "1 tunnel is open: port 4321",
+      "since": "1970-01-01T00:00:00.000000000Z",
+      "source": "tunnel"
+    }
+  ]
+};
+
+export const someActivityResponse2: ActivityResponse = {
+  "idleSince": "1970-01-01T00:00:01.000000000Z",
+  "now": "1970-01-01T00:00:02.000000000Z",
+  "sources": []
 };
 
 export const someHealth1: Health = {

@@ -1,7 +1,7 @@
 //! `info`, and the bodies that are no tool's.
 
 use corehold_types::{
-    Code, Problem, Scope,
+    Code, Problem, Scope, Timestamp,
     tools::*,
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
@@ -40,6 +40,24 @@ fn info() -> Vec<Sample> {
     vec![sample(&InfoRequest {}), sample(&unclaimed), sample(&claimed)]
 }
 
+fn activity() -> Vec<Sample> {
+    let source = ActiveSource {
+        source: ActivitySource::Tunnel,
+        count: LARGEST,
+        since: Timestamp::from_unix(0, 0),
+        reason: "1 tunnel is open: port 4321".to_owned(),
+    };
+    let awake = ActivityResponse {
+        sources: vec![source],
+        idle_since: None,
+        last_request: Some(Timestamp::from_unix(1, 0)),
+        now: Timestamp::from_unix(2, 0),
+    };
+    let idle =
+        ActivityResponse { sources: Vec::new(), idle_since: awake.last_request, last_request: None, now: awake.now };
+    vec![sample(&ActivityRequest {}), sample(&awake), sample(&idle)]
+}
+
 pub(super) fn samples() -> Vec<Sample> {
     let health =
         Health { status: HealthStatus::ShuttingDown, version: "0.1.0".to_owned(), protocol: 1, uptime_ms: LARGEST };
@@ -52,5 +70,5 @@ pub(super) fn samples() -> Vec<Sample> {
         sample(&StreamEnd::End { response: command_response() }),
         sample(&StreamEnd::<CommandResponse>::Error { problem: problem() }),
     ];
-    info().into_iter().chain(bodies).collect()
+    [info(), activity(), bodies].into_iter().flatten().collect()
 }
