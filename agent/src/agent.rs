@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use crate::{
     access::Access,
     activity::Activity,
+    calls::Answers,
     config::Config,
     edit::{self, Edits},
     process::Processes,
@@ -37,6 +38,8 @@ pub struct Agent {
     pub transfers: Arc<Semaphore>,
     /// Taken by each search while it runs.
     pub searches: Arc<Semaphore>,
+    /// What changes under an `Idempotency-Key` were answered.
+    pub answers: Arc<Answers>,
     /// What keeps the workspace awake.
     pub activity: Arc<Activity>,
     /// New at every start; what was promised under another one is void. 16 characters from `a` to `p`.
@@ -82,6 +85,7 @@ impl Agent {
         let searches = config.limits.searches.as_usize().clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
             access: Access::new(&config),
+            answers: Arc::new(Answers::new(&config.limits)),
             config,
             root,
             processes,

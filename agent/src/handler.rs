@@ -6,6 +6,7 @@
 use std::{future::Future, sync::Arc};
 
 use corehold_types::{Problem, Tool};
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use crate::{access::Caller, agent::Agent};
@@ -21,7 +22,24 @@ pub trait Handler: Tool {
         request: Self::Request,
         events: Events<Self::Event>,
     ) -> impl Future<Output = Result<Self::Response, Problem>> + Send;
+
+    /// Under an `Idempotency-Key`: for a tool whose answer can be had again from what it made. The request is changed into
+    /// one that is answered as soon as that is made; what is returned turns that answer into the one that was asked for,
+    /// for the first caller and for those who repeat it. Default: the answer is kept as it is.
+    fn resumption(_agent: &Agent, _request: &mut Self::Request) -> Option<Resumption<Self>> {
+        None
+    }
 }
+
+/// See [`Handler::resumption`].
+pub type Resumption<T> = Box<
+    dyn FnOnce(
+            Call,
+            <T as Tool>::Response,
+            Events<<T as Tool>::Event>,
+        ) -> BoxFuture<'static, Result<<T as Tool>::Response, Problem>>
+        + Send,
+>;
 
 /// Who calls, and what of.
 #[derive(Clone)]
@@ -50,7 +68,11 @@ pub enum Surface {
 }
 
 /// Where a handler's events go: to a stream, or nowhere when the caller wants one answer.
-pub struct Events<E>(Option<mpsc::Sender<E>>);
+pub struct Events<E> {
+    sender: Option<mpsc::Sender<E>>,
+    /// Whether the work goes on when nobody reads any more.
+    outlives: bool,
+}
 
 /// The caller went away while the tool was streaming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,19 +82,25 @@ impl<E> Events<E> {
     /// Events for a caller who wants one answer: none are sent.
     #[must_use]
     pub fn none() -> Self {
-        Self(None)
+        Self { sender: None, outlives: false }
     }
 
     /// Events into a bounded channel, whose reader sets the pace.
     #[must_use]
     pub fn into_channel(sender: mpsc::Sender<E>) -> Self {
-        Self(Some(sender))
+        Self { sender: Some(sender), outlives: false }
+    }
+
+    /// The same for work that must not end because nobody reads any more.
+    #[must_use]
+    pub fn outliving_the_caller(self) -> Self {
+        Self { outlives: true, ..self }
     }
 
     /// Whether the caller streams. If so, what the events carry is left out of the response.
     #[must_use]
     pub fn wanted(&self) -> bool {
-        self.0.is_some()
+        self.sender.is_some()
     }
 
     /// Sends an event, waiting for a slow reader. Does nothing when the caller doesn't stream.
@@ -80,8 +108,11 @@ impl<E> Events<E> {
     /// # Errors
     /// [`CallerGone`] when nobody reads any more; the handler may end then, its answer goes nowhere.
     pub async fn send(&self, event: E) -> Result<(), CallerGone> {
-        match &self.0 {
-            Some(sender) => sender.send(event).await.map_err(|_| CallerGone),
+        match &self.sender {
+            Some(sender) => match sender.send(event).await {
+                Err(_) if !self.outlives => Err(CallerGone),
+                _ => Ok(()),
+            },
             None => Ok(()),
         }
     }

@@ -60,6 +60,8 @@ pub enum Code {
     NotText,
     /// The directory isn't empty.
     DirectoryNotEmpty,
+    /// The `Idempotency-Key` was used for another request.
+    IdempotencyMismatch,
     /// A code that this version doesn't know: the other side is newer. Never sent.
     #[serde(other)]
     Unknown,
@@ -86,6 +88,7 @@ impl Code {
             | Self::NotText
             | Self::DirectoryNotEmpty => 409,
             Self::LimitExceeded => 413,
+            Self::IdempotencyMismatch => 422,
             Self::Internal | Self::Unknown => 500,
             Self::ShuttingDown => 503,
             Self::DiskFull => 507,
@@ -127,6 +130,7 @@ impl Code {
             Self::AmbiguousMatch => "It matches another number of times",
             Self::NotText => "The file is not text",
             Self::DirectoryNotEmpty => "The directory is not empty",
+            Self::IdempotencyMismatch => "The key was used for another request",
             Self::Unknown => "A problem that this version doesn't know",
         }
     }

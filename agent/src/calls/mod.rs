@@ -3,10 +3,17 @@
 //! A surface finds out who calls, reads the request and writes the answer; what holds for every call of every tool stands
 //! here, once.
 
+mod answers;
+mod once;
 mod table;
+
+use std::sync::atomic::AtomicBool;
 
 use corehold_types::{Code, Problem, tools::ActivitySource};
 
+pub use answers::Answers;
+pub(crate) use once::REPLAYED;
+pub(crate) use once::key_in;
 pub use table::{Entry, ErasedEvent, entries, entry};
 
 use crate::handler::{Call, Events, Handler};
@@ -14,16 +21,39 @@ use crate::handler::{Call, Events, Handler};
 /// Calls a tool whose caller was found to have its scope.
 ///
 /// # Errors
-/// `SHUTTING_DOWN` when the agent ends, else the tool's own problem.
+/// `SHUTTING_DOWN` when the agent ends, `IDEMPOTENCY_MISMATCH` when the call's key stands for another request, else the
+/// tool's own problem.
 pub(crate) async fn run<T: Handler>(
     call: Call,
     request: T::Request,
     events: Events<T::Event>,
 ) -> Result<T::Response, Problem> {
+    run_and_tell::<T>(call, request, events, &AtomicBool::new(false)).await
+}
+
+/// The same; sets `replayed` as soon as it is known that the answer is that of an earlier call with the same key.
+pub(crate) async fn run_and_tell<T: Handler>(
+    call: Call,
+    request: T::Request,
+    events: Events<T::Event>,
+    replayed: &AtomicBool,
+) -> Result<T::Response, Problem> {
     if call.agent.is_shutting_down() {
         return Err(Problem::new(Code::ShuttingDown, "the agent is shutting down and begins nothing new"));
     }
-    let _held = (!passive(T::NAME)).then(|| call.agent.activity.request(ActivitySource::Call, T::NAME));
+    let held = (!passive(T::NAME)).then(|| call.agent.activity.request(ActivitySource::Call, T::NAME));
+    match call.idempotency_key.clone().filter(|_| T::CHANGES) {
+        Some(key) => once::run::<T>(call, &key, request, events, held, replayed).await,
+        None => perform::<T>(call, request, events).await,
+    }
+}
+
+/// Does what is asked, once.
+async fn perform<T: Handler>(
+    call: Call,
+    request: T::Request,
+    events: Events<T::Event>,
+) -> Result<T::Response, Problem> {
     T::handle(call, request, events).await
 }
 

@@ -145,6 +145,13 @@ limits! {
     write_files: "writeFiles", "files", "COREHOLD_LIMIT_WRITE_FILES", 1_000;
     /// Paths in one request of `stat`. Default 1,000.
     stat_paths: "statPaths", "paths", "COREHOLD_LIMIT_STAT_PATHS", 1_000;
+    /// Milliseconds for which an answer is kept under its `Idempotency-Key`. Default 86,400,000 (a day).
+    idempotency_ms: "idempotencyMs", "ms", "COREHOLD_LIMIT_IDEMPOTENCY_MS", 86_400_000;
+    /// `Idempotency-Key`s that are remembered, of all subjects; the oldest are forgotten first. Default 10,000.
+    idempotency_entries: "idempotencyEntries", "entries", "COREHOLD_LIMIT_IDEMPOTENCY_ENTRIES", 10_000;
+    /// Bytes of answers that are kept under `Idempotency-Key`s, of which one may take a quarter. Of others it is
+    /// remembered that they were given. Default 4 MiB.
+    idempotency_bytes: "idempotencyBytes", "bytes", "COREHOLD_LIMIT_IDEMPOTENCY_BYTES", 4 << 20;
     /// Bytes of file content that one `copy` may copy. Default 8 GiB.
     copy_bytes: "copyBytes", "bytes", "COREHOLD_LIMIT_COPY_BYTES", 8 << 30;
     /// Files, directories and links that one `copy` may copy. Default 1,000,000.

@@ -10,7 +10,7 @@ use corehold_types::{
 use super::command_output::{self, From};
 use crate::{
     agent::Agent,
-    handler::{Call, Events, Handler},
+    handler::{Call, Events, Handler, Resumption},
     process::{Program, Start},
 };
 
@@ -41,6 +41,23 @@ impl Handler for Command {
         }
         let from = From { offset: 0, follow: true };
         Ok(command_output::answer(command, from, most, events).await)
+    }
+
+    /// The answer that is kept is the command's id: whoever repeats the request reads its log from the beginning.
+    fn resumption(agent: &Agent, request: &mut CommandRequest) -> Option<Resumption<Self>> {
+        if request.detach == Some(true) {
+            return None;
+        }
+        let wanted = request.max_output_bytes;
+        request.detach = Some(true);
+        request.timeout_ms.get_or_insert(agent.config.limits.command_ms.value);
+        Some(Box::new(move |call, started: CommandResponse, events| {
+            Box::pin(async move {
+                let most = command_output::most_bytes(&call.agent, wanted)?;
+                let command = command_output::find(&call.agent, &started.id)?;
+                Ok(command_output::answer(command, From { offset: 0, follow: true }, most, events).await)
+            })
+        }))
     }
 }
 

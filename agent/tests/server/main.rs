@@ -6,6 +6,7 @@ mod archives; // what comes out of archives that are taken
 mod connections; // over a real socket: time-outs, shutdown, callers that go away
 mod edits; // edit, write, stat, mkdir, move, copy, remove
 mod files; // GET, HEAD, PUT, DELETE /v1/files
+mod repeats; // Idempotency-Key
 mod requests; // bodies, problems, request ids, streams
 mod support; // an agent, requests, answers
 mod tars; // archives to order

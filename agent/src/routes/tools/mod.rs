@@ -3,7 +3,7 @@
 mod form;
 mod stream;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use axum::{
     Extension,
@@ -41,12 +41,17 @@ async fn answer<T: Handler>(agent: Arc<Agent>, request_id: RequestId, request: R
     let caller = agent.access.authorize(&head.headers, T::SCOPE)?;
     let form = Form::of(&head.headers);
     let request = body::json::<T::Request>(&head.headers, request_body, &agent.config.limits).await?;
-    let call =
-        Call { agent, caller, surface: Surface::Http, idempotency_key: None, request_id: request_id.0.to_string() };
+    let idempotency_key = if T::CHANGES { calls::key_in(&head.headers)? } else { None };
+    let call = Call { agent, caller, surface: Surface::Http, idempotency_key, request_id: request_id.0.to_string() };
     match form {
         Form::Json => {
-            let response = calls::run::<T>(call, request, Events::none()).await?;
-            json(&response)
+            let replayed = AtomicBool::new(false);
+            let response = calls::run_and_tell::<T>(call, request, Events::none(), &replayed).await?;
+            let mut response = json(&response)?;
+            if replayed.into_inner() {
+                response.headers_mut().insert(calls::REPLAYED, HeaderValue::from_static("true"));
+            }
+            Ok(response)
         }
         Form::Stream(encoding) => stream::begin::<T>(call, request, encoding).await,
     }
