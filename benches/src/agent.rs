@@ -1,7 +1,8 @@
 //! The agent as a process of its own, and the least of an HTTP client to talk to it.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    fs::File,
+    io::{self, BufRead, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -89,6 +90,66 @@ impl Agent {
             on_line(&line);
         }
     }
+}
+
+/// What goes over the wire as a file.
+impl Agent {
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The head of a request that keeps its connection, up to its own headers.
+    #[must_use]
+    pub fn head(&self, method: &str, target: &str) -> String {
+        format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n")
+    }
+
+    /// Fetches a body, to the last byte. Returns its length.
+    ///
+    /// # Errors
+    /// When the answer is no success, or was cut off.
+    pub fn download(&self, target: &str, into: &mut impl io::Write) -> Result<u64> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        write!(stream, "{}Connection: close\r\n\r\n", self.head("GET", target))?;
+        let mut reader = BufReader::with_capacity(256 << 10, stream);
+        ensure!(status(&mut reader)?.contains(" 200 "), "{target} failed");
+        let (mut total, mut line) = (0, String::new());
+        loop {
+            line.clear();
+            reader.read_line(&mut line)?;
+            let length = u64::from_str_radix(line.trim_end(), 16).context("the body is chunked")?;
+            if length == 0 {
+                return Ok(total);
+            }
+            total += io::copy(&mut (&mut reader).take(length), into)?;
+            reader.read_line(&mut line)?;
+        }
+    }
+
+    /// Sends a file as a body and waits for the answer.
+    ///
+    /// # Errors
+    /// When the answer is no success.
+    pub fn upload(&self, target: &str, mut file: File) -> Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        write!(stream, "{}Content-Length: {}\r\n\r\n", self.head("PUT", target), file.metadata()?.len())?;
+        io::copy(&mut file, &mut stream)?;
+        let status = status(&mut BufReader::new(stream))?;
+        ensure!(status.contains(" 200 "), "{target}: {status}");
+        Ok(())
+    }
+}
+
+/// Reads an answer's head. Returns its first line.
+fn status(reader: &mut impl BufRead) -> Result<String> {
+    let (mut status, mut line) = (String::new(), String::new());
+    reader.read_line(&mut status)?;
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    Ok(status)
 }
 
 impl Drop for Agent {

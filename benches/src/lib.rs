@@ -5,3 +5,4 @@
 pub mod agent;
 pub mod engine;
 pub mod figures;
+pub mod http;

@@ -9,6 +9,7 @@ mod made;
 mod own;
 mod path;
 mod problem;
+mod ready;
 mod version;
 mod walk;
 
@@ -47,6 +48,8 @@ pub struct Root {
     /// The root's path without symbolic links, by which absolute links may name it too.
     canonical: PathBuf,
     kernel_resolves: bool,
+    /// The device of its file system, if that is a local one.
+    local_device: Option<u64>,
 }
 
 /// A regular file that was opened, and what it was then.
@@ -92,7 +95,9 @@ impl Root {
     pub fn open(path: &Path) -> io::Result<Self> {
         let directory = rustix::fs::open(path, DIRECTORY, Mode::empty())?;
         let kernel_resolves = openat2(directory.as_fd(), Path::new("."), DIRECTORY, ResolveFlags::empty()).is_ok();
-        Ok(Self { directory, path: path.to_owned(), canonical: std::fs::canonicalize(path)?, kernel_resolves })
+        let local_device = ready::local_device(&directory);
+        let canonical = std::fs::canonicalize(path)?;
+        Ok(Self { directory, path: path.to_owned(), canonical, kernel_resolves, local_device })
     }
 
     /// The root's absolute path as it was configured.

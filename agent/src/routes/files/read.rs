@@ -15,7 +15,7 @@ use super::{conditions::Conditions, path_of, set_version, span::Span};
 use crate::{
     agent::Agent,
     blocking,
-    root::{Version, is_current},
+    root::{OpenFile, Version, is_current},
     server::problem::Failure,
 };
 
@@ -48,7 +48,10 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
     let path = path_of(request.uri())?;
     let is_head = request.method() == Method::HEAD;
     let headers = request.into_parts().0.headers;
-    let Found { version, outcome } = blocking::run(move |_| find(&agent, &path, &headers, is_head)).await?;
+    let Found { version, outcome } = match agent.root.open_ready(&path) {
+        Some(opened) => find(opened, &path, &headers, is_head)?,
+        None => blocking::run(move |_| find(agent.root.open_file(&path)?, &path, &headers, is_head)).await?,
+    };
     let mut response = match outcome {
         Outcome::NotModified => StatusCode::NOT_MODIFIED.into_response(),
         Outcome::Unsatisfiable { size } => unsatisfiable(size),
@@ -58,10 +61,9 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
     Ok(response)
 }
 
-fn find(agent: &Agent, path: &WorkspacePath, headers: &HeaderMap, is_head: bool) -> Result<Found, Problem> {
+fn find(opened: OpenFile, path: &WorkspacePath, headers: &HeaderMap, is_head: bool) -> Result<Found, Problem> {
     let failed = |error: io::Error| Problem::new(Code::Internal, format!("{path} can't be read: {error}"));
     let conditions = Conditions::of(headers)?;
-    let opened = agent.root.open_file(path)?;
     let version = Version::of(&opened.file).map_err(failed)?;
     if !conditions.match_holds(Some(&opened.file)).map_err(failed)? {
         return Err(super::conditions::mismatch(path, Some(version)));

@@ -15,7 +15,7 @@ use crate::{
     agent::Agent,
     blocking::{self, Cancelled},
     handler::{Call, Events, Handler},
-    root::Version,
+    root::{OpenFile, Version},
 };
 use range::Piece;
 
@@ -33,6 +33,12 @@ impl Handler for Read {
         }
         let budget = request.max_bytes.unwrap_or(limits.read_bytes.value);
         let agent = call.agent;
+        if let [target] = &request.files[..]
+            && let Some(opened) = agent.root.open_ready(&target.path)
+        {
+            let read = read_opened(&opened, target, budget, &Cancelled::default());
+            return Ok(ReadResponse { files: vec![result(read, target)] });
+        }
         let files = blocking::run(move |cancelled| read_all(&agent, request.files, budget, cancelled)).await?;
         Ok(ReadResponse { files })
     }
@@ -49,20 +55,36 @@ fn read_all(
         if cancelled.is_set() {
             return Err(Cancelled::problem());
         }
-        results.push(match read_one(agent, &target, budget, cancelled) {
-            Ok((content, length)) => {
-                budget -= length;
-                ReadResult::Ok(content)
-            }
-            Err(problem) => ReadResult::Error { path: target.path, problem },
-        });
+        let read = read_one(agent, &target, budget, cancelled);
+        if let Ok((_, length)) = &read {
+            budget -= length;
+        }
+        results.push(result(read, &target));
     }
     Ok(results)
 }
 
-/// Reads a file, at most `budget` bytes of it. Also says how many bytes that were.
+fn result(read: Result<(FileContent, u64), Problem>, target: &ReadTarget) -> ReadResult {
+    match read {
+        Ok((content, _)) => ReadResult::Ok(content),
+        Err(problem) => ReadResult::Error { path: target.path.clone(), problem },
+    }
+}
+
+/// Opens a file and reads it.
 fn read_one(
     agent: &Agent,
+    target: &ReadTarget,
+    budget: u64,
+    cancelled: &Cancelled,
+) -> Result<(FileContent, u64), Problem> {
+    range::check(target)?;
+    read_opened(&agent.root.open_file(&target.path)?, target, budget, cancelled)
+}
+
+/// Reads a file, at most `budget` bytes of it. Also says how many bytes that were.
+fn read_opened(
+    opened: &OpenFile,
     target: &ReadTarget,
     budget: u64,
     cancelled: &Cancelled,
@@ -70,7 +92,6 @@ fn read_one(
     let path = &target.path;
     let failed = |error: std::io::Error| Problem::new(Code::Internal, format!("{path} can't be read: {error}"));
     range::check(target)?;
-    let opened = agent.root.open_file(path)?;
     // Before the content, so that a change in between makes the version an old one and never the content.
     let version = Version::of(&opened.file).map_err(failed)?;
     let piece = match (target.lines, target.bytes) {
