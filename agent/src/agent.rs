@@ -2,14 +2,12 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::{
     access::Access,
@@ -40,13 +38,16 @@ pub struct Agent {
     pub searches: Arc<Semaphore>,
     /// What changes under an `Idempotency-Key` were answered.
     pub answers: Arc<Answers>,
+    /// One permit for each open tunnel.
+    pub tunnels: Arc<Semaphore>,
     /// What keeps the workspace awake.
     pub activity: Arc<Activity>,
     /// New at every start; what was promised under another one is void. 16 characters from `a` to `p`.
     pub boot_id: String,
     /// When it started.
     pub started: Instant,
-    shutting_down: AtomicBool,
+    port: OnceLock<u16>,
+    ending: CancellationToken,
 }
 
 /// The agent can't start.
@@ -83,6 +84,7 @@ impl Agent {
         }
         let boot_id = random_id().map_err(StartError::Random)?;
         let searches = config.limits.searches.as_usize().clamp(1, Semaphore::MAX_PERMITS);
+        let tunnels = config.limits.tunnels.as_usize().min(Semaphore::MAX_PERMITS);
         Ok(Self {
             access: Access::new(&config),
             answers: Arc::new(Answers::new(&config.limits)),
@@ -92,22 +94,40 @@ impl Agent {
             edits,
             transfers,
             searches: Arc::new(Semaphore::new(searches)),
+            tunnels: Arc::new(Semaphore::new(tunnels)),
             activity: Arc::default(),
             boot_id,
             started: Instant::now(),
-            shutting_down: AtomicBool::new(false),
+            port: OnceLock::new(),
+            ending: CancellationToken::new(),
         })
     }
 
     /// Whether the agent was told to end.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
-        self.shutting_down.load(Ordering::Relaxed)
+        self.ending.is_cancelled()
+    }
+
+    /// Waits until the agent is told to end: for what would else last for ever.
+    pub fn shutting_down(&self) -> WaitForCancellationFuture<'_> {
+        self.ending.cancelled()
     }
 
     /// From now on the agent says that it ends.
     pub fn begin_shutdown(&self) {
-        self.shutting_down.store(true, Ordering::Relaxed);
+        self.ending.cancel();
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port.get().copied().unwrap_or(self.config.listen.port())
+    }
+
+    /// Says which port the kernel gave to an agent that listens on port 0. The first word counts.
+    pub fn listens_on(&self, port: u16) {
+        let _ = self.port.set(port);
     }
 }
 

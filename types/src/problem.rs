@@ -62,6 +62,10 @@ pub enum Code {
     DirectoryNotEmpty,
     /// The `Idempotency-Key` was used for another request.
     IdempotencyMismatch,
+    /// Nothing listens on the port, or what does doesn't take a connection. It may in a moment.
+    NotListening,
+    /// Somebody else has claimed the agent, or it had a workspace from its start.
+    AlreadyClaimed,
     /// A code that this version doesn't know: the other side is newer. Never sent.
     #[serde(other)]
     Unknown,
@@ -75,7 +79,7 @@ impl Code {
             Self::InvalidRequest | Self::ArchiveInvalid | Self::ArchiveEntryRefused | Self::CommandNotStarted => 400,
             Self::Unauthorized => 401,
             Self::Forbidden | Self::PathOutsideRoot | Self::PermissionDenied => 403,
-            Self::UnknownRoute | Self::NotFound => 404,
+            Self::UnknownRoute | Self::NotFound | Self::NotListening => 404,
             Self::MethodNotAllowed => 405,
             Self::Timeout => 408,
             Self::AlreadyExists
@@ -86,7 +90,8 @@ impl Code {
             | Self::NoMatch
             | Self::AmbiguousMatch
             | Self::NotText
-            | Self::DirectoryNotEmpty => 409,
+            | Self::DirectoryNotEmpty
+            | Self::AlreadyClaimed => 409,
             Self::LimitExceeded => 413,
             Self::IdempotencyMismatch => 422,
             Self::Internal | Self::Unknown => 500,
@@ -98,7 +103,7 @@ impl Code {
     /// Whether the same request may succeed later without a change.
     #[must_use]
     pub const fn retryable(self) -> bool {
-        matches!(self, Self::Timeout | Self::ShuttingDown)
+        matches!(self, Self::Timeout | Self::ShuttingDown | Self::NotListening)
     }
 
     /// A short title, the same for every problem of this code.
@@ -131,6 +136,8 @@ impl Code {
             Self::NotText => "The file is not text",
             Self::DirectoryNotEmpty => "The directory is not empty",
             Self::IdempotencyMismatch => "The key was used for another request",
+            Self::NotListening => "Nothing listens there",
+            Self::AlreadyClaimed => "The agent is claimed already",
             Self::Unknown => "A problem that this version doesn't know",
         }
     }

@@ -5,3 +5,4 @@ pub(crate) mod files;
 pub(crate) mod health;
 mod query;
 pub(crate) mod tools;
+pub(crate) mod tunnel;

@@ -31,6 +31,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until told to end: then takes no more connections, lets requests and commands finish for the configured grace,
 /// and ends what is left.
 pub async fn run(listener: TcpListener, agent: Arc<Agent>, told_to_end: impl Future<Output = ()>) {
+    if let Ok(address) = listener.local_addr() {
+        agent.listens_on(address.port());
+    }
     let server = Server {
         router: router(Arc::clone(&agent)),
         idle: agent.config.limits.idle_ms.as_duration(),

@@ -8,7 +8,7 @@ use corehold_types::{Code, Problem, Tool, for_each_tool};
 use super::{boundary, problem::Failure};
 use crate::{
     agent::Agent,
-    routes::{archive, files, health, tools},
+    routes::{archive, files, health, tools, tunnel},
 };
 
 /// The agent's routes, with the boundary around them.
@@ -18,7 +18,8 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/archive", get(archive::get).put(archive::put))
         .route("/v1/files", files::route())
         .route("/v1/files/", files::route())
-        .route("/v1/files/{*path}", files::route());
+        .route("/v1/files/{*path}", files::route())
+        .route("/v1/tunnel/{port}", get(tunnel::get));
     with_tools(router)
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)

@@ -13,7 +13,7 @@ use http::{Method, Request};
 
 use crate::support::{Answer, TestAgent};
 
-fn key() -> SigningKey {
+pub(crate) fn key() -> SigningKey {
     SigningKey::from_bytes(&[3; 32])
 }
 
@@ -27,7 +27,7 @@ fn agent() -> TestAgent {
     ])
 }
 
-fn claims(scopes: &[Scope]) -> Claims {
+pub(crate) fn claims(scopes: &[Scope]) -> Claims {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
     Claims {
         aud: "this-one".to_owned(),
@@ -39,7 +39,7 @@ fn claims(scopes: &[Scope]) -> Claims {
     }
 }
 
-fn sign(claims: &Claims) -> String {
+pub(crate) fn sign(claims: &Claims) -> String {
     let payload = serde_json::to_string(claims).unwrap();
     let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(TOKEN_HEADER), URL_SAFE_NO_PAD.encode(payload));
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(key().sign(signed.as_bytes()).to_bytes()))
@@ -62,6 +62,7 @@ fn routes() -> Vec<(Method, String, Scope)> {
         (Method::DELETE, "/v1/files/x".to_owned(), Scope::Write),
         (Method::GET, "/v1/archive".to_owned(), Scope::Read),
         (Method::PUT, "/v1/archive".to_owned(), Scope::Write),
+        (Method::GET, "/v1/tunnel/1".to_owned(), Scope::Command),
     ];
     macro_rules! tools {
         ($($tool:ident),*) => {

@@ -17,17 +17,21 @@ use crate::{
 };
 
 /// Longer than anything here takes; a test that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Served {
-    agent: TestAgent,
-    address: SocketAddr,
-    end: oneshot::Sender<()>,
-    server: JoinHandle<()>,
+/// An agent behind a real socket.
+pub(crate) struct Served {
+    pub(crate) agent: TestAgent,
+    pub(crate) address: SocketAddr,
+    pub(crate) end: oneshot::Sender<()>,
+    pub(crate) server: JoinHandle<()>,
 }
 
-async fn serve(variables: &[(&str, &str)]) -> Served {
-    let agent = TestAgent::with(variables);
+pub(crate) async fn serve(variables: &[(&str, &str)]) -> Served {
+    serve_agent(TestAgent::with(variables)).await
+}
+
+pub(crate) async fn serve_agent(agent: TestAgent) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (end, ended) = oneshot::channel();
@@ -38,14 +42,14 @@ async fn serve(variables: &[(&str, &str)]) -> Served {
 }
 
 impl Served {
-    async fn send(&self, request: impl AsRef<[u8]>) -> TcpStream {
+    pub(crate) async fn send(&self, request: impl AsRef<[u8]>) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_ref()).await.unwrap();
         stream
     }
 
     /// Sends a request, and reads until the agent closes the connection.
-    async fn exchange(&self, request: impl AsRef<[u8]>) -> String {
+    pub(crate) async fn exchange(&self, request: impl AsRef<[u8]>) -> String {
         read(&mut self.send(request).await).await
     }
 }
@@ -191,7 +195,7 @@ async fn what_does_not_finish_in_time_is_cut_off() {
 }
 
 /// Waits for something that happens in a thread of the agent's, which nobody is told of.
-async fn until(condition: impl Fn() -> bool) {
+pub(crate) async fn until(condition: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !condition() {
         assert!(tokio::time::Instant::now() < deadline, "it never happened");

@@ -10,3 +10,4 @@ mod repeats; // Idempotency-Key
 mod requests; // bodies, problems, request ids, streams
 mod support; // an agent, requests, answers
 mod tars; // archives to order
+mod tunnel; // GET /v1/tunnel: bytes both ways, ends, refusals

@@ -1,0 +1,188 @@
+//! `GET /v1/tunnel/{port}`: a connection to whatever listens on a port inside, on the container's own loopback included.
+//!
+//! An upgrade of HTTP/1.1 (RFC 9110, 7.8) with the name `corehold-tunnel`: after `101 Switching Protocols` the connection
+//! carries the port's bytes as they are, an end in one direction included. All that can fail fails before, as a problem.
+//! The token is judged when the tunnel is opened; the tunnel then lasts as long as both ends keep it, idle or not.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    extract::{Path, Request, State},
+    response::{IntoResponse as _, Response},
+};
+use corehold_types::{Code, Problem, Scope, tools::ActivitySource};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use rustix::net::sockopt;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::{agent::Agent, server::problem::Failure};
+
+/// What the connection is upgraded to.
+const PROTOCOL: &str = "corehold-tunnel";
+
+/// Bytes that each direction of a tunnel holds back at most; beyond them a slow reader slows its writer.
+const BUFFER: usize = 16 << 10;
+
+/// A caller who has vanished without a word is noticed by probes: after a minute of silence, and four without an answer.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const PROBES: u32 = 4;
+
+pub(crate) async fn get(State(agent): State<Arc<Agent>>, Path(port): Path<String>, request: Request) -> Response {
+    open(agent, &port, request).await.unwrap_or_else(|problem| Failure(problem).into_response())
+}
+
+async fn open(agent: Arc<Agent>, port: &str, mut request: Request) -> Result<Response, Problem> {
+    // As `command`: whoever reaches a dev server can do with it what it lets anybody do.
+    let caller = agent.access.authorize(request.headers(), Scope::Command)?;
+    if request.method() != Method::GET {
+        return Err(Problem::new(Code::MethodNotAllowed, "a tunnel is opened with GET"));
+    }
+    let port = parse(port)?;
+    if port == agent.port() {
+        return Err(Problem::new(Code::Forbidden, format!("port {port} is the agent's own"))
+            .with("port", port)
+            .suggest("call the agent directly"));
+    }
+    let upgrade = wanted(request.headers()).and_then(|()| {
+        let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+        upgrade.ok_or_else(|| refused("the connection can't be upgraded: HTTP/1.1 is needed"))
+    })?;
+    if agent.is_shutting_down() {
+        return Err(Problem::new(Code::ShuttingDown, "the agent is shutting down and opens no tunnel"));
+    }
+    let permit = Arc::clone(&agent.tunnels).try_acquire_owned();
+    let permit = permit.map_err(|_| agent.config.limits.tunnels.exceeded("the number of open tunnels"))?;
+    let inner = connect(&agent, port).await?;
+    tracing::info!(port, subject = caller.subject, "tunnel opened");
+    let held = agent.activity.request(ActivitySource::Tunnel, format!("port {port}"));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = agent.shutting_down() => {}
+            () = carry(upgrade, inner) => {}
+        }
+        drop((permit, held));
+    });
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
+    Ok(response)
+}
+
+/// Digits only: `u16` would take a sign too.
+fn parse(text: &str) -> Result<u16, Problem> {
+    let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|text| text.parse().ok()).filter(|port| *port != 0).ok_or_else(|| {
+        Problem::new(Code::InvalidRequest, "the path's last part is no port: a number from 1 to 65535 was expected")
+            .with("field", "port")
+    })
+}
+
+/// Whether the headers ask for the upgrade, and for nothing else.
+fn wanted(headers: &HeaderMap) -> Result<(), Problem> {
+    let names = |name, wanted: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
+    };
+    if !names(header::CONNECTION, "upgrade") || !names(header::UPGRADE, PROTOCOL) {
+        return Err(refused("the request doesn't ask for the upgrade"));
+    }
+    // Where a body ends and the tunnel begins would be anybody's guess.
+    let empty = headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0");
+    if !empty || headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Problem::new(Code::InvalidRequest, "a request that opens a tunnel has no body"));
+    }
+    Ok(())
+}
+
+fn refused(detail: &str) -> Problem {
+    let how = format!("send `Connection: Upgrade` and `Upgrade: {PROTOCOL}` over HTTP/1.1");
+    Problem::new(Code::InvalidRequest, detail).suggest(how)
+}
+
+/// Connects to a port of the container's own loopback: development servers listen on IPv4, on IPv6, or on both.
+async fn connect(agent: &Agent, port: u16) -> Result<TcpStream, Problem> {
+    let mut reasons = Vec::new();
+    for address in [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))] {
+        match timeout(agent.config.limits.tunnel_connect_ms.as_duration(), connect_to(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => reasons.push(format!("{address}: {}", error.kind())),
+            Err(_) => {
+                let limit = &agent.config.limits.tunnel_connect_ms;
+                let detail = format!("what listens on {address} took no connection within {} ms", limit.value);
+                return Err(Problem::new(Code::Timeout, detail).with("port", port).with("variable", limit.variable));
+            }
+        }
+    }
+    Err(Problem::new(Code::NotListening, format!("nothing listens on port {port} ({})", reasons.join(", ")))
+        .with("port", port)
+        .suggest("start a server on the port and try again"))
+}
+
+async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // Where nobody listens the kernel may choose that very port for our end, and connect us with ourselves (RFC 9293, 3.5:
+    // simultaneous open).
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Carries bytes until both directions have ended, or one end is gone.
+async fn carry(upgrade: OnUpgrade, inner: TcpStream) {
+    let outer = match upgrade.await {
+        Ok(outer) => outer,
+        Err(error) => {
+            tracing::debug!(%error, "a tunnel's caller went away before it was open");
+            return;
+        }
+    };
+    let carried = match outer.downcast::<TokioIo<TcpStream>>() {
+        // What came with the request's head lies in `read_buf`; without any, the bare socket saves a layer.
+        Ok(parts) if parts.read_buf.is_empty() => {
+            let outer = parts.io.into_inner();
+            notice_loss(&outer);
+            copy(outer, inner).await
+        }
+        Ok(parts) => {
+            let outer = parts.io.into_inner();
+            notice_loss(&outer);
+            let (reader, writer) = tokio::io::split(outer);
+            let reader = tokio::io::AsyncReadExt::chain(io::Cursor::new(parts.read_buf), reader);
+            copy(tokio::io::join(reader, writer), inner).await
+        }
+        Err(outer) => copy(TokioIo::new(outer) as TokioIo<Upgraded>, inner).await,
+    };
+    if let Err(error) = carried {
+        // One end broke off; the other learns of it by the connection's end.
+        tracing::debug!(%error, "a tunnel broke");
+    }
+}
+
+async fn copy(mut outer: impl AsyncRead + AsyncWrite + Unpin, mut inner: TcpStream) -> io::Result<()> {
+    copy_bidirectional_with_sizes(&mut outer, &mut inner, BUFFER, BUFFER).await.map(|_| ())
+}
+
+/// Without probes, a caller whose machine is gone would hold an idle tunnel for ever.
+fn notice_loss(socket: &TcpStream) {
+    let set = sockopt::set_socket_keepalive(socket, true)
+        .and_then(|()| sockopt::set_tcp_keepidle(socket, PROBE_AFTER))
+        .and_then(|()| sockopt::set_tcp_keepintvl(socket, PROBE_EVERY))
+        .and_then(|()| sockopt::set_tcp_keepcnt(socket, PROBES));
+    if let Err(error) = set {
+        tracing::debug!(%error, "a tunnel's caller can't be probed");
+    }
+}
