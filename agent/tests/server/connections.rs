@@ -1,77 +1,17 @@
 //! Over a real socket: what is slow, broken, too large or gone, and how the agent ends.
 
-use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, time::Duration};
 
-use corehold_agent::server;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    sync::oneshot,
-    task::JoinHandle,
+    net::TcpStream,
     time::timeout,
 };
 
 use crate::{
-    support::TestAgent,
+    served::{PATIENCE, read, read_until, serve, until},
     tars::{Tar, gzip},
 };
-
-/// Longer than anything here takes; a test that waits this long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// An agent behind a real socket.
-pub(crate) struct Served {
-    pub(crate) agent: TestAgent,
-    pub(crate) address: SocketAddr,
-    pub(crate) end: oneshot::Sender<()>,
-    pub(crate) server: JoinHandle<()>,
-}
-
-pub(crate) async fn serve(variables: &[(&str, &str)]) -> Served {
-    serve_agent(TestAgent::with(variables)).await
-}
-
-pub(crate) async fn serve_agent(agent: TestAgent) -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (end, ended) = oneshot::channel();
-    let server = tokio::spawn(server::run(listener, Arc::clone(&agent.agent), async {
-        let _ = ended.await;
-    }));
-    Served { agent, address, end, server }
-}
-
-impl Served {
-    pub(crate) async fn send(&self, request: impl AsRef<[u8]>) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(request.as_ref()).await.unwrap();
-        stream
-    }
-
-    /// Sends a request, and reads until the agent closes the connection.
-    pub(crate) async fn exchange(&self, request: impl AsRef<[u8]>) -> String {
-        read(&mut self.send(request).await).await
-    }
-}
-
-async fn read(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    // A reset after the answer is no matter: the agent didn't read all that was sent.
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the agent closes the connection");
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-/// Reads until what came contains this.
-async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
-    let mut answer = String::new();
-    let mut piece = [0; 4096];
-    while !answer.contains(wanted) {
-        let length = timeout(PATIENCE, stream.read(&mut piece)).await.expect("more comes").unwrap();
-        assert_ne!(length, 0, "the connection ended after {answer}");
-        answer.push_str(&String::from_utf8_lossy(&piece[..length]));
-    }
-    answer
-}
 
 fn put(path: &str, headers: &str) -> String {
     format!("PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token\r\nConnection: close\r\n{headers}\r\n\r\n")
@@ -192,13 +132,4 @@ async fn what_does_not_finish_in_time_is_cut_off() {
     let _stream = served.send(put("/v1/files/f", "Content-Length: 10") + "x").await;
     served.end.send(()).unwrap();
     timeout(PATIENCE, served.server).await.expect("the server ends although a body never comes").unwrap();
-}
-
-/// Waits for something that happens in a thread of the agent's, which nobody is told of.
-pub(crate) async fn until(condition: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(tokio::time::Instant::now() < deadline, "it never happened");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }

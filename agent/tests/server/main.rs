@@ -8,6 +8,8 @@ mod edits; // edit, write, stat, mkdir, move, copy, remove
 mod files; // GET, HEAD, PUT, DELETE /v1/files
 mod repeats; // Idempotency-Key
 mod requests; // bodies, problems, request ids, streams
+mod searches; // search and find
+mod served; // an agent behind a real socket
 mod support; // an agent, requests, answers
 mod tars; // archives to order
 mod tunnel; // GET /v1/tunnel: bytes both ways, ends, refusals

@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::connections::{PATIENCE, Served, serve, until};
+use crate::served::{PATIENCE, Served, serve, until};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: corehold-tunnel\r\n";
 
