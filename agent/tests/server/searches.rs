@@ -62,7 +62,7 @@ async fn a_caller_who_goes_away_ends_the_search() {
     // More than the sockets between the two hold, so the search can't end while nobody reads on.
     let line = format!("needle {}\n", "x".repeat(200));
     fs::write(served.agent.root().join("hay"), line.repeat(150_000)).unwrap();
-    let body = r#"{"pattern":"needle"}"#;
+    let body = r#"{"pattern":"needle","maxMatches":1000000}"#;
     let request = format!(
         "POST /v1/tools/search HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token\r\nAccept: application/x-ndjson\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
