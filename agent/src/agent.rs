@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use crate::{
     access::Access,
     activity::Activity,
+    audit::Audit,
     calls::Answers,
     config::Config,
     edit::{self, Edits},
@@ -40,6 +41,8 @@ pub struct Agent {
     pub answers: Arc<Answers>,
     /// One permit for each open tunnel.
     pub tunnels: Arc<Semaphore>,
+    /// Who called what.
+    pub audit: Arc<Audit>,
     /// What keeps the workspace awake.
     pub activity: Arc<Activity>,
     /// New at every start; what was promised under another one is void. 16 characters from `a` to `p`.
@@ -87,6 +90,7 @@ impl Agent {
         let tunnels = config.limits.tunnels.as_usize().min(Semaphore::MAX_PERMITS);
         Ok(Self {
             access: Access::new(&config),
+            audit: Arc::new(Audit::new(&config.limits)),
             answers: Arc::new(Answers::new(&config.limits)),
             config,
             root,

@@ -9,7 +9,7 @@ use corehold_types::{Problem, Tool};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use crate::{access::Caller, agent::Agent};
+use crate::{access::Caller, agent::Agent, audit::Touched};
 
 /// Does what a tool promises.
 ///
@@ -22,6 +22,12 @@ pub trait Handler: Tool {
         request: Self::Request,
         events: Events<Self::Event>,
     ) -> impl Future<Output = Result<Self::Response, Problem>> + Send;
+
+    /// For the audit log: the paths that a request names, and a line about it. Never content or other secrets.
+    fn touches(_request: &Self::Request, _touched: &mut Touched) {}
+
+    /// For the audit log: what a call has changed, with hashes where it knows them.
+    fn changed(_response: &Self::Response, _touched: &mut Touched) {}
 
     /// Under an `Idempotency-Key`: for a tool whose answer can be had again from what it made. The request is changed into
     /// one that is answered as soon as that is made; what is returned turns that answer into the one that was asked for,
@@ -101,6 +107,14 @@ impl<E> Events<E> {
     #[must_use]
     pub fn wanted(&self) -> bool {
         self.sender.is_some()
+    }
+
+    /// Resolves when nobody reads any more; never when nobody did from the beginning.
+    pub async fn closed(&self) {
+        match &self.sender {
+            Some(sender) => sender.closed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Sends an event, waiting for a slow reader. Does nothing when the caller doesn't stream.

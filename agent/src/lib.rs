@@ -12,6 +12,7 @@ pub mod access;
 pub mod activity;
 pub mod agent;
 mod archive;
+pub mod audit;
 pub mod blocking;
 pub mod calls;
 pub mod config;

@@ -24,6 +24,10 @@ export type EditedFile = {
    */
   version?: string,
   /**
+   * BLAKE3 of the old content in hex. Absent where there was none, and where it wasn't read.
+   */
+  previousHash?: string,
+  /**
    * BLAKE3 of the new content in hex. Absent after a deletion, and after a rename that changes no content.
    */
   hash?: string,

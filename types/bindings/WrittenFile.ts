@@ -14,6 +14,10 @@ export type WrittenFile = {
    */
   version: string,
   /**
+   * BLAKE3 of its content before in hex. Absent where there was none, and where it wasn't read.
+   */
+  previousHash?: string,
+  /**
    * BLAKE3 of its content in hex.
    */
   hash: string,

@@ -1,6 +1,9 @@
 // This file was generated from corehold-types by `cargo xtask gen`. Do not edit it.
 import type { ActivityRequest } from "./ActivityRequest.js";
 import type { ActivityResponse } from "./ActivityResponse.js";
+import type { AuditEvent } from "./AuditEvent.js";
+import type { AuditReadRequest } from "./AuditReadRequest.js";
+import type { AuditReadResponse } from "./AuditReadResponse.js";
 import type { CommandEvent } from "./CommandEvent.js";
 import type { CommandListRequest } from "./CommandListRequest.js";
 import type { CommandListResponse } from "./CommandListResponse.js";
@@ -77,6 +80,8 @@ export interface Tools {
   remove: { request: RemoveRequest; response: RemoveResponse; event: never };
   /** Says what keeps the workspace awake and since when, or since when it has been idle. */
   activity: { request: ActivityRequest; response: ActivityResponse; event: never };
+  /** Returns or streams the records of who called what, on which paths, with what result. */
+  auditRead: { request: AuditReadRequest; response: AuditReadResponse; event: AuditEvent };
 }
 
 /** The name of a tool. */
@@ -105,6 +110,7 @@ export const TOOL_NAMES = [
   "copy",
   "remove",
   "activity",
+  "auditRead",
 ] as const satisfies readonly ToolName[];
 
 /** Version of the contract that these types describe. */

@@ -78,7 +78,8 @@ macro_rules! for_each_tool {
             Move,
             Copy,
             Remove,
-            Activity
+            Activity,
+            AuditRead
         )
     };
 }

@@ -16,7 +16,10 @@ pub(crate) use once::REPLAYED;
 pub(crate) use once::key_in;
 pub use table::{Entry, ErasedEvent, entries, entry};
 
-use crate::handler::{Call, Events, Handler};
+use crate::{
+    audit::Pending,
+    handler::{Call, Events, Handler},
+};
 
 /// Calls a tool whose caller was found to have its scope.
 ///
@@ -39,7 +42,9 @@ pub(crate) async fn run_and_tell<T: Handler>(
     replayed: &AtomicBool,
 ) -> Result<T::Response, Problem> {
     if call.agent.is_shutting_down() {
-        return Err(Problem::new(Code::ShuttingDown, "the agent is shutting down and begins nothing new"));
+        let problem = Problem::new(Code::ShuttingDown, "the agent is shutting down and begins nothing new");
+        refused(&call, T::NAME, &problem);
+        return Err(problem);
     }
     let held = (!passive(T::NAME)).then(|| call.agent.activity.request(ActivitySource::Call, T::NAME));
     match call.idempotency_key.clone().filter(|_| T::CHANGES) {
@@ -48,13 +53,27 @@ pub(crate) async fn run_and_tell<T: Handler>(
     }
 }
 
-/// Does what is asked, once.
+/// Does what is asked, once, and records it.
 async fn perform<T: Handler>(
     call: Call,
     request: T::Request,
     events: Events<T::Event>,
 ) -> Result<T::Response, Problem> {
-    T::handle(call, request, events).await
+    let mut pending = Pending::of(&call, T::NAME);
+    if let Some(touched) = pending.touched() {
+        T::touches(&request, touched);
+    }
+    let result = T::handle(call, request, events).await;
+    if let (Ok(response), Some(touched)) = (&result, pending.touched()) {
+        T::changed(response, touched);
+    }
+    pending.finish(result.as_ref().err().map(|problem| problem.code));
+    result
+}
+
+/// Records that a call was turned away before it reached its tool.
+pub(crate) fn refused(call: &Call, tool: &'static str, problem: &Problem) {
+    Pending::of(call, tool).refuse(problem.code);
 }
 
 /// Whether calls of the tool only ask how things are: they keep nobody awake.

@@ -15,6 +15,7 @@ use blake3::Hash;
 use corehold_types::{Code, Problem, Tool};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName};
+use tokio::sync::watch;
 
 use super::{
     answers::{Begin, Outcome},
@@ -22,7 +23,8 @@ use super::{
 };
 use crate::{
     activity::Guard,
-    handler::{Call, Events, Handler},
+    audit::Pending,
+    handler::{Call, Events, Handler, Resumption},
     server::{body, panicked},
 };
 
@@ -71,18 +73,33 @@ pub(super) async fn run<T: Handler>(
     held: Option<Guard>,
     replayed: &AtomicBool,
 ) -> Result<T::Response, Problem> {
-    check(key)?;
+    let refuse = |problem: &Problem| super::refused(&call, T::NAME, problem);
+    check(key).inspect_err(refuse)?;
     let digest = digest_of::<T>(&request)?;
+    let mut pending = Pending::of(&call, T::NAME);
+    if let Some(touched) = pending.touched() {
+        T::touches(&request, touched);
+    }
     let resumption = T::resumption(&call.agent, &mut request);
     let answers = Arc::clone(&call.agent.answers);
     let mut events = Some(events);
     let mut held = held;
-    let mut told = match answers.begin(&call.caller.subject, key, digest)? {
+    let begun = match answers.begin(&call.caller.subject, key, digest) {
+        Ok(begun) => begun,
+        Err(problem) => {
+            pending.refuse(problem.code);
+            return Err(problem);
+        }
+    };
+    // The first one's record is made where it is done, whether or not its caller waits.
+    let (mut told, repeat) = match begun {
         Begin::Repeat(told) => {
             replayed.store(true, Ordering::Relaxed);
-            told
+            pending.replayed();
+            (told, Some(pending))
         }
         Begin::First(turn) => {
+            pending.forget();
             let told = turn.subscribe();
             // Who resumes sends the events himself, the first time too.
             let (events, held) = match resumption {
@@ -99,9 +116,23 @@ pub(super) async fn run<T: Handler>(
                 }
                 drop(held);
             });
-            told
+            (told, None)
         }
     };
+    let result = answer::<T>(call, &mut told, resumption, events.take()).await;
+    if let Some(repeat) = repeat {
+        repeat.finish(result.as_ref().err().map(|problem| problem.code));
+    }
+    result
+}
+
+/// Waits for the answer and says it, resumed if it can be.
+async fn answer<T: Handler>(
+    call: Call,
+    told: &mut watch::Receiver<Option<Arc<Outcome>>>,
+    resumption: Option<Resumption<T>>,
+    events: Option<Events<T::Event>>,
+) -> Result<T::Response, Problem> {
     let outcome = match told.wait_for(Option::is_some).await {
         Ok(outcome) => outcome.as_ref().map(Arc::clone),
         Err(_) => None,
@@ -112,7 +143,7 @@ pub(super) async fn run<T: Handler>(
         None => return Err(Problem::new(Code::ShuttingDown, "the agent ended before the change was answered")),
     };
     match resumption {
-        Some(resume) => resume(call, response, events.take().unwrap_or_else(Events::none)).await,
+        Some(resume) => resume(call, response, events.unwrap_or_else(Events::none)).await,
         None => Ok(response),
     }
 }

@@ -39,8 +39,17 @@ pub struct ErasedEvent {
 }
 
 impl Entry {
+    /// Whether the caller may call the tool; a refusal is recorded.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` names the scope that is lacking.
+    pub fn allow(&self, call: &Call) -> Result<(), Problem> {
+        call.caller.need(self.scope).inspect_err(|problem| super::refused(call, self.name, problem))
+    }
+
     /// Calls the tool with a request in JSON, and returns its response in JSON. With a sender for events the answer is a
-    /// streamed one: what the events carry is left out of the response. The scope is the surface's to check.
+    /// streamed one: what the events carry is left out of the response. The scope is the surface's to check, see
+    /// [`allow`](Self::allow).
     ///
     /// Dropping the future ends the call, as a caller who goes away does.
     ///
@@ -82,7 +91,8 @@ fn call<T: Handler>(
     events: Option<mpsc::Sender<ErasedEvent>>,
 ) -> BoxFuture<'static, Result<Vec<u8>, Problem>> {
     Box::pin(async move {
-        let request: T::Request = body::parse(&request)?;
+        let request: T::Request =
+            body::parse(&request).inspect_err(|problem| super::refused(&call, T::NAME, problem))?;
         let response = match events {
             None => super::run::<T>(call, request, Events::none()).await?,
             Some(out) => {

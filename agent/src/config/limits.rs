@@ -149,6 +149,8 @@ limits! {
     write_files: "writeFiles", "files", "COREHOLD_LIMIT_WRITE_FILES", 1_000;
     /// Paths in one request of `stat`. Default 1,000.
     stat_paths: "statPaths", "paths", "COREHOLD_LIMIT_STAT_PATHS", 1_000;
+    /// Bytes of memory for the records of calls that `auditRead` returns; an eighth of them is for refusals. Default 1 MiB.
+    audit_bytes: "auditBytes", "bytes", "COREHOLD_LIMIT_AUDIT_BYTES", 1 << 20;
     /// Milliseconds for which an answer is kept under its `Idempotency-Key`. Default 86,400,000 (a day).
     idempotency_ms: "idempotencyMs", "ms", "COREHOLD_LIMIT_IDEMPOTENCY_MS", 86_400_000;
     /// `Idempotency-Key`s that are remembered, of all subjects; the oldest are forgotten first. Default 10,000.

@@ -1,6 +1,7 @@
 //! What each route does, in a file named after its path.
 
 pub(crate) mod archive;
+pub(crate) mod audited;
 pub(crate) mod files;
 pub(crate) mod health;
 mod query;

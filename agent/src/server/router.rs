@@ -8,18 +8,20 @@ use corehold_types::{Code, Problem, Tool, for_each_tool};
 use super::{boundary, problem::Failure};
 use crate::{
     agent::Agent,
-    routes::{archive, files, health, tools, tunnel},
+    routes::{archive, audited, files, health, tools, tunnel},
 };
 
 /// The agent's routes, with the boundary around them.
 pub fn router(agent: Arc<Agent>) -> Router {
+    let audited = middleware::from_fn_with_state(Arc::clone(&agent), audited::audited);
     let router = Router::new()
-        .route("/health", get(health::get))
         .route("/v1/archive", get(archive::get).put(archive::put))
         .route("/v1/files", files::route())
         .route("/v1/files/", files::route())
         .route("/v1/files/{*path}", files::route())
-        .route("/v1/tunnel/{port}", get(tunnel::get));
+        .route("/v1/tunnel/{port}", get(tunnel::get))
+        .route_layer(audited)
+        .route("/health", get(health::get));
     with_tools(router)
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)

@@ -10,6 +10,7 @@ use corehold_types::{
 use super::command_output::{self, From};
 use crate::{
     agent::Agent,
+    audit::Touched,
     handler::{Call, Events, Handler, Resumption},
     process::{Program, Start},
 };
@@ -58,6 +59,15 @@ impl Handler for Command {
                 Ok(command_output::answer(command, From { offset: 0, follow: true }, most, events).await)
             })
         }))
+    }
+
+    fn touches(request: &CommandRequest, touched: &mut Touched) {
+        touched.paths(&request.cwd);
+        match (&request.argv, &request.line) {
+            (Some(arguments), _) => touched.detail(&arguments.join(" ")),
+            (None, Some(line)) => touched.detail(line),
+            (None, None) => {}
+        }
     }
 }
 

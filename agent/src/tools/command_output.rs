@@ -10,6 +10,7 @@ use corehold_types::{
 use super::command::refused;
 use crate::{
     agent::Agent,
+    audit::Touched,
     handler::{Call, Events, Handler},
     process::{self, Command, Viewer},
 };
@@ -31,6 +32,10 @@ impl Handler for CommandOutput {
         }
         let from = From { offset, follow: request.follow.unwrap_or_else(|| events.wanted()) };
         Ok(answer(command, from, most, events).await)
+    }
+
+    fn touches(request: &CommandOutputRequest, touched: &mut Touched) {
+        touched.detail(&request.id);
     }
 }
 

@@ -7,7 +7,10 @@ use corehold_types::{
 use rustix::process::Signal as Number;
 
 use super::{command::refused, command_output};
-use crate::handler::{Call, Events, Handler};
+use crate::{
+    audit::Touched,
+    handler::{Call, Events, Handler},
+};
 
 impl Handler for CommandSignal {
     async fn handle(
@@ -31,5 +34,9 @@ impl Handler for CommandSignal {
         };
         let processes = call.agent.processes.signal(command, signal).await;
         Ok(CommandSignalResponse { processes: u32::try_from(processes).unwrap_or(u32::MAX) })
+    }
+
+    fn touches(request: &CommandSignalRequest, touched: &mut Touched) {
+        touched.detail(&format!("{:?} to {}", request.signal, request.id));
     }
 }

@@ -10,6 +10,7 @@ use rustix::{fs::FileType, io::Errno};
 
 use crate::{
     agent::Agent,
+    audit::Touched,
     blocking::{self, Cancelled},
     edit::{
         aside::Aside,
@@ -25,6 +26,10 @@ impl Handler for Copy {
     async fn handle(call: Call, request: CopyRequest, _: Events<Self::Event>) -> Result<CopyResponse, Problem> {
         let agent = call.agent;
         blocking::run(move |cancelled| copy(&agent, &request, cancelled)).await
+    }
+
+    fn touches(request: &CopyRequest, touched: &mut Touched) {
+        touched.paths([&request.from, &request.to]);
     }
 }
 

@@ -6,6 +6,7 @@ use corehold_types::{
 };
 
 use crate::{
+    audit::Touched,
     blocking, edit,
     handler::{Call, Events, Handler},
 };
@@ -14,5 +15,19 @@ impl Handler for Edit {
     async fn handle(call: Call, request: EditRequest, _: Events<Self::Event>) -> Result<EditResponse, Problem> {
         let agent = call.agent;
         blocking::run(move |_| edit::transact(&agent.edits, &agent.root, &agent.config.limits, &request)).await
+    }
+
+    fn touches(request: &EditRequest, touched: &mut Touched) {
+        touched.paths(request.files.iter().map(|file| &file.path));
+    }
+
+    fn changed(response: &EditResponse, touched: &mut Touched) {
+        if response.dry_run {
+            return;
+        }
+        for file in &response.files {
+            let after = file.hash.as_deref().or(file.version.as_deref());
+            touched.changed(file.renamed_to.as_ref().unwrap_or(&file.path), file.previous_hash.as_deref(), after);
+        }
     }
 }

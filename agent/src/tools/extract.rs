@@ -21,6 +21,7 @@ use rustix::{
 use crate::{
     agent::Agent,
     archive::{Extraction, Progress},
+    audit::Touched,
     blocking::{self, Cancelled},
     handler::{Call, CallerGone, Events, Handler},
     root::{FinalLink, os_problem},
@@ -55,6 +56,14 @@ impl Handler for Extract {
                 }
             }
         }
+    }
+
+    fn touches(request: &ExtractRequest, touched: &mut Touched) {
+        match &request.archive {
+            ArchiveSource::Path(path) => touched.path(path),
+            ArchiveSource::Inbox(name) => touched.detail(name),
+        }
+        touched.paths(&request.destination);
     }
 }
 

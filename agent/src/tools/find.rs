@@ -9,6 +9,7 @@ use corehold_types::{
 
 use super::search::{failed, turn};
 use crate::{
+    audit::Touched,
     handler::{Call, Events, Handler},
     search::{
         Control, Stop,
@@ -40,5 +41,9 @@ impl Handler for Find {
             }
         };
         finished.map_err(|error| failed(&error))?
+    }
+
+    fn touches(request: &FindRequest, touched: &mut Touched) {
+        touched.paths(&request.path);
     }
 }

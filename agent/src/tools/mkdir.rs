@@ -13,6 +13,7 @@ use rustix::{
 
 use crate::{
     agent::Agent,
+    audit::Touched,
     blocking,
     edit::{disk, location::Location, parents::Parents},
     handler::{Call, Events, Handler},
@@ -23,6 +24,10 @@ impl Handler for Mkdir {
     async fn handle(call: Call, request: MkdirRequest, _: Events<Self::Event>) -> Result<MkdirResponse, Problem> {
         let agent = call.agent;
         blocking::run(move |_| mkdir(&agent, &request)).await
+    }
+
+    fn touches(request: &MkdirRequest, touched: &mut Touched) {
+        touched.path(&request.path);
     }
 }
 

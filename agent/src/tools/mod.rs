@@ -1,6 +1,7 @@
 //! One handler for each tool, in a file named after it.
 
 mod activity;
+mod audit_read;
 mod command;
 mod command_list;
 mod command_output;

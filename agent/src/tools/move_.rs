@@ -10,6 +10,7 @@ use rustix::{fs::FileType, io::Errno};
 
 use crate::{
     agent::Agent,
+    audit::Touched,
     blocking::{self, Cancelled},
     edit::{
         aside::Aside,
@@ -26,6 +27,10 @@ impl Handler for Move {
     async fn handle(call: Call, request: MoveRequest, _: Events<Self::Event>) -> Result<MoveResponse, Problem> {
         let agent = call.agent;
         blocking::run(move |cancelled| move_(&agent, &request, cancelled)).await
+    }
+
+    fn touches(request: &MoveRequest, touched: &mut Touched) {
+        touched.paths([&request.from, &request.to]);
     }
 }
 

@@ -11,6 +11,7 @@ use rustix::{
 
 use crate::{
     agent::Agent,
+    audit::Touched,
     blocking,
     edit::{
         aside::Aside,
@@ -25,6 +26,10 @@ impl Handler for Remove {
     async fn handle(call: Call, request: RemoveRequest, _: Events<Self::Event>) -> Result<RemoveResponse, Problem> {
         let agent = call.agent;
         blocking::run(move |_| remove(&agent, &request)).await
+    }
+
+    fn touches(request: &RemoveRequest, touched: &mut Touched) {
+        touched.path(&request.path);
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::{
     agent::Agent,
+    audit::Touched,
     handler::{Call, CallerGone, Events, Handler},
     search::{
         Control, Stop,
@@ -74,6 +75,11 @@ impl Handler for Search {
             response.truncated.push(SearchTruncation::AnswerBytes);
         }
         Ok(SearchResponse { files: collected.files, ..response })
+    }
+
+    fn touches(request: &SearchRequest, touched: &mut Touched) {
+        touched.paths(&request.paths);
+        touched.detail(&request.pattern);
     }
 }
 

@@ -16,6 +16,7 @@ use rustix::{
 
 use crate::{
     agent::Agent,
+    audit::Touched,
     blocking::{self, Cancelled},
     edit::disk,
     handler::{Call, Events, Handler},
@@ -26,6 +27,10 @@ impl Handler for Stat {
     async fn handle(call: Call, request: StatRequest, _: Events<Self::Event>) -> Result<StatResponse, Problem> {
         let agent = call.agent;
         blocking::run(move |cancelled| stat(&agent, &request, cancelled)).await
+    }
+
+    fn touches(request: &StatRequest, touched: &mut Touched) {
+        touched.paths(&request.paths);
     }
 }
 

@@ -10,6 +10,7 @@ use corehold_types::{
 
 use crate::{
     agent::Agent,
+    audit::Touched,
     blocking::{self, Cancelled},
     edit,
     handler::{Call, Events, Handler},
@@ -19,6 +20,18 @@ impl Handler for Write {
     async fn handle(call: Call, request: WriteRequest, _: Events<Self::Event>) -> Result<WriteResponse, Problem> {
         let agent = call.agent;
         blocking::run(move |cancelled| write(&agent, request, cancelled)).await
+    }
+
+    fn touches(request: &WriteRequest, touched: &mut Touched) {
+        touched.paths(request.files.iter().map(|file| &file.path));
+    }
+
+    fn changed(response: &WriteResponse, touched: &mut Touched) {
+        for result in &response.files {
+            if let WriteResult::Ok(file) = result {
+                touched.changed(&file.path, file.previous_hash.as_deref(), Some(&file.hash));
+            }
+        }
     }
 }
 
@@ -72,6 +85,7 @@ fn write_one(agent: &Agent, target: WriteTarget, durable: Option<bool>) -> Resul
     Ok(WrittenFile {
         path,
         version,
+        previous_hash: edited.previous_hash,
         hash,
         size: edited.size,
         created: edited.change == FileChange::Created,

@@ -157,6 +157,9 @@ pub struct EditedFile {
     /// The new version. Absent after a deletion and in a dry run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// BLAKE3 of the old content in hex. Absent where there was none, and where it wasn't read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_hash: Option<String>,
     /// BLAKE3 of the new content in hex. Absent after a deletion, and after a rename that changes no content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,

@@ -1,6 +1,7 @@
 //! One module per tool: its request, response and events, and the [`Tool`](crate::Tool) that ties them together.
 
 mod activity;
+mod audit_read;
 mod command;
 mod command_list;
 mod command_output;
@@ -20,6 +21,7 @@ mod stat;
 mod write;
 
 pub use activity::*;
+pub use audit_read::*;
 pub use command::*;
 pub use command_list::*;
 pub use command_output::*;

@@ -83,6 +83,9 @@ pub struct WrittenFile {
     pub path: WorkspacePath,
     /// Its new version.
     pub version: String,
+    /// BLAKE3 of its content before in hex. Absent where there was none, and where it wasn't read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_hash: Option<String>,
     /// BLAKE3 of its content in hex.
     pub hash: String,
     /// Its size in bytes.

@@ -3,6 +3,9 @@
 import type {
   ActivityRequest,
   ActivityResponse,
+  AuditEvent,
+  AuditReadRequest,
+  AuditReadResponse,
   CommandEvent,
   CommandListRequest,
   CommandListResponse,
@@ -127,6 +130,70 @@ export const someActivityResponse2: ActivityResponse = {
   "idleSince": "1970-01-01T00:00:01.000000000Z",
   "now": "1970-01-01T00:00:02.000000000Z",
   "sources": []
+};
+
+export const someAuditReadRequest1: AuditReadRequest = {};
+
+export const someAuditReadRequest2: AuditReadRequest = {
+  "after": 9007199254740991,
+  "cursor": "1",
+  "follow": false,
+  "limit": 1,
+  "path": "src",
+  "since": "1970-01-01T00:00:00.000000000Z",
+  "subject": "me",
+  "tool": "edit"
+};
+
+export const someAuditReadResponse1: AuditReadResponse = {
+  "cursor": "1",
+  "gap": {
+    "from": 1,
+    "refusalsOnly": false,
+    "to": 9007199254740991
+  },
+  "last": 9007199254740991,
+  "records": [
+    {
+      "code": "VERSION_MISMATCH",
+      "detail": "npm test",
+      "durationMs": 9007199254740991,
+      "outcome": "failed",
+      "paths": [
+        {
+          "after": "2e",
+          "before": "1f",
+          "path": "src/a.rs"
+        },
+        {
+          "path": "b"
+        }
+      ],
+      "pathsOmitted": 1,
+      "replayed": true,
+      "requestId": "r1",
+      "seq": 9007199254740991,
+      "subject": "me",
+      "surface": "webSocket",
+      "time": "1970-01-01T00:00:00.000000000Z",
+      "tool": "edit"
+    },
+    {
+      "durationMs": 9007199254740991,
+      "outcome": "callerGone",
+      "replayed": false,
+      "requestId": "r1",
+      "seq": 9007199254740991,
+      "surface": "http",
+      "time": "1970-01-01T00:00:00.000000000Z",
+      "tool": "edit"
+    }
+  ]
+};
+
+export const someAuditReadResponse2: AuditReadResponse = {
+  "last": 0,
+  "records": []
 };
 
 export const someHealth1: Health = {
@@ -689,6 +756,7 @@ export const someEditResponse1: EditResponse = {
       "linesRemoved": 0,
       "otherNames": 1,
       "path": "a",
+      "previousHash": "11",
       "renamedTo": {
         "base64": "Y2Fm6Q=="
       },
@@ -770,6 +838,7 @@ export const someWriteResponse1: WriteResponse = {
       "hash": "00",
       "otherNames": 1,
       "path": "a",
+      "previousHash": "11",
       "size": 9007199254740991,
       "status": "ok",
       "version": "v"
@@ -1057,6 +1126,43 @@ export const someCommandListResponse1: CommandListResponse = {
 
 export const someCommandListResponse2: CommandListResponse = {
   "commands": []
+};
+
+export const someAuditEvent1: AuditEvent = {
+  "record": {
+    "code": "VERSION_MISMATCH",
+    "detail": "npm test",
+    "durationMs": 9007199254740991,
+    "outcome": "failed",
+    "paths": [
+      {
+        "after": "2e",
+        "before": "1f",
+        "path": "src/a.rs"
+      },
+      {
+        "path": "b"
+      }
+    ],
+    "pathsOmitted": 1,
+    "replayed": true,
+    "requestId": "r1",
+    "seq": 9007199254740991,
+    "subject": "me",
+    "surface": "webSocket",
+    "time": "1970-01-01T00:00:00.000000000Z",
+    "tool": "edit"
+  },
+  "type": "record"
+};
+
+export const someAuditEvent2: AuditEvent = {
+  "gap": {
+    "from": 1,
+    "refusalsOnly": true,
+    "to": 2
+  },
+  "type": "gap"
 };
 
 export const someExtractEvent1: ExtractEvent = {

@@ -74,6 +74,10 @@ impl Plan<'_> {
             renamed_to,
             change,
             version: None,
+            previous_hash: replaces_old
+                .then(|| self.old_bytes(entry))
+                .flatten()
+                .map(|bytes| blake3::hash(bytes).to_hex().to_string()),
             hash: known.map(|bytes| blake3::hash(bytes).to_hex().to_string()),
             size: match (entry.end, text) {
                 (None, _) => 0,

@@ -16,7 +16,9 @@ use corehold_types::Problem;
 use http::{HeaderValue, header};
 
 use crate::{
+    access::bearer,
     agent::Agent,
+    audit::Pending,
     calls,
     handler::{Call, Events, Handler, Surface},
     server::{RequestId, body, problem::Failure},
@@ -38,11 +40,19 @@ async fn call<T: Handler>(
 
 async fn answer<T: Handler>(agent: Arc<Agent>, request_id: RequestId, request: Request) -> Result<Response, Problem> {
     let (head, request_body) = request.into_parts();
-    let caller = agent.access.authorize(&head.headers, T::SCOPE)?;
+    let caller = bearer(&head.headers).and_then(|token| agent.access.authenticate(token)).inspect_err(|problem| {
+        Pending::new(&agent.audit, None, Surface::Http, &request_id.0, T::NAME).refuse(problem.code);
+    })?;
+    let mut call =
+        Call { agent, caller, surface: Surface::Http, idempotency_key: None, request_id: request_id.0.to_string() };
+    let refuse = |problem: &Problem| calls::refused(&call, T::NAME, problem);
+    call.caller.need(T::SCOPE).inspect_err(refuse)?;
     let form = Form::of(&head.headers);
-    let request = body::json::<T::Request>(&head.headers, request_body, &agent.config.limits).await?;
-    let idempotency_key = if T::CHANGES { calls::key_in(&head.headers)? } else { None };
-    let call = Call { agent, caller, surface: Surface::Http, idempotency_key, request_id: request_id.0.to_string() };
+    let limits = &call.agent.config.limits;
+    let request = body::json::<T::Request>(&head.headers, request_body, limits).await.inspect_err(refuse)?;
+    if T::CHANGES {
+        call.idempotency_key = calls::key_in(&head.headers).inspect_err(refuse)?;
+    }
     match form {
         Form::Json => {
             let replayed = AtomicBool::new(false);

@@ -22,6 +22,7 @@ use rustix::{
 
 use crate::{
     agent::Agent,
+    audit::Touched,
     blocking::{self, Cancelled},
     handler::{Call, Events, Handler},
     root::{self, os_problem},
@@ -38,6 +39,10 @@ impl Handler for List {
     async fn handle(call: Call, request: ListRequest, _: Events<Self::Event>) -> Result<ListResponse, Problem> {
         let agent = call.agent;
         blocking::run(move |cancelled| list(&agent, &request, cancelled)).await
+    }
+
+    fn touches(request: &ListRequest, touched: &mut Touched) {
+        touched.paths(&request.path);
     }
 }
 

@@ -13,6 +13,7 @@ use corehold_types::{
 
 use crate::{
     agent::Agent,
+    audit::Touched,
     blocking::{self, Cancelled},
     handler::{Call, Events, Handler},
     root::{OpenFile, Version},
@@ -41,6 +42,10 @@ impl Handler for Read {
         }
         let files = blocking::run(move |cancelled| read_all(&agent, request.files, budget, cancelled)).await?;
         Ok(ReadResponse { files })
+    }
+
+    fn touches(request: &ReadRequest, touched: &mut Touched) {
+        touched.paths(request.files.iter().map(|file| &file.path));
     }
 }
 

@@ -34,6 +34,7 @@ fn edit() -> Vec<Sample> {
         renamed_to: Some(path_of_bytes()),
         change: FileChange::Renamed,
         version: Some("v".to_owned()),
+        previous_hash: Some("11".to_owned()),
         hash: Some("00".to_owned()),
         size: LARGEST,
         lines_added: LARGEST,
@@ -47,6 +48,7 @@ fn edit() -> Vec<Sample> {
         renamed_to: None,
         change: FileChange::Deleted,
         version: None,
+        previous_hash: None,
         hash: None,
         diff: None,
         displaced_hunks: Vec::new(),
@@ -80,14 +82,18 @@ fn write() -> Vec<Sample> {
     let written = WrittenFile {
         path: "a".into(),
         version: "v".to_owned(),
+        previous_hash: Some("11".to_owned()),
         hash: "00".to_owned(),
         size: LARGEST,
         created: true,
         other_names: Some(1),
     };
     let failed = WriteResult::Error { path: "dir".into(), problem: Problem::new(Code::NotAFile, "a directory") };
-    let results =
-        vec![WriteResult::Ok(WrittenFile { other_names: None, ..written.clone() }), WriteResult::Ok(written), failed];
+    let results = vec![
+        WriteResult::Ok(WrittenFile { previous_hash: None, other_names: None, ..written.clone() }),
+        WriteResult::Ok(written),
+        failed,
+    ];
     vec![
         sample(&WriteRequest { files: vec![bare, full], durable: None }),
         sample(&WriteRequest { files: Vec::new(), durable: Some(true) }),

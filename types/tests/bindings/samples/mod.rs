@@ -49,7 +49,7 @@ fn event<E: Event + Debug>(value: &E) -> Sample {
 }
 
 pub(crate) fn events() -> Vec<Sample> {
-    [files::events(), search::events(), command::events()].into_iter().flatten().collect()
+    [wire::events(), files::events(), search::events(), command::events()].into_iter().flatten().collect()
 }
 
 pub(crate) fn all() -> Vec<Sample> {

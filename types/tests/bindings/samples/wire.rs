@@ -6,7 +6,7 @@ use corehold_types::{
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
 
-use super::{LARGEST, Sample, command::command_response, sample};
+use super::{LARGEST, Sample, command::command_response, event, sample};
 
 fn problem() -> Problem {
     let mut problem =
@@ -58,6 +58,63 @@ fn activity() -> Vec<Sample> {
     vec![sample(&ActivityRequest {}), sample(&awake), sample(&idle)]
 }
 
+fn record() -> AuditRecord {
+    let path = AuditPath { path: "src/a.rs".into(), before: Some("1f".to_owned()), after: Some("2e".to_owned()) };
+    AuditRecord {
+        seq: LARGEST,
+        time: Timestamp::from_unix(0, 0),
+        subject: Some("me".to_owned()),
+        surface: AuditSurface::WebSocket,
+        request_id: "r1".to_owned(),
+        tool: "edit".to_owned(),
+        paths: vec![path, AuditPath { path: "b".into(), before: None, after: None }],
+        paths_omitted: Some(1),
+        detail: Some("npm test".to_owned()),
+        duration_ms: LARGEST,
+        outcome: AuditOutcome::Failed,
+        code: Some(Code::VersionMismatch),
+        replayed: true,
+    }
+}
+
+fn audit() -> Vec<Sample> {
+    let bare = AuditRecord {
+        subject: None,
+        surface: AuditSurface::Http,
+        paths: Vec::new(),
+        paths_omitted: None,
+        detail: None,
+        outcome: AuditOutcome::CallerGone,
+        code: None,
+        replayed: false,
+        ..record()
+    };
+    let full = AuditReadRequest {
+        after: Some(LARGEST),
+        tool: Some("edit".to_owned()),
+        subject: Some("me".to_owned()),
+        path: Some("src".into()),
+        since: Some(Timestamp::from_unix(0, 0)),
+        limit: Some(1),
+        cursor: Some("1".to_owned()),
+        follow: Some(false),
+    };
+    let gap = AuditGap { from: 1, to: LARGEST, refusals_only: false };
+    let response = AuditReadResponse {
+        records: vec![record(), bare],
+        gap: Some(gap),
+        cursor: Some("1".to_owned()),
+        last: LARGEST,
+    };
+    let empty = AuditReadResponse { records: Vec::new(), gap: None, cursor: None, last: 0 };
+    vec![sample(&AuditReadRequest::default()), sample(&full), sample(&response), sample(&empty)]
+}
+
+pub(super) fn events() -> Vec<Sample> {
+    let gap = AuditGap { from: 1, to: 2, refusals_only: true };
+    vec![event(&AuditEvent::Record { record: record() }), event(&AuditEvent::Gap { gap })]
+}
+
 pub(super) fn samples() -> Vec<Sample> {
     let health =
         Health { status: HealthStatus::ShuttingDown, version: "0.1.0".to_owned(), protocol: 1, uptime_ms: LARGEST };
@@ -70,5 +127,5 @@ pub(super) fn samples() -> Vec<Sample> {
         sample(&StreamEnd::End { response: command_response() }),
         sample(&StreamEnd::<CommandResponse>::Error { problem: problem() }),
     ];
-    [info(), activity(), bodies].into_iter().flatten().collect()
+    [info(), activity(), audit(), bodies].into_iter().flatten().collect()
 }

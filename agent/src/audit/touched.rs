@@ -1,0 +1,106 @@
+//! What a call touched, bounded: a record is small, whatever the call was.
+
+use corehold_types::{WorkspacePath, tools::AuditPath};
+
+/// Paths in one record.
+const PATHS: usize = 64;
+/// Characters of a path or a detail.
+const CHARACTERS: usize = 1_024;
+/// Bytes of one record's paths, after which no more are taken.
+const BYTES: usize = 16 << 10;
+
+/// What a call touched.
+#[derive(Debug, Clone, Default)]
+pub struct Touched {
+    pub(super) paths: Vec<AuditPath>,
+    pub(super) omitted: u64,
+    pub(super) detail: Option<String>,
+    pub(super) bytes: usize,
+}
+
+impl Touched {
+    /// The call names a path.
+    pub fn path(&mut self, path: &WorkspacePath) {
+        self.add(path, None, None);
+    }
+
+    /// The call names paths.
+    pub fn paths<'a>(&mut self, paths: impl IntoIterator<Item = &'a WorkspacePath>) {
+        for path in paths {
+            self.path(path);
+        }
+    }
+
+    /// What the content at the path was and is, as hash or version. The path may have been named before.
+    pub fn changed(&mut self, path: &WorkspacePath, before: Option<&str>, after: Option<&str>) {
+        match self.paths.iter_mut().find(|known| known.path == *path) {
+            Some(known) => {
+                self.bytes += before.map_or(0, str::len) + after.map_or(0, str::len);
+                known.before = before.map(str::to_owned);
+                known.after = after.map(str::to_owned);
+            }
+            None => self.add(path, before, after),
+        }
+    }
+
+    /// One line about the call. Not for what may be secret.
+    pub fn detail(&mut self, detail: &str) {
+        let detail = cut(detail);
+        self.bytes += detail.len();
+        self.detail = Some(detail.to_owned());
+    }
+
+    fn add(&mut self, path: &WorkspacePath, before: Option<&str>, after: Option<&str>) {
+        if self.paths.len() == PATHS || self.bytes >= BYTES {
+            self.omitted += 1;
+            return;
+        }
+        let path = match path {
+            WorkspacePath::Text(text) => WorkspacePath::Text(cut(text).to_owned()),
+            WorkspacePath::Bytes { base64 } if base64.len() <= CHARACTERS => path.clone(),
+            // Cut base64 would be another path.
+            WorkspacePath::Bytes { .. } => WorkspacePath::Text("(a long path that is not UTF-8)".to_owned()),
+        };
+        let length = match &path {
+            WorkspacePath::Text(text) => text.len(),
+            WorkspacePath::Bytes { base64 } => base64.len(),
+        };
+        self.bytes += size_of::<AuditPath>() + length + before.map_or(0, str::len) + after.map_or(0, str::len);
+        self.paths.push(AuditPath { path, before: before.map(str::to_owned), after: after.map(str::to_owned) });
+    }
+}
+
+fn cut(text: &str) -> &str {
+    if text.len() <= CHARACTERS {
+        return text;
+    }
+    text.char_indices().nth(CHARACTERS).map_or(text, |(end, _)| &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_small_whatever_the_call_was() {
+        let mut touched = Touched::default();
+        for number in 0..10_000 {
+            touched.path(&format!("{number}{}", "ž".repeat(5_000)).into());
+        }
+        touched.path(&WorkspacePath::Bytes { base64: "x".repeat(100_000) });
+        touched.detail(&"x".repeat(100_000));
+        assert!(touched.bytes < 2 * BYTES, "{}", touched.bytes);
+        assert_eq!(touched.paths.len() as u64 + touched.omitted, 10_001);
+        assert_eq!(touched.detail.unwrap().len(), CHARACTERS);
+    }
+
+    #[test]
+    fn a_path_that_was_named_gets_its_hashes() {
+        let mut touched = Touched::default();
+        touched.paths([&"a".into(), &"b".into()]);
+        touched.changed(&"b".into(), Some("1"), Some("2"));
+        touched.changed(&"c".into(), None, Some("3"));
+        let shown: Vec<_> = touched.paths.iter().map(|path| (path.before.as_deref(), path.after.as_deref())).collect();
+        assert_eq!(shown, [(None, None), (Some("1"), Some("2")), (None, Some("3"))]);
+    }
+}
