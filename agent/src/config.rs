@@ -9,12 +9,15 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use corehold_types::{env_vars, tools::LimitInfo};
 use ed25519_dalek::VerifyingKey;
+
+use crate::policy::Policy;
 
 mod limits;
 
@@ -63,6 +66,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// [`COMMAND_LOG_DIRECTORY`].
     pub command_log_directory: Option<PathBuf>,
+    /// [`env_vars::COMMAND_POLICY`]. Default: none, every command may run.
+    pub command_policy: Option<Arc<Policy>>,
     /// What the agent never exceeds.
     pub limits: Limits,
 }
@@ -136,6 +141,7 @@ impl Config {
                 5_000,
             )?),
             command_log_directory: variables.text(COMMAND_LOG_DIRECTORY)?.map(PathBuf::from),
+            command_policy: variables.command_policy()?,
             limits: Limits::read(|limit| variables.parsed(limit.variable, limit.unit_in_words(), limit.value))?,
         })
     }
@@ -232,6 +238,19 @@ impl<G: Fn(&str) -> Option<OsString>> Variables<'_, G> {
             )),
             None => Ok("standalone".to_owned()),
         }
+    }
+
+    /// A policy that can't be read stops the agent: without it, everything would run.
+    fn command_policy(&self) -> Result<Option<Arc<Policy>>, ConfigError> {
+        let Some(text) = self.text(env_vars::COMMAND_POLICY)? else { return Ok(None) };
+        let text = match text.trim_start() {
+            path if path.starts_with('/') => std::fs::read_to_string(path).map_err(|error| {
+                ConfigError::new(env_vars::COMMAND_POLICY, format!("names {path:?}, which can't be read: {error}"))
+            })?,
+            _ => text,
+        };
+        let policy = Policy::parse(&text).map_err(|what| ConfigError::new(env_vars::COMMAND_POLICY, what))?;
+        Ok(Some(Arc::new(policy)))
     }
 
     fn log_format(&self) -> Result<LogFormat, ConfigError> {
@@ -333,6 +352,8 @@ mod tests {
             (LISTEN, "localhost", "an IP address was expected"),
             (LOG_FORMAT, "xml", "plain or json was expected"),
             (WORKERS, "0", "a whole number from 1 to 64 was expected"),
+            (env_vars::COMMAND_POLICY, "{\"alow\":[]}", "at line 1 column 7: unknown field `alow`"),
+            (env_vars::COMMAND_POLICY, "/no/such/file", "can't be read"),
             (SHUTDOWN_GRACE_MS, "-1", "a whole number of milliseconds was expected"),
             ("COREHOLD_LIMIT_BODY_BYTES", "4M", "a whole number of bytes was expected"),
         ] {

@@ -19,6 +19,10 @@ pub const WORKSPACE_ID: &str = "COREHOLD_WORKSPACE_ID";
 /// Folder in the container into which the host lays archives for `extract`. Default `/tools/inbox`.
 pub const INBOX: &str = "COREHOLD_INBOX";
 
+/// What commands may run: a [`CommandPolicy`](crate::policy::CommandPolicy) in JSON, or the absolute path of a file that
+/// holds one. Absent: every command may.
+pub const COMMAND_POLICY: &str = "COREHOLD_COMMAND_POLICY";
+
 /// Absolute path, inside the container, of the CA bundle that the host handed in.
 pub const CA_BUNDLE: &str = "COREHOLD_CA_BUNDLE";
 

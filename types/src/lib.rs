@@ -8,6 +8,7 @@ mod content;
 mod data;
 pub mod env_vars;
 mod path;
+pub mod policy;
 mod problem;
 mod time;
 mod token;

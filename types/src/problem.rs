@@ -66,6 +66,9 @@ pub enum Code {
     NotListening,
     /// Somebody else has claimed the agent, or it had a workspace from its start.
     AlreadyClaimed,
+    /// The command policy that the agent was started with doesn't allow the command; `context.part` is the part of it,
+    /// `context.rule` the rule.
+    CommandDenied,
     /// A code that this version doesn't know: the other side is newer. Never sent.
     #[serde(other)]
     Unknown,
@@ -78,8 +81,8 @@ impl Code {
         match self {
             Self::InvalidRequest | Self::ArchiveInvalid | Self::ArchiveEntryRefused | Self::CommandNotStarted => 400,
             Self::Unauthorized => 401,
-            Self::Forbidden | Self::PathOutsideRoot | Self::PermissionDenied => 403,
             Self::UnknownRoute | Self::NotFound | Self::NotListening => 404,
+            Self::Forbidden | Self::PathOutsideRoot | Self::PermissionDenied | Self::CommandDenied => 403,
             Self::MethodNotAllowed => 405,
             Self::Timeout => 408,
             Self::AlreadyExists
@@ -138,6 +141,7 @@ impl Code {
             Self::IdempotencyMismatch => "The key was used for another request",
             Self::NotListening => "Nothing listens there",
             Self::AlreadyClaimed => "The agent is claimed already",
+            Self::CommandDenied => "The command policy does not allow this",
             Self::Unknown => "A problem that this version doesn't know",
         }
     }

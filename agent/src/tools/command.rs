@@ -25,6 +25,7 @@ impl Handler for Command {
         events: Events<CommandEvent>,
     ) -> Result<CommandResponse, Problem> {
         let agent = &call.agent;
+        crate::policy::check(agent, &request)?;
         let most = command_output::most_bytes(agent, request.max_output_bytes)?;
         let detach = request.detach.unwrap_or(false);
         let command = agent.processes.start_command(to_start(agent, request)?).await?;

@@ -15,6 +15,7 @@ impl Handler for Info {
         let agent = &call.agent;
         let mut guards = vec![agent.root.guard().to_owned()];
         guards.extend(agent.processes.guards());
+        guards.extend(agent.config.command_policy.as_ref().map(|policy| policy.guard().to_owned()));
         Ok(InfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,

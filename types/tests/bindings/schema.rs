@@ -4,7 +4,7 @@
 
 use std::{any::TypeId, collections::BTreeMap};
 
-use corehold_types::{NoEvent, PROTOCOL, Problem, Tool, for_each_tool, tools, wire};
+use corehold_types::{NoEvent, PROTOCOL, Problem, Tool, for_each_tool, policy::CommandPolicy, tools, wire};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
@@ -78,6 +78,7 @@ fn schemas_are_what_the_types_say() {
         "protocol": PROTOCOL,
         "health": sent::<wire::Health>(),
         "fileWritten": sent::<wire::FileWritten>(),
+        "commandPolicy": accepted::<CommandPolicy>(),
         "problem": sent::<Problem>(),
         "streamEnd": sent::<wire::StreamEnd<Value>>(),
     });

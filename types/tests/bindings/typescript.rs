@@ -144,6 +144,7 @@ fn generate() -> BTreeMap<String, String> {
     files.visit::<wire::FileWritten>();
     files.visit::<wire::StreamEnd<()>>();
     files.visit::<Problem>();
+    files.visit::<corehold_types::policy::CommandPolicy>();
     let Files(mut files) = files;
     let index = index_file(files.keys());
     files.insert("tools.ts".to_owned(), tools_file(&for_each_tool!(tool_lines)));
