@@ -142,7 +142,8 @@ impl Answers {
     }
 }
 
-fn mismatch(key: &str) -> Problem {
+/// The key stands for another request.
+pub(crate) fn mismatch(key: &str) -> Problem {
     Problem::new(Code::IdempotencyMismatch, format!("the Idempotency-Key {key:?} was used for another request"))
         .suggest("take a new key for every change, and the same one only to repeat the same request")
 }

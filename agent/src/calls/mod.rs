@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use corehold_types::{Code, Problem, tools::ActivitySource};
 
 pub use answers::Answers;
+pub(crate) use answers::{Begin, Outcome, Turn, mismatch};
 pub(crate) use once::REPLAYED;
 pub(crate) use once::key_in;
 pub use table::{Entry, ErasedEvent, entries, entry};

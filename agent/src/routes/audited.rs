@@ -12,7 +12,7 @@ use http::{Method, header};
 use http_body_util::BodyExt as _;
 
 use super::query;
-use crate::{access::bearer, agent::Agent, audit::Pending, handler::Surface, server::RequestId};
+use crate::{access::bearer, agent::Agent, audit::Pending, calls, handler::Surface, server::RequestId};
 
 /// Around `/v1/files`, `/v1/archive` and `/v1/tunnel`: records what was asked and how it ended, and says meanwhile that somebody is at work.
 pub(crate) async fn audited(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
@@ -36,6 +36,9 @@ pub(crate) async fn audited(State(agent): State<Arc<Agent>>, request: Request, n
     let after = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
     if let (true, Some(path), Some(after), Some(touched)) = (changes, &path, after, pending.touched()) {
         touched.changed(path, None, Some(after.trim_matches('"')));
+    }
+    if response.headers().contains_key(calls::REPLAYED) {
+        pending.replayed();
     }
     match response.extensions().get::<Problem>().map(|problem| problem.code) {
         Some(code @ (Code::Unauthorized | Code::Forbidden | Code::NotClaimed | Code::InvalidRequest)) => {

@@ -5,5 +5,6 @@ pub(crate) mod audited;
 pub(crate) mod files;
 pub(crate) mod health;
 mod query;
+pub(crate) mod repeated;
 pub(crate) mod tools;
 pub(crate) mod tunnel;

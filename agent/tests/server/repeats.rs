@@ -110,3 +110,49 @@ async fn a_caller_who_goes_away_finds_the_answer_when_it_comes_again() {
     assert_eq!(second.json()["stdout"]["text"], "on\n");
     assert_eq!(std::fs::read_to_string(agent.root().join("runs")).unwrap(), "ran\n");
 }
+
+async fn put(agent: &TestAgent, uri: &str, key: &str, body: &str) -> Answer {
+    agent.call(Method::PUT, uri, &[("idempotency-key", key)], body.to_owned()).await
+}
+
+#[tokio::test]
+async fn a_repeated_upload_gets_the_first_answer_and_writes_nothing() {
+    let agent = TestAgent::new();
+    let first = put(&agent, "/v1/files/a", "k", "one").await;
+    assert!(!is_replayed(first.assert_ok()));
+    std::fs::write(agent.root().join("a"), "changed since").unwrap();
+    let second = put(&agent, "/v1/files/a", "k", "one").await;
+    assert!(is_replayed(&second));
+    assert_eq!((second.status, second.json()), (first.status, first.json()));
+    assert_eq!((second.header("etag"), second.header("content-type")), (first.header("etag"), "application/json"));
+    assert_eq!(std::fs::read_to_string(agent.root().join("a")).unwrap(), "changed since");
+    for (uri, body) in [("/v1/files/a", "two"), ("/v1/files/a", ""), ("/v1/files/b", "one"), ("/v1/archive", "one")] {
+        put(&agent, uri, "k", body).await.assert_problem(422, Code::IdempotencyMismatch);
+    }
+    let tool = json(&agent, "mkdir", "k", r#"{"path": "dir"}"#).await;
+    tool.assert_problem(422, Code::IdempotencyMismatch);
+    assert_eq!(agent.names(), ["a"]);
+}
+
+#[tokio::test]
+async fn an_upload_that_failed_may_be_tried_again_under_its_key() {
+    let agent = TestAgent::new();
+    std::fs::create_dir(agent.root().join("a")).unwrap();
+    put(&agent, "/v1/files/a", "k", "one").await.assert_problem(409, Code::NotAFile);
+    std::fs::remove_dir(agent.root().join("a")).unwrap();
+    put(&agent, "/v1/files/a", "k", "one").await.assert_ok();
+    let delete = [("idempotency-key", "d")];
+    for is_repeat in [false, true] {
+        let answer = agent.call(Method::DELETE, "/v1/files/a", &delete, "").await;
+        assert_eq!((answer.status.as_u16(), is_replayed(&answer)), (204, is_repeat));
+    }
+    put(&agent, "/v1/files/a", "", "x").await.assert_problem(400, Code::InvalidRequest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fifty_uploads_at_once_are_one() {
+    let agent = TestAgent::new();
+    let answers = join_all((0..50).map(|_| put(&agent, "/v1/files/a", "k", "one"))).await;
+    assert!(answers.iter().all(|answer| answer.assert_ok().json() == answers[0].json()));
+    assert_eq!(answers.iter().filter(|answer| !is_replayed(answer)).count(), 1);
+}
