@@ -4,6 +4,7 @@ mod access; // tokens, scopes, origins
 mod archive_corpus; // archives that are refused, and that nothing is left of them
 mod archives; // what comes out of archives that are taken
 mod audit; // auditRead
+mod bad_input; // every field of every tool, and bodies that are no JSON, from the committed schemas
 mod connections; // over a real socket: time-outs, shutdown, callers that go away
 mod edits; // edit, write, stat, mkdir, move, copy, remove
 mod files; // GET, HEAD, PUT, DELETE /v1/files

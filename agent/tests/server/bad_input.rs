@@ -1,0 +1,242 @@
+//! Bad input to every tool, made from the committed schemas: a tool that is added is asked too. What a tool does with input
+//! that is right stands with the tool.
+
+use std::{
+    convert::Infallible,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use corehold_types::Code;
+use futures_util::stream;
+use http::Method;
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+
+use crate::support::{Answer, TestAgent};
+
+/// Longer than any refusal takes, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A tool's name, and the schema of its request.
+fn tools() -> Vec<(String, Value)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../types/schema");
+    let mut tools: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('_'))
+        .map(|path| {
+            let schema: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            (schema["tool"]["name"].as_str().unwrap().to_owned(), schema["request"].clone())
+        })
+        .collect();
+    tools.sort_by(|left, right| left.0.cmp(&right.0));
+    assert!(tools.len() > 15, "only {} tools have schemas", tools.len());
+    tools
+}
+
+/// The smallest value that the schema allows.
+fn smallest(schema: &Value, request: &Value) -> Value {
+    if let Some(name) = schema["$ref"].as_str() {
+        return smallest(&request["$defs"][name.rsplit('/').next().unwrap()], request);
+    }
+    for choice in ["oneOf", "anyOf", "allOf"] {
+        if let Some(first) = schema[choice].get(0) {
+            return smallest(first, request);
+        }
+    }
+    if let Some(value) = schema.get("const").or_else(|| schema["enum"].get(0)) {
+        return value.clone();
+    }
+    match schema["type"].as_str() {
+        Some("object") => {
+            let needed = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let fields = needed.map(|name| (name.to_owned(), smallest(&schema["properties"][name], request)));
+            Value::Object(fields.collect())
+        }
+        Some("array") => json!([]),
+        Some("integer" | "number") => json!(1),
+        Some("boolean") => json!(false),
+        _ => json!("x"),
+    }
+}
+
+/// The JSON types that a field takes; none where the schema says it in another way.
+fn types(schema: &Value) -> Vec<&str> {
+    match &schema["type"] {
+        Value::String(name) => vec![name],
+        Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Calls a tool with this body.
+async fn ask(agent: &TestAgent, tool: &str, body: impl Into<Bytes>) -> Answer {
+    let body = body.into();
+    let shown = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
+    timeout(PATIENCE, agent.tool(tool, body)).await.unwrap_or_else(|_| panic!("{tool} is still busy with {shown}"))
+}
+
+#[track_caller]
+fn assert_refused(answer: &Answer, tool: &str, body: &str) {
+    let shown: String = body.chars().take(200).collect();
+    assert_eq!(answer.status, 400, "{tool} {shown}: {}", answer.text());
+    assert_eq!(answer.problem().code, Code::InvalidRequest, "{tool} {shown}");
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_request_are_refused() {
+    let agent = TestAgent::new();
+    let deep = 100_000;
+    let bodies: Vec<Vec<u8>> = vec![
+        b"null".into(),
+        b"1".into(),
+        b"true".into(),
+        b"\"x\"".into(),
+        b"{".into(),
+        b"{}{}".into(),
+        b"{} x".into(),
+        b"[{}]".into(),
+        b"[1,2]".into(),
+        b"{\"x\":NaN}".into(),
+        b"{\"x\":Infinity}".into(),
+        b"{'x':1}".into(),
+        b"{\"x\":1,}".into(),
+        b"{\"unknown\":1}".into(),
+        b"{\"__proto__\":{}}".into(),
+        b"{\"\":1}".into(),
+        b"{\"\\u0000\":1}".into(),
+        b"{\"\\ud800\":1}".into(),
+        b"{\"x\":\"\\ud800\"}".into(),
+        b"{\"\xff\":1}".into(),
+        b"{\"x\":\"\xc3\x28\"}".into(),
+        b"\xff\xfe{\0}\0".into(),
+        b"\0".into(),
+        b"\xef\xbb\xbf{}".into(),
+        "[".repeat(deep).into(),
+        "{\"x\":".repeat(deep).into(),
+        format!("{{\"x\":{}{}}}", "[".repeat(deep), "]".repeat(deep)).into(),
+        format!("{{\"{}\":1}}", "x".repeat(1 << 20)).into(),
+        format!("{{\"x\":{}}}", "9".repeat(100_000)).into(),
+    ];
+    for (tool, _) in tools() {
+        for body in &bodies {
+            assert_refused(&ask(&agent, &tool, body.clone()).await, &tool, &String::from_utf8_lossy(body));
+        }
+    }
+    agent.tool("info", "{}").await.assert_ok();
+}
+
+#[tokio::test]
+async fn fields_that_lack_or_have_another_type_are_refused() {
+    let agent = TestAgent::new();
+    for (tool, schema) in tools() {
+        let Value::Object(whole) = smallest(&schema, &schema) else { panic!("{tool} takes no object") };
+        for needed in schema["required"].as_array().into_iter().flatten() {
+            let mut request = whole.clone();
+            request.remove(needed.as_str().unwrap());
+            let body = Value::Object(request).to_string();
+            assert_refused(&ask(&agent, &tool, body.clone()).await, &tool, &body);
+        }
+        let properties = schema["properties"].as_object().cloned().unwrap_or_default();
+        for (name, property) in &properties {
+            let wanted = types(property);
+            if wanted.is_empty() {
+                continue;
+            }
+            for value in [json!(null), json!(true), json!("x"), json!(["x"]), json!({"x": 1})] {
+                if !wanted.contains(&type_of(&value)) {
+                    let body = with(&whole, name, &value);
+                    assert_refused(&ask(&agent, &tool, body.clone()).await, &tool, &body);
+                }
+            }
+            if wanted.contains(&"integer") {
+                for number in ["-1", "1.5", "1e400", "-0.0", "18446744073709551616", "1e30"] {
+                    // As text, since a `Value` can't hold some of them.
+                    let body = with(&whole, name, &json!("NUMBER")).replace("\"NUMBER\"", number);
+                    // A signed field takes -1.
+                    if number != "-1" || property.get("minimum").is_some() {
+                        assert_refused(&ask(&agent, &tool, body.clone()).await, &tool, &body);
+                    }
+                }
+            }
+        }
+    }
+    agent.tool("info", "{}").await.assert_ok();
+}
+
+fn with(request: &Map<String, Value>, name: &str, value: &Value) -> String {
+    let mut request = request.clone();
+    request.insert(name.to_owned(), value.clone());
+    Value::Object(request).to_string()
+}
+
+/// Text that is valid JSON and no path, pattern, id or content that anybody means: any answer but a mistake of the agent's own.
+#[tokio::test]
+async fn strange_text_in_any_field_is_no_mistake_of_the_agents() {
+    let agent = TestAgent::new();
+    let texts = ["", "\0", "a\0b", "..", "/", "../../etc/passwd", "\u{202e}\u{feff}", "%00", "[", "(((((", "\\", "*{a"];
+    let long = "x".repeat(1 << 20);
+    for (tool, schema) in tools() {
+        let whole = strange(&smallest(&schema, &schema), "x");
+        assert!(whole.is_object(), "{tool}");
+        for text in texts.into_iter().chain([long.as_str(), "\u{1f600}"]) {
+            let body = strange(&whole, text).to_string();
+            // What is started or watched because the text happens to mean something may go on; it is let go here.
+            if let Ok(answer) = timeout(Duration::from_secs(2), agent.tool(&tool, body)).await {
+                assert!(answer.status.as_u16() < 500, "{tool} {text:.20}: {}", answer.text());
+            }
+        }
+    }
+    agent.tool("info", "{}").await.assert_ok();
+}
+
+/// The value with this text wherever it has text.
+fn strange(value: &Value, text: &str) -> Value {
+    match value {
+        Value::String(_) => json!(text),
+        Value::Array(items) if items.is_empty() => json!([text]),
+        Value::Array(items) => items.iter().map(|item| strange(item, text)).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), strange(value, text))).collect(),
+        other => other.clone(),
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_a_gigabyte_is_refused_before_it_has_come() {
+    const PIECE: usize = 64 << 10;
+    let agent = TestAgent::with(&[("COREHOLD_LIMIT_BODY_BYTES", "1048576")]);
+    for (tool, _) in tools() {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
+        let piece = Bytes::from(vec![b' '; PIECE]);
+        let pieces = (0..(1 << 30) / PIECE).map(move |_| {
+            count.fetch_add(PIECE, Ordering::Relaxed);
+            Ok::<_, Infallible>(piece.clone())
+        });
+        let body = Body::from_stream(stream::iter(pieces));
+        let headers = [("content-type", "application/json")];
+        let answer = agent.call(Method::POST, &format!("/v1/tools/{tool}"), &headers, body).await;
+        answer.assert_problem(413, Code::LimitExceeded);
+        let taken = taken.load(Ordering::Relaxed);
+        assert!(taken <= (1 << 20) + 2 * PIECE, "{tool} took {taken} bytes");
+    }
+    agent.tool("info", "{}").await.assert_ok();
+}
