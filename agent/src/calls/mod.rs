@@ -47,7 +47,8 @@ pub(crate) async fn run_and_tell<T: Handler>(
         refused(&call, T::NAME, &problem);
         return Err(problem);
     }
-    let held = (!passive(T::NAME)).then(|| call.agent.activity.request(ActivitySource::Call, T::NAME));
+    let source = if is_subscription(T::NAME) && events.wanted() { ActivitySource::Watch } else { ActivitySource::Call };
+    let held = (!passive(T::NAME)).then(|| call.agent.activity.request(source, T::NAME));
     match call.idempotency_key.clone().filter(|_| T::CHANGES) {
         Some(key) => once::run::<T>(call, &key, request, events, held, replayed).await,
         None => perform::<T>(call, request, events).await,
@@ -75,6 +76,11 @@ async fn perform<T: Handler>(
 /// Records that a call was turned away before it reached its tool.
 pub(crate) fn refused(call: &Call, tool: &'static str, problem: &Problem) {
     Pending::of(call, tool).refuse(problem.code);
+}
+
+/// Whether a streamed call of the tool lasts for as long as its caller likes.
+fn is_subscription(tool: &str) -> bool {
+    matches!(tool, "watch" | "ports")
 }
 
 /// Whether calls of the tool only ask how things are: they keep nobody awake.

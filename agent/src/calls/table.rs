@@ -48,20 +48,23 @@ impl Entry {
     }
 
     /// Calls the tool with a request in JSON, and returns its response in JSON. With a sender for events the answer is a
-    /// streamed one: what the events carry is left out of the response. The scope is the surface's to check, see
-    /// [`allow`](Self::allow).
+    /// streamed one: what the events carry is left out of the response.
     ///
     /// Dropping the future ends the call, as a caller who goes away does.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` when the request isn't one, else the tool's own problem.
+    /// `FORBIDDEN` when the caller may not, `INVALID_REQUEST` when the request isn't one, else the tool's own problem.
     pub fn call(
         &self,
         call: Call,
         request: Vec<u8>,
         events: Option<mpsc::Sender<ErasedEvent>>,
     ) -> BoxFuture<'static, Result<Vec<u8>, Problem>> {
-        (self.call)(call, request, events)
+        // Here again, so that no surface can forget it.
+        match self.allow(&call) {
+            Ok(()) => (self.call)(call, request, events),
+            Err(problem) => Box::pin(std::future::ready(Err(problem))),
+        }
     }
 }
 
@@ -132,6 +135,23 @@ mod tests {
         let answer: InfoResponse = serde_json::from_slice(&answer).unwrap();
         assert_eq!(answer.tools.len(), entries().len());
         assert!(entry("telepathy").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_caller_without_the_scope_is_refused_and_that_is_recorded() {
+        use corehold_types::tools::{AuditOutcome, AuditReadRequest};
+
+        let agent = testing::agent();
+        let mut call = testing::call(&agent);
+        let mut reader = crate::access::Caller::with_every_scope("reader");
+        reader.scopes = [Scope::Read].into_iter().collect();
+        call.caller = std::sync::Arc::new(reader);
+        let remove = entry("remove").unwrap();
+        let problem = remove.call(call, br#"{"path":"a"}"#.to_vec(), None).await.unwrap_err();
+        assert_eq!(problem.code, Code::Forbidden);
+        let records = agent.audit.page(&AuditReadRequest::default(), 0, 9).records;
+        assert_eq!((records[0].outcome, records[0].code), (AuditOutcome::Refused, Some(Code::Forbidden)));
+        assert_eq!((records[0].subject.as_deref(), records.len()), (Some("reader"), 1));
     }
 
     #[tokio::test]

@@ -154,3 +154,29 @@ async fn a_follower_sees_records_as_they_are_made_until_the_agent_ends() {
     agent.agent.begin_shutdown();
     assert!(next().await.contains(r#""type":"end""#));
 }
+
+#[tokio::test]
+async fn a_caller_who_goes_away_leaves_a_record() {
+    let agent = TestAgent::new();
+    {
+        let request = r#"{"line": "exec sleep 60", "label": "sleeper"}"#;
+        let mut call = std::pin::pin!(agent.tool("command", request));
+        let mut running = std::pin::pin!(async {
+            while agent.agent.processes.running().0.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        });
+        tokio::select! {
+            () = &mut running => {}
+            answer = &mut call => panic!("it can't have ended: {answer:?}"),
+        }
+        let reason = agent.tool("activity", "{}").await.json()["sources"][1]["reason"].clone();
+        assert_eq!(reason, "1 command runs: sleeper");
+    }
+    let record = &read(&agent, r#"{"tool": "command"}"#).await.records[0];
+    assert_eq!((record.outcome, record.detail.as_deref()), (AuditOutcome::CallerGone, Some("exec sleep 60")));
+    let activity = agent.tool("activity", "{}").await.json();
+    assert_eq!(activity["sources"].as_array().unwrap().len(), 1, "the command goes on, the call doesn't: {activity}");
+    let id = agent.agent.processes.running().0[0].id().to_owned();
+    agent.tool("commandSignal", format!(r#"{{"id": "{id}", "signal": "SIGKILL"}}"#)).await.assert_ok();
+}
