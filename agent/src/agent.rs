@@ -16,6 +16,7 @@ use crate::{
     calls::Answers,
     config::Config,
     edit::{self, Edits},
+    ownership::Ownership,
     process::Processes,
     root::Root,
 };
@@ -25,6 +26,8 @@ use crate::{
 pub struct Agent {
     /// How it was set up.
     pub config: Config,
+    /// Whose workspace it serves.
+    pub ownership: Arc<Ownership>,
     /// Who may call.
     pub access: Access,
     /// The only way to a file of the workspace.
@@ -88,9 +91,11 @@ impl Agent {
         let boot_id = random_id().map_err(StartError::Random)?;
         let searches = config.limits.searches.as_usize().clamp(1, Semaphore::MAX_PERMITS);
         let tunnels = config.limits.tunnels.as_usize().min(Semaphore::MAX_PERMITS);
+        let ownership = Arc::new(Ownership::from_start(config.workspace.clone()));
         Ok(Self {
-            access: Access::new(&config),
             audit: Arc::new(Audit::new(&config.limits)),
+            access: Access::new(&config, Arc::clone(&ownership)),
+            ownership,
             answers: Arc::new(Answers::new(&config.limits)),
             config,
             root,

@@ -292,12 +292,11 @@ fn sha256(text: &str) -> Option<[u8; 32]> {
 
 /// Whether a variable belongs to the agent and not to the commands it runs.
 ///
-/// [`env_vars::WORKSPACE_ID`] and [`env_vars::CA_BUNDLE`] are for commands too.
+/// Those of [`env_vars::FOR_COMMANDS`] are for commands too.
 #[must_use]
 pub fn is_agents_own(variable: &OsStr) -> bool {
     variable.as_encoded_bytes().starts_with(b"COREHOLD_")
-        && variable != OsStr::new(env_vars::WORKSPACE_ID)
-        && variable != OsStr::new(env_vars::CA_BUNDLE)
+        && !env_vars::FOR_COMMANDS.iter().any(|shared| variable == OsStr::new(shared))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod edit;
 pub mod handler;
 pub mod health;
 pub mod logging;
+pub mod ownership;
 pub mod policy;
 pub mod process;
 pub mod root;

@@ -13,6 +13,8 @@ export type { AuditReadResponse } from "./AuditReadResponse.js";
 export type { AuditRecord } from "./AuditRecord.js";
 export type { AuditSurface } from "./AuditSurface.js";
 export type { ByteRange } from "./ByteRange.js";
+export type { ClaimRequest } from "./ClaimRequest.js";
+export type { ClaimResponse } from "./ClaimResponse.js";
 export type { Code } from "./Code.js";
 export type { CollectedOutput } from "./CollectedOutput.js";
 export type { CommandEvent } from "./CommandEvent.js";

@@ -4,6 +4,8 @@ import type { ActivityResponse } from "./ActivityResponse.js";
 import type { AuditEvent } from "./AuditEvent.js";
 import type { AuditReadRequest } from "./AuditReadRequest.js";
 import type { AuditReadResponse } from "./AuditReadResponse.js";
+import type { ClaimRequest } from "./ClaimRequest.js";
+import type { ClaimResponse } from "./ClaimResponse.js";
 import type { CommandEvent } from "./CommandEvent.js";
 import type { CommandListRequest } from "./CommandListRequest.js";
 import type { CommandListResponse } from "./CommandListResponse.js";
@@ -46,6 +48,8 @@ import type { WriteResponse } from "./WriteResponse.js";
 export interface Tools {
   /** Says what this agent is: versions, tools, limits, workspace root and active guards. */
   info: { request: InfoRequest; response: InfoResponse; event: never };
+  /** Takes an agent that serves no workspace yet, with variables for its commands; the first claim wins. */
+  claim: { request: ClaimRequest; response: ClaimResponse; event: never };
   /** Reads one or many files, whole or by line or byte range, with version and encoding. */
   read: { request: ReadRequest; response: ReadResponse; event: never };
   /** Lists the entries of a directory to a depth, in a stable order, page by page. */
@@ -93,6 +97,7 @@ export type StreamFrame<N extends ToolName> = Tools[N]["event"] | StreamEnd<Tool
 /** The names of all tools. */
 export const TOOL_NAMES = [
   "info",
+  "claim",
   "read",
   "list",
   "search",

@@ -16,6 +16,12 @@ pub const TOKEN_SHA256: &str = "COREHOLD_TOKEN_SHA256";
 /// The workspace that this agent serves from its start. Absent in a pool container, which is claimed later.
 /// Commands see it too (B12).
 pub const WORKSPACE_ID: &str = "COREHOLD_WORKSPACE_ID";
+/// The workspace's owner, as the host names them, for commands (B12).
+pub const OWNER_ID: &str = "COREHOLD_OWNER_ID";
+/// The owner's team, as the host names it, for commands (B12).
+pub const TEAM_ID: &str = "COREHOLD_TEAM_ID";
+/// The address of the host's API as the workspace reaches it, for commands (B12).
+pub const API_URL: &str = "COREHOLD_API_URL";
 /// Folder in the container into which the host lays archives for `extract`. Default `/tools/inbox`.
 pub const INBOX: &str = "COREHOLD_INBOX";
 
@@ -25,6 +31,9 @@ pub const COMMAND_POLICY: &str = "COREHOLD_COMMAND_POLICY";
 
 /// Absolute path, inside the container, of the CA bundle that the host handed in.
 pub const CA_BUNDLE: &str = "COREHOLD_CA_BUNDLE";
+
+/// The variables of these that commands see: they are the workspace's, all others the agent's own.
+pub const FOR_COMMANDS: &[&str] = &[WORKSPACE_ID, OWNER_ID, TEAM_ID, API_URL, CA_BUNDLE];
 
 /// The variables by which common tools learn of a CA bundle; each is set to the bundle's path when one is handed in.
 pub const CA_BUNDLE_READERS: &[&str] = &[

@@ -22,7 +22,7 @@ pub use path::{InvalidPath, WorkspacePath};
 pub use problem::{Code, Problem};
 pub use time::Timestamp;
 pub use token::{Claims, HEADER as TOKEN_HEADER, Scope, Scopes};
-pub use tool::{Event, NoEvent, Tool};
+pub use tool::{Event, NoEvent, Standing, Tool};
 
 /// Version of the contract that this crate describes. It changes only when an old client could misread a new agent.
 pub const PROTOCOL: u32 = 1;

@@ -21,12 +21,25 @@ pub trait Tool: Send + Sync + 'static {
     const SCOPE: Scope;
     /// Whether a call may change something. Changes take an `Idempotency-Key`; the others may be repeated at will.
     const CHANGES: bool = !matches!(Self::SCOPE, Scope::Read);
+    /// Which agents answer it.
+    const STANDING: Standing = Standing::Served;
     /// What goes in. Unknown fields are refused.
     type Request: Serialize + DeserializeOwned + JsonSchema + TS + Send + Sync + 'static;
     /// What comes out. Unknown fields must be ignored.
     type Response: Serialize + DeserializeOwned + JsonSchema + TS + Send + Sync + 'static;
     /// What comes out while it runs; [`NoEvent`] for a tool that only answers.
     type Event: Event;
+}
+
+/// Which agents answer a tool, as seen by the workspace that a token names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Those that serve the workspace.
+    Served,
+    /// These, and those that serve none yet.
+    Unclaimed,
+    /// All: the tool decides.
+    Any,
 }
 
 /// An event of a streamed answer: a JSON object with a `type` other than `end` and `error`.
@@ -62,6 +75,7 @@ macro_rules! for_each_tool {
     ($callback:ident) => {
         $callback!(
             Info,
+            Claim,
             Read,
             List,
             Search,

@@ -12,12 +12,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use corehold_types::{Claims, Code, Problem, Scope, Scopes};
+use corehold_types::{Claims, Code, Problem, Scope, Scopes, Standing};
 use http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::config::Config;
+use crate::{config::Config, ownership::Ownership};
 use cache::Cache;
 
 /// Longest token that is looked at, in bytes. The host's have about 300.
@@ -33,6 +33,8 @@ pub struct Caller {
     pub subject: String,
     /// What they may do.
     pub scopes: Scopes,
+    /// The workspace that their token is for; none for the static token, which isn't for any.
+    pub workspace: Option<String>,
     /// When the token ends, in seconds since 1970.
     expires: i64,
 }
@@ -41,7 +43,7 @@ impl Caller {
     /// Somebody who may do everything, for ever.
     #[must_use]
     pub fn with_every_scope(subject: &str) -> Self {
-        Self { subject: subject.to_owned(), scopes: Scopes::all(), expires: i64::MAX }
+        Self { subject: subject.to_owned(), scopes: Scopes::all(), workspace: None, expires: i64::MAX }
     }
 
     /// Whether they may do what needs this scope.
@@ -73,19 +75,19 @@ pub struct Access {
     verifier: Option<token::Verifier>,
     static_token: Option<[u8; 32]>,
     instance: String,
-    workspace: Option<String>,
+    ownership: Arc<Ownership>,
     verified: Cache,
 }
 
 impl Access {
-    /// Access as the configuration says.
+    /// Access as the configuration says, to the workspace that the agent serves.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, ownership: Arc<Ownership>) -> Self {
         Self {
             verifier: config.credentials.public_key.map(token::Verifier::new),
             static_token: config.credentials.token_sha256,
             instance: config.instance.clone(),
-            workspace: config.workspace.clone(),
+            ownership,
             verified: Cache::default(),
         }
     }
@@ -106,10 +108,36 @@ impl Access {
     /// # Errors
     /// `UNAUTHORIZED` when it isn't valid, `NOT_CLAIMED` when the agent doesn't serve its workspace.
     pub fn authenticate(&self, token: &str) -> Result<Arc<Caller>, Problem> {
-        self.authenticate_at(token, now())
+        self.authenticate_for(token, Standing::Served)
     }
 
-    fn authenticate_at(&self, token: &str, now: i64) -> Result<Arc<Caller>, Problem> {
+    /// The same, for what an agent may answer that doesn't serve the token's workspace.
+    ///
+    /// # Errors
+    /// As [`authenticate`](Self::authenticate).
+    pub fn authenticate_for(&self, token: &str, standing: Standing) -> Result<Arc<Caller>, Problem> {
+        self.authenticate_at(token, standing, now())
+    }
+
+    fn authenticate_at(&self, token: &str, standing: Standing, now: i64) -> Result<Arc<Caller>, Problem> {
+        let caller = self.genuine(token, now)?;
+        self.serves(&caller, standing)?;
+        Ok(caller)
+    }
+
+    /// Whether the agent serves the caller's workspace. Judged anew at each call, since a claim decides it.
+    fn serves(&self, caller: &Caller, standing: Standing) -> Result<(), Problem> {
+        let Some(workspace) = &caller.workspace else { return Ok(()) };
+        match (self.ownership.owner(), standing) {
+            (_, Standing::Any) | (None, Standing::Unclaimed) => Ok(()),
+            (Some(owner), _) if owner.workspace == *workspace => Ok(()),
+            (Some(_), _) => Err(Problem::new(Code::NotClaimed, "the agent serves another workspace than the token's")),
+            (None, Standing::Served) => Err(Problem::new(Code::NotClaimed, "the agent has no workspace yet")),
+        }
+    }
+
+    /// Whose token it is, if it is one for this instance, whatever the workspace.
+    fn genuine(&self, token: &str, now: i64) -> Result<Arc<Caller>, Problem> {
         if token.len() > TOKEN_BYTES {
             return Err(unauthorized(&format!("the token is longer than {TOKEN_BYTES} bytes")));
         }
@@ -147,13 +175,7 @@ impl Access {
         if claims.iat > now.saturating_add(CLOCK_SKEW) {
             return Err(unauthorized("the token was made in the future: the clocks of host and agent differ"));
         }
-        match &self.workspace {
-            Some(workspace) if *workspace == claims.workspace => {
-                Ok(Caller { subject: claims.sub, scopes: claims.scope, expires: claims.exp })
-            }
-            Some(_) => Err(Problem::new(Code::NotClaimed, "the agent serves another workspace than the token's")),
-            None => Err(Problem::new(Code::NotClaimed, "the agent has no workspace yet")),
-        }
+        Ok(Caller { subject: claims.sub, scopes: claims.scope, workspace: Some(claims.workspace), expires: claims.exp })
     }
 }
 

@@ -13,12 +13,16 @@ fn key() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }
 
+fn served(workspace: Option<&str>) -> Arc<Ownership> {
+    Arc::new(Ownership::from_start(workspace.map(str::to_owned)))
+}
+
 fn access() -> Access {
     Access {
         verifier: Some(token::Verifier::new(key().verifying_key())),
         static_token: None,
         instance: "instance".to_owned(),
-        workspace: Some("workspace".to_owned()),
+        ownership: served(Some("workspace")),
         verified: Cache::default(),
     }
 }
@@ -45,13 +49,13 @@ fn sign(claims: &Claims) -> String {
 }
 
 fn refusal(token: &str) -> (Code, String) {
-    let problem = access().authenticate_at(token, NOW).unwrap_err();
+    let problem = access().authenticate_at(token, Standing::Served, NOW).unwrap_err();
     (problem.code, problem.detail)
 }
 
 #[test]
 fn a_token_of_the_host_says_who_calls() {
-    let caller = access().authenticate_at(&sign(&claims()), NOW).unwrap();
+    let caller = access().authenticate_at(&sign(&claims()), Standing::Served, NOW).unwrap();
     assert_eq!(caller.subject, "somebody");
     assert!(caller.scopes.allow(Scope::Read) && !caller.scopes.allow(Scope::Write));
 }
@@ -59,7 +63,7 @@ fn a_token_of_the_host_says_who_calls() {
 #[test]
 fn the_clock_may_be_a_minute_behind_when_a_token_is_new_but_not_when_it_is_old() {
     let from_the_future = |ahead| sign(&Claims { iat: NOW + ahead, ..claims() });
-    assert!(access().authenticate_at(&from_the_future(60), NOW).is_ok());
+    assert!(access().authenticate_at(&from_the_future(60), Standing::Served, NOW).is_ok());
     assert!(refusal(&from_the_future(61)).1.contains("clocks"));
     assert_eq!(refusal(&sign(&Claims { exp: NOW, ..claims() })).1, "the token expired 0 s ago");
     assert_eq!(refusal(&sign(&Claims { exp: i64::MIN, ..claims() })).0, Code::Unauthorized);
@@ -70,8 +74,8 @@ fn a_token_for_somebody_else_is_refused() {
     assert!(refusal(&sign(&Claims { aud: "other".to_owned(), ..claims() })).1.contains("another instance"));
     let other = sign(&Claims { workspace: "other".to_owned(), ..claims() });
     assert_eq!(refusal(&other).0, Code::NotClaimed);
-    let unclaimed = Access { workspace: None, ..access() };
-    assert_eq!(unclaimed.authenticate_at(&sign(&claims()), NOW).unwrap_err().code, Code::NotClaimed);
+    let unclaimed = Access { ownership: served(None), ..access() };
+    assert_eq!(unclaimed.authenticate_at(&sign(&claims()), Standing::Served, NOW).unwrap_err().code, Code::NotClaimed);
 }
 
 #[test]
@@ -122,9 +126,9 @@ fn a_genuine_token_with_unreadable_claims_is_refused() {
 fn an_expired_token_is_refused_although_it_was_verified_before() {
     let access = access();
     let token = sign(&claims());
-    assert!(access.authenticate_at(&token, NOW).is_ok());
+    assert!(access.authenticate_at(&token, Standing::Served, NOW).is_ok());
     assert_eq!(access.verified.len(), 1);
-    assert!(access.authenticate_at(&token, NOW + 10).is_err());
+    assert!(access.authenticate_at(&token, Standing::Served, NOW + 10).is_err());
     assert_eq!(access.verified.len(), 0, "and is forgotten");
 }
 
@@ -133,7 +137,7 @@ fn the_cache_does_not_grow_without_bound() {
     let access = access();
     for second in 0..400 {
         let token = sign(&Claims { exp: NOW + 1 + second, ..claims() });
-        access.authenticate_at(&token, NOW).unwrap();
+        access.authenticate_at(&token, Standing::Served, NOW).unwrap();
     }
     assert_eq!(access.verified.len(), 256);
 }
@@ -141,11 +145,15 @@ fn the_cache_does_not_grow_without_bound() {
 #[test]
 fn a_static_token_is_every_scope_and_no_other_token_is() {
     let digest: [u8; 32] = Sha256::digest("correct horse").into();
-    let access = Access { verifier: None, static_token: Some(digest), workspace: None, ..access() };
-    let caller = access.authenticate_at("correct horse", NOW).unwrap();
+    let access = Access { verifier: None, static_token: Some(digest), ownership: served(None), ..access() };
+    let caller = access.authenticate_at("correct horse", Standing::Served, NOW).unwrap();
     assert!(Scope::ALL.into_iter().all(|scope| caller.scopes.allow(scope)));
     for token in ["", "correct hors", "correct horse!", &sign(&claims()), &"x".repeat(5000)] {
-        assert_eq!(access.authenticate_at(token, NOW).unwrap_err().code, Code::Unauthorized, "{token}");
+        assert_eq!(
+            access.authenticate_at(token, Standing::Served, NOW).unwrap_err().code,
+            Code::Unauthorized,
+            "{token}"
+        );
     }
 }
 

@@ -87,6 +87,8 @@ limits! {
     tunnels: "tunnels", "tunnels", "COREHOLD_LIMIT_TUNNELS", 256;
     /// Milliseconds in which what listens on a port must take a tunnel's connection. Default 5,000.
     tunnel_connect_ms: "tunnelConnectMs", "ms", "COREHOLD_LIMIT_TUNNEL_CONNECT_MS", 5_000;
+    /// Bytes of the variables that a claim brings. Default 64 KiB, less than the kernel takes for one (128 KiB).
+    claim_environment_bytes: "claimEnvironmentBytes", "bytes", "COREHOLD_LIMIT_CLAIM_ENVIRONMENT_BYTES", 64 << 10;
     /// Bytes of a tool's request. Default 16 MiB.
     body_bytes: "bodyBytes", "bytes", "COREHOLD_LIMIT_BODY_BYTES", 16 << 20;
     /// Milliseconds in which a tool's request body must have come, and the next piece of a streamed one. Default 30,000.

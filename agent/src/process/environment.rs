@@ -7,16 +7,12 @@ use std::{
     path::Path,
 };
 
-use corehold_types::env_vars;
-
 use super::lookup::DEFAULT_PATH;
+use crate::config::is_agents_own;
 
 /// Names the command in the environment of all its processes, so that one that left its session and its parents is still
 /// known as the command's.
 pub const COMMAND: &str = "COREHOLD_COMMAND";
-
-/// The agent's own variables that commands see.
-const SHARED: &[&str] = &[env_vars::WORKSPACE_ID, env_vars::CA_BUNDLE];
 
 /// The variables of commands, made from the agent's: no other `COREHOLD_…` of the agent's, and defaults for what programs
 /// rely on (`PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG`) where the agent has none.
@@ -25,7 +21,7 @@ pub fn of_commands(agent: impl IntoIterator<Item = (OsString, OsString)>) -> BTr
     let user = User::current();
     let mut variables: BTreeMap<OsString, OsString> = agent
         .into_iter()
-        .filter(|(name, _)| !name.as_bytes().starts_with(b"COREHOLD_") || SHARED.iter().any(|shared| name == shared))
+        .filter(|(name, _)| !is_agents_own(name))
         // Where the agent was started says nothing about where a command is.
         .filter(|(name, _)| name != "PWD" && name != "OLDPWD")
         .collect();
@@ -94,6 +90,8 @@ pub(crate) fn is_valid_name(name: &OsStr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use corehold_types::env_vars;
+
     use super::*;
 
     #[test]

@@ -1,9 +1,10 @@
 //! The room's door: what the rest of the agent asks of commands.
 
 use std::{
-    io,
+    collections::BTreeMap,
+    fmt, io,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
     thread,
     time::Duration,
 };
@@ -40,6 +41,8 @@ pub struct Processes {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: ProcessConfig,
+    /// The environment that came with a claim.
+    pub(super) handed: Handed,
     pub(super) registry: Arc<Registry>,
     /// Where the keeper is told of processes, and woken.
     pub(super) inbox: Arc<Inbox>,
@@ -48,6 +51,23 @@ pub(super) struct Shared {
     /// Whether the agent is PID 1.
     pub(super) is_init: bool,
     pub(super) memory_events: MemoryEvents,
+}
+
+/// Variables that came with a claim. Their values may be secrets, so none are shown.
+#[derive(Default)]
+pub(super) struct Handed(OnceLock<BTreeMap<String, String>>);
+
+impl Handed {
+    /// The variables; none before the claim.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.0.get().into_iter().flatten()
+    }
+}
+
+impl fmt::Debug for Handed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.variables().map(|(name, _)| name)).finish()
+    }
 }
 
 /// What the keeper is asked to do.
@@ -94,6 +114,7 @@ impl Processes {
         let store = Store::open(config.log_directory.as_deref(), config.log_bytes.value, config.logs_bytes.value)?;
         let shared = Arc::new(Shared {
             config,
+            handed: Handed::default(),
             registry: Arc::default(),
             inbox: Arc::new(Inbox::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)),
             orders: Mutex::default(),
@@ -121,6 +142,12 @@ impl Processes {
     #[must_use]
     pub fn config(&self) -> &ProcessConfig {
         &self.shared.config
+    }
+
+    /// Hands over variables for the commands that are started from now on; they take precedence over the agent's own. The
+    /// first call counts. The variables live in the agent's memory, which commands can't read, and in no environment but theirs.
+    pub fn hand_over(&self, variables: BTreeMap<String, String>) {
+        let _ = self.shared.handed.0.set(variables);
     }
 
     /// Starts a command. Once it has begun it goes on, also when the caller doesn't wait for the answer.

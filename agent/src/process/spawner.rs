@@ -207,6 +207,7 @@ impl Spawner {
     /// The cookie comes first, so that it is found within the first bytes of a huge environment.
     fn environment(&self, id: &str, additions: BTreeMap<String, String>) -> BTreeMap<OsString, OsString> {
         let mut variables = self.shared.config.environment.clone();
+        variables.extend(self.shared.handed.variables().map(|(name, value)| (name.into(), value.into())));
         variables.extend(additions.into_iter().map(|(name, value)| (name.into(), value.into())));
         variables.insert(environment::COMMAND.into(), id.into());
         variables

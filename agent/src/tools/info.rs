@@ -13,6 +13,7 @@ const FEATURES: [&str; 0] = [];
 impl Handler for Info {
     async fn handle(call: Call, _: InfoRequest, _: Events<Self::Event>) -> Result<InfoResponse, Problem> {
         let agent = &call.agent;
+        let owner = agent.ownership.owner();
         let mut guards = vec![agent.root.guard().to_owned()];
         guards.extend(agent.processes.guards());
         guards.extend(agent.config.command_policy.as_ref().map(|policy| policy.guard().to_owned()));
@@ -21,7 +22,8 @@ impl Handler for Info {
             protocol: PROTOCOL,
             boot_id: agent.boot_id.clone(),
             instance: agent.config.instance.clone(),
-            workspace: agent.config.workspace.clone(),
+            workspace: owner.map(|owner| owner.workspace.clone()),
+            claimed: owner.map(|owner| owner.since),
             root: WorkspacePath::from_bytes(agent.root.path().as_os_str().as_encoded_bytes()),
             tools: tools(),
             limits: agent.config.limit_infos(),

@@ -2,6 +2,7 @@
 
 mod activity;
 mod audit_read;
+mod claim;
 mod command;
 mod command_list;
 mod command_output;

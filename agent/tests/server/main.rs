@@ -5,6 +5,7 @@ mod archive_corpus; // archives that are refused, and that nothing is left of th
 mod archives; // what comes out of archives that are taken
 mod audit; // auditRead
 mod bad_input; // every field of every tool, and bodies that are no JSON, from the committed schemas
+mod claim; // who wins, who is refused, what commands see
 mod connections; // over a real socket: time-outs, shutdown, callers that go away
 mod edits; // edit, write, stat, mkdir, move, copy, remove
 mod files; // GET, HEAD, PUT, DELETE /v1/files

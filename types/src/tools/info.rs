@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-use crate::{NoEvent, Scope, Tool, WorkspacePath};
+use crate::{NoEvent, Scope, Standing, Timestamp, Tool, WorkspacePath};
 
 /// Versions, tools, limits and guards of the agent.
 pub struct Info;
@@ -14,6 +14,7 @@ impl Tool for Info {
     const SINCE: &'static str = "0.1";
     const SUMMARY: &'static str = "Says what this agent is: versions, tools, limits, workspace root and active guards.";
     const SCOPE: Scope = Scope::Read;
+    const STANDING: Standing = Standing::Unclaimed;
     type Request = InfoRequest;
     type Response = InfoResponse;
     type Event = NoEvent;
@@ -41,6 +42,9 @@ pub struct InfoResponse {
     /// The workspace it serves; absent while nobody has claimed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
+    /// Since when it serves it: when it was claimed, or started with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Timestamp>,
     /// Absolute path of the workspace root inside the container.
     pub root: WorkspacePath,
     /// The tools it has.

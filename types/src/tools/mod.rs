@@ -2,6 +2,7 @@
 
 mod activity;
 mod audit_read;
+mod claim;
 mod command;
 mod command_list;
 mod command_output;
@@ -22,6 +23,7 @@ mod write;
 
 pub use activity::*;
 pub use audit_read::*;
+pub use claim::*;
 pub use command::*;
 pub use command_list::*;
 pub use command_output::*;

@@ -6,6 +6,8 @@ import type {
   AuditEvent,
   AuditReadRequest,
   AuditReadResponse,
+  ClaimRequest,
+  ClaimResponse,
   CommandEvent,
   CommandListRequest,
   CommandListResponse,
@@ -82,6 +84,7 @@ export const someInfoResponse1: InfoResponse = {
 
 export const someInfoResponse2: InfoResponse = {
   "bootId": "b",
+  "claimed": "1970-01-01T00:00:00.000000000Z",
   "features": [
     "x"
   ],
@@ -108,6 +111,26 @@ export const someInfoResponse2: InfoResponse = {
     }
   ],
   "version": "0.1.0",
+  "workspace": "w"
+};
+
+export const someClaimRequest1: ClaimRequest = {
+  "claimId": "abcdefgh",
+  "workspace": "w"
+};
+
+export const someClaimRequest2: ClaimRequest = {
+  "claimId": "abcdefgh",
+  "env": {
+    "A": "b"
+  },
+  "workspace": "w"
+};
+
+export const someClaimResponse1: ClaimResponse = {
+  "bootId": "b",
+  "claimed": "1970-01-01T00:00:00.000000000Z",
+  "instance": "i",
   "workspace": "w"
 };
 

@@ -40,7 +40,8 @@ async fn call<T: Handler>(
 
 async fn answer<T: Handler>(agent: Arc<Agent>, request_id: RequestId, request: Request) -> Result<Response, Problem> {
     let (head, request_body) = request.into_parts();
-    let caller = bearer(&head.headers).and_then(|token| agent.access.authenticate(token)).inspect_err(|problem| {
+    let authenticated = bearer(&head.headers).and_then(|token| agent.access.authenticate_for(token, T::STANDING));
+    let caller = authenticated.inspect_err(|problem| {
         Pending::new(&agent.audit, None, Surface::Http, &request_id.0, T::NAME).refuse(problem.code);
     })?;
     let mut call =

@@ -1,5 +1,7 @@
 //! `info`, and the bodies that are no tool's.
 
+use std::collections::BTreeMap;
+
 use corehold_types::{
     Code, Problem, Scope, Timestamp,
     tools::*,
@@ -30,14 +32,31 @@ fn info() -> Vec<Sample> {
         boot_id: "b".to_owned(),
         instance: "i".to_owned(),
         workspace: None,
+        claimed: None,
         root: "/app".into(),
         tools: vec![tool],
         limits: vec![limit],
         features: vec!["x".to_owned()],
         guards: vec!["openat2".to_owned()],
     };
-    let claimed = InfoResponse { workspace: Some("w".to_owned()), ..unclaimed.clone() };
+    let claimed = InfoResponse {
+        workspace: Some("w".to_owned()),
+        claimed: Some(Timestamp::from_unix(0, 0)),
+        ..unclaimed.clone()
+    };
     vec![sample(&InfoRequest {}), sample(&unclaimed), sample(&claimed)]
+}
+
+fn claim() -> Vec<Sample> {
+    let plain = ClaimRequest { workspace: "w".to_owned(), claim_id: "abcdefgh".to_owned(), env: BTreeMap::new() };
+    let full = ClaimRequest { env: [("A".to_owned(), "b".to_owned())].into(), ..plain.clone() };
+    let response = ClaimResponse {
+        workspace: "w".to_owned(),
+        claimed: Timestamp::from_unix(0, 0),
+        instance: "i".to_owned(),
+        boot_id: "b".to_owned(),
+    };
+    vec![sample(&plain), sample(&full), sample(&response)]
 }
 
 fn activity() -> Vec<Sample> {
@@ -127,5 +146,5 @@ pub(super) fn samples() -> Vec<Sample> {
         sample(&StreamEnd::End { response: command_response() }),
         sample(&StreamEnd::<CommandResponse>::Error { problem: problem() }),
     ];
-    [info(), activity(), audit(), bodies].into_iter().flatten().collect()
+    [info(), claim(), activity(), audit(), bodies].into_iter().flatten().collect()
 }
