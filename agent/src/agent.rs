@@ -19,6 +19,7 @@ use crate::{
     ownership::Ownership,
     process::Processes,
     root::Root,
+    socket::Sockets,
 };
 
 /// One running agent. Handlers reach it through [`Call`](crate::handler::Call).
@@ -44,6 +45,8 @@ pub struct Agent {
     pub answers: Arc<Answers>,
     /// One permit for each open tunnel.
     pub tunnels: Arc<Semaphore>,
+    /// The open WebSockets.
+    pub sockets: Sockets,
     /// Who called what.
     pub audit: Arc<Audit>,
     /// What keeps the workspace awake.
@@ -97,13 +100,14 @@ impl Agent {
             access: Access::new(&config, Arc::clone(&ownership)),
             ownership,
             answers: Arc::new(Answers::new(&config.limits)),
-            config,
             root,
             processes,
             edits,
             transfers,
             searches: Arc::new(Semaphore::new(searches)),
+            sockets: Sockets::new(&config.limits),
             tunnels: Arc::new(Semaphore::new(tunnels)),
+            config,
             activity: Arc::default(),
             boot_id,
             started: Instant::now(),

@@ -27,6 +27,7 @@ pub mod root;
 mod routes;
 pub mod search;
 pub mod server;
+pub mod socket;
 #[cfg(test)]
 mod testing;
 pub mod tools;

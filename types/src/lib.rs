@@ -10,6 +10,7 @@ pub mod env_vars;
 mod path;
 pub mod policy;
 mod problem;
+pub mod rpc;
 mod time;
 mod token;
 pub mod tool;
@@ -22,7 +23,7 @@ pub use path::{InvalidPath, WorkspacePath};
 pub use problem::{Code, Problem};
 pub use time::Timestamp;
 pub use token::{Claims, HEADER as TOKEN_HEADER, Scope, Scopes};
-pub use tool::{Event, NoEvent, Standing, Tool};
+pub use tool::{Event, EventBytes, NoEvent, Standing, Tool};
 
 /// Version of the contract that this crate describes. It changes only when an old client could misread a new agent.
 pub const PROTOCOL: u32 = 1;

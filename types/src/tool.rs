@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use ts_rs::TS;
 
-use crate::Scope;
+use crate::{Data, Scope, rpc::FrameKind};
 
 /// One operation of the agent, as both sides of the wire see it.
 ///
@@ -51,6 +51,28 @@ pub trait Event: Serialize + DeserializeOwned + JsonSchema + TS + Send + Sync + 
     fn offset_after(&self) -> Option<u64> {
         None
     }
+
+    /// The bytes that the event carries, if it carries any: a WebSocket sends them as a binary frame and not the event.
+    ///
+    /// # Errors
+    /// The event itself, if it carries none.
+    fn into_bytes(self) -> Result<EventBytes, Self>
+    where
+        Self: Sized,
+    {
+        Err(self)
+    }
+}
+
+/// Bytes of an event, and where they stand in their stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventBytes {
+    /// What they are.
+    pub kind: FrameKind,
+    /// Where they begin.
+    pub offset: u64,
+    /// The bytes.
+    pub data: Data,
 }
 
 /// The event of a tool that has none: there is no value of it.

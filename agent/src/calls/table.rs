@@ -1,6 +1,6 @@
 //! The tools with their types erased, for surfaces that learn a tool's name only with the call.
 
-use corehold_types::{Event, Problem, Scope, for_each_tool};
+use corehold_types::{Event, EventBytes, Problem, Scope, for_each_tool};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -34,8 +34,10 @@ pub struct ErasedEvent {
     pub kind: &'static str,
     /// Where a reader stands after it, if the stream can be resumed from there.
     pub offset_after: Option<u64>,
-    /// The event as JSON.
+    /// The event as JSON; empty where there are bytes.
     pub json: Vec<u8>,
+    /// The bytes that it carries, where a surface sends those by themselves.
+    pub bytes: Option<EventBytes>,
 }
 
 impl Entry {
@@ -112,8 +114,15 @@ fn call<T: Handler>(
 
 async fn forward<E: Event>(mut receiver: mpsc::Receiver<E>, out: mpsc::Sender<ErasedEvent>) {
     while let Some(event) = receiver.recv().await {
-        let Ok(json) = serde_json::to_vec(&event) else { return };
-        let erased = ErasedEvent { kind: event.kind(), offset_after: event.offset_after(), json };
+        let (kind, offset_after) = (event.kind(), event.offset_after());
+        let (json, bytes) = match event.into_bytes() {
+            Ok(bytes) => (Vec::new(), Some(bytes)),
+            Err(event) => match serde_json::to_vec(&event) {
+                Ok(json) => (json, None),
+                Err(_) => return,
+            },
+        };
+        let erased = ErasedEvent { kind, offset_after, json, bytes };
         if out.send(erased).await.is_err() {
             return;
         }

@@ -89,6 +89,10 @@ limits! {
     tunnel_connect_ms: "tunnelConnectMs", "ms", "COREHOLD_LIMIT_TUNNEL_CONNECT_MS", 5_000;
     /// Bytes of the variables that a claim brings. Default 64 KiB, less than the kernel takes for one (128 KiB).
     claim_environment_bytes: "claimEnvironmentBytes", "bytes", "COREHOLD_LIMIT_CLAIM_ENVIRONMENT_BYTES", 64 << 10;
+    /// WebSockets open at a time. Default 256.
+    sockets: "sockets", "sockets", "COREHOLD_LIMIT_SOCKETS", 256;
+    /// Calls under way on one WebSocket at a time. Default 64.
+    socket_calls: "socketCalls", "calls", "COREHOLD_LIMIT_SOCKET_CALLS", 64;
     /// Bytes of a tool's request. Default 16 MiB.
     body_bytes: "bodyBytes", "bytes", "COREHOLD_LIMIT_BODY_BYTES", 16 << 20;
     /// Milliseconds in which a tool's request body must have come, and the next piece of a streamed one. Default 30,000.

@@ -52,7 +52,8 @@ pub async fn run(listener: TcpListener, agent: Arc<Agent>, told_to_end: impl Fut
     server.connections.close();
     let grace = agent.config.shutdown_grace;
     agent.answers.tasks.close();
-    let requests = async { tokio::join!(server.connections.wait(), agent.answers.tasks.wait()) };
+    let requests =
+        async { tokio::join!(server.connections.wait(), agent.answers.tasks.wait(), agent.sockets.finished()) };
     let (finished, ()) = tokio::join!(tokio::time::timeout(grace, requests), agent.processes.shutdown(grace));
     if finished.is_err() {
         tracing::warn!(connections = server.connections.len(), "requests were cut off, the grace is over");

@@ -9,6 +9,7 @@ use super::{boundary, problem::Failure};
 use crate::{
     agent::Agent,
     routes::{archive, audited, files, health, repeated, tools, tunnel},
+    socket,
 };
 
 /// The agent's routes, with the boundary around them.
@@ -23,6 +24,7 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/tunnel/{port}", get(tunnel::get))
         .route_layer(once)
         .route_layer(audited)
+        .route("/v1/ws", get(socket::get))
         .route("/health", get(health::get));
     with_tools(router)
         .fallback(unknown_route)

@@ -13,6 +13,7 @@ mod repeats; // Idempotency-Key
 mod requests; // bodies, problems, request ids, streams
 mod searches; // search and find
 mod served; // an agent behind a real socket
+mod sockets; // GET /v1/ws: calls, events, credit, tokens, refusals
 mod support; // an agent, requests, answers
 mod tars; // archives to order
 mod tunnel; // GET /v1/tunnel: bytes both ways, ends, refusals

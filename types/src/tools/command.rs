@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-use crate::{CollectedOutput, Data, Event, Scope, Timestamp, Tool, WorkspacePath};
+use crate::{CollectedOutput, Data, Event, EventBytes, Scope, Timestamp, Tool, WorkspacePath, rpc::FrameKind};
 
 /// Runs a command. The process belongs to the agent, not to the connection: a caller who goes away doesn't end it.
 pub struct Command;
@@ -177,6 +177,14 @@ impl Event for CommandEvent {
             Self::Status { offset, .. } | Self::Exit { offset, .. } => Some(*offset),
             Self::Stdout { end, .. } | Self::Stderr { end, .. } => Some(*end),
             Self::Gap { to, .. } => Some(*to),
+        }
+    }
+
+    fn into_bytes(self) -> Result<EventBytes, Self> {
+        match self {
+            Self::Stdout { offset, data, .. } => Ok(EventBytes { kind: FrameKind::Stdout, offset, data }),
+            Self::Stderr { offset, data, .. } => Ok(EventBytes { kind: FrameKind::Stderr, offset, data }),
+            other => Err(other),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{any::TypeId, collections::BTreeMap};
 
-use corehold_types::{NoEvent, PROTOCOL, Problem, Tool, for_each_tool, policy::CommandPolicy, tools, wire};
+use corehold_types::{NoEvent, PROTOCOL, Problem, Tool, for_each_tool, policy::CommandPolicy, rpc, tools, wire};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
@@ -80,6 +80,12 @@ fn schemas_are_what_the_types_say() {
         "fileWritten": sent::<wire::FileWritten>(),
         "commandPolicy": accepted::<CommandPolicy>(),
         "problem": sent::<Problem>(),
+        "rpcError": sent::<rpc::RpcError>(),
+        "streamOpened": sent::<rpc::StreamOpened>(),
+        "streamEvent": sent::<rpc::StreamEvent<Value>>(),
+        "credit": accepted::<rpc::Credit>(),
+        "cancel": accepted::<rpc::Cancel>(),
+        "refresh": accepted::<rpc::Refresh>(),
         "streamEnd": sent::<wire::StreamEnd<Value>>(),
     });
     assert!(files.insert("_wire.json".to_owned(), text(&others)).is_none());

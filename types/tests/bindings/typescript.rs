@@ -2,7 +2,7 @@
 
 use std::{any::type_name, collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
-use corehold_types::{PROTOCOL, Problem, Tool, for_each_tool, tools, wire};
+use corehold_types::{PROTOCOL, Problem, Tool, for_each_tool, rpc, tools, wire};
 use ts_rs::{Config, TS, TypeVisitor};
 
 use crate::committed;
@@ -144,6 +144,12 @@ fn generate() -> BTreeMap<String, String> {
     files.visit::<wire::FileWritten>();
     files.visit::<wire::StreamEnd<()>>();
     files.visit::<Problem>();
+    files.visit::<rpc::RpcError>();
+    files.visit::<rpc::StreamOpened>();
+    files.visit::<rpc::StreamEvent<()>>();
+    files.visit::<rpc::Credit>();
+    files.visit::<rpc::Cancel>();
+    files.visit::<rpc::Refresh>();
     files.visit::<corehold_types::policy::CommandPolicy>();
     let Files(mut files) = files;
     let index = index_file(files.keys());

@@ -6,6 +6,7 @@ import type {
   AuditEvent,
   AuditReadRequest,
   AuditReadResponse,
+  Cancel,
   ClaimRequest,
   ClaimResponse,
   CommandEvent,
@@ -18,6 +19,7 @@ import type {
   CommandSignalResponse,
   CopyRequest,
   CopyResponse,
+  Credit,
   EditRequest,
   EditResponse,
   ExtractEvent,
@@ -38,14 +40,18 @@ import type {
   Problem,
   ReadRequest,
   ReadResponse,
+  Refresh,
   RemoveRequest,
   RemoveResponse,
+  RpcError,
   SearchEvent,
   SearchRequest,
   SearchResponse,
   StatRequest,
   StatResponse,
   StreamEnd,
+  StreamEvent,
+  StreamOpened,
   WriteRequest,
   WriteResponse,
 } from "../../bindings/index.js";
@@ -217,6 +223,57 @@ export const someAuditReadResponse1: AuditReadResponse = {
 export const someAuditReadResponse2: AuditReadResponse = {
   "last": 0,
   "records": []
+};
+
+export const someRpcError1: RpcError = {
+  "code": -32000,
+  "data": {
+    "code": "LIMIT_EXCEEDED",
+    "context": {
+      "limit": 9007199254740991,
+      "nested": [
+        {
+          "a": 1
+        }
+      ],
+      "variable": "COREHOLD_X"
+    },
+    "detail": "the answer exceeds the limit of 9007199254740991",
+    "requestId": "r1",
+    "retryable": false,
+    "status": 413,
+    "suggestion": "COREHOLD_X sets this limit",
+    "title": "A limit was exceeded",
+    "type": "about:blank"
+  },
+  "message": "a mistake"
+};
+
+export const someStreamOpened1: StreamOpened = {
+  "id": 7,
+  "stream": 1
+};
+
+export const someStreamEventOfCommandEvent1: StreamEvent<CommandEvent> = {
+  "event": {
+    "from": 1,
+    "to": 9007199254740991,
+    "type": "gap"
+  },
+  "stream": 1
+};
+
+export const someCredit1: Credit = {
+  "bytes": 9007199254740991,
+  "stream": 1
+};
+
+export const someCancel1: Cancel = {
+  "id": "a"
+};
+
+export const someRefresh1: Refresh = {
+  "token": "t"
 };
 
 export const someHealth1: Health = {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use corehold_types::{
     Code, Problem, Scope, Timestamp,
+    rpc::{Cancel, Credit, Refresh, RpcError, RpcId, StreamEvent, StreamOpened, codes},
     tools::*,
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
@@ -134,6 +135,18 @@ pub(super) fn events() -> Vec<Sample> {
     vec![event(&AuditEvent::Record { record: record() }), event(&AuditEvent::Gap { gap })]
 }
 
+fn socket() -> Vec<Sample> {
+    let error = RpcError { code: codes::FAILED, message: "a mistake".to_owned(), data: problem() };
+    vec![
+        sample(&error),
+        sample(&StreamOpened { id: RpcId::Number(7), stream: 1 }),
+        sample(&StreamEvent { stream: 1, event: CommandEvent::Gap { from: 1, to: LARGEST } }),
+        sample(&Credit { stream: 1, bytes: LARGEST }),
+        sample(&Cancel { id: RpcId::Text("a".to_owned()) }),
+        sample(&Refresh { token: "t".to_owned() }),
+    ]
+}
+
 pub(super) fn samples() -> Vec<Sample> {
     let health =
         Health { status: HealthStatus::ShuttingDown, version: "0.1.0".to_owned(), protocol: 1, uptime_ms: LARGEST };
@@ -146,5 +159,5 @@ pub(super) fn samples() -> Vec<Sample> {
         sample(&StreamEnd::End { response: command_response() }),
         sample(&StreamEnd::<CommandResponse>::Error { problem: problem() }),
     ];
-    [info(), claim(), activity(), audit(), bodies].into_iter().flatten().collect()
+    [info(), claim(), activity(), audit(), socket(), bodies].into_iter().flatten().collect()
 }

@@ -1,0 +1,333 @@
+//! What the client says: requests become calls, each in a task of its own; what is about the connection is done at once.
+
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use corehold_types::{
+    Code, Problem,
+    rpc::{Cancel, Credit, Refresh, RpcError, RpcId, codes, methods},
+    tools::ActivitySource,
+};
+use futures_util::FutureExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+use tokio::sync::{Notify, mpsc};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+use super::stream::{CreditLine, Stream};
+use crate::{
+    access::Caller,
+    activity::Guard,
+    agent::Agent,
+    calls::{self, Entry},
+    handler::{Call, Surface},
+    server::{RequestId, panicked},
+};
+
+/// Events between a call and its stream.
+const EVENTS: usize = 16;
+
+/// Bytes of an id that is a word.
+const ID_BYTES: usize = 64;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Incoming<'a> {
+    jsonrpc: String,
+    #[serde(default)]
+    id: Option<RpcId>,
+    method: String,
+    #[serde(default, borrow)]
+    params: Option<&'a RawValue>,
+    #[serde(default)]
+    stream: bool,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+}
+
+/// A call that isn't answered yet.
+struct Running {
+    cancel: CancellationToken,
+    stream: Option<(u32, Arc<CreditLine>)>,
+}
+
+/// The calls under way on one socket.
+#[derive(Default)]
+struct Calls {
+    running: Mutex<HashMap<RpcId, Running>>,
+    ended: Notify,
+}
+
+impl Calls {
+    fn running(&self) -> MutexGuard<'_, HashMap<RpcId, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one client says. Its calls are cancelled with it.
+pub(super) struct Dispatch {
+    agent: Arc<Agent>,
+    caller: Arc<Caller>,
+    /// The name of the request that opened the socket: its calls' names begin with it.
+    request_id: Arc<str>,
+    out: mpsc::Sender<Message>,
+    calls: Arc<Calls>,
+    asked: u64,
+    streams: u32,
+    /// Held once something was asked.
+    active: Option<Guard>,
+}
+
+impl Drop for Dispatch {
+    fn drop(&mut self) {
+        self.calls.running().values().for_each(|running| running.cancel.cancel());
+    }
+}
+
+impl Dispatch {
+    pub(super) fn new(
+        agent: Arc<Agent>,
+        caller: Arc<Caller>,
+        request_id: &RequestId,
+        out: mpsc::Sender<Message>,
+    ) -> Self {
+        Self {
+            agent,
+            caller,
+            request_id: Arc::clone(&request_id.0),
+            out,
+            calls: Arc::default(),
+            asked: 0,
+            streams: 0,
+            active: None,
+        }
+    }
+
+    /// Who the client is now.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Waits until no call is under way.
+    pub(super) async fn idle(&self) {
+        loop {
+            let ended = self.calls.ended.notified();
+            if self.calls.running().is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Does what a text says.
+    pub(super) async fn hear(&mut self, text: &str) {
+        if let Err((id, error)) = self.understand(text).await {
+            self.say(failure(id.as_ref(), &error)).await;
+        }
+    }
+
+    async fn understand(&mut self, text: &str) -> Result<(), (Option<RpcId>, RpcError)> {
+        let incoming: Incoming<'_> = parse(text).map_err(|error| (None, error))?;
+        let id = incoming.id.clone();
+        let malformed = |detail: &str| (id.clone(), invalid(codes::INVALID_REQUEST, detail));
+        if incoming.jsonrpc != "2.0" {
+            return Err(malformed("jsonrpc: \"2.0\" was expected"));
+        }
+        if matches!(&incoming.id, Some(RpcId::Text(id)) if id.len() > ID_BYTES) {
+            return Err(malformed("id: at most 64 bytes were expected"));
+        }
+        if incoming.method.starts_with("$/") {
+            return self.about_the_connection(&incoming).await.map_err(|error| (id, error));
+        }
+        // A tool's answer is what it is called for; without an id there would be none.
+        let Some(id) = id.clone() else { return Err(malformed("id: a call of a tool needs one")) };
+        if self.calls.running().contains_key(&id) {
+            return Err(malformed("id: it names a call that is under way"));
+        }
+        self.begin(id.clone(), incoming).map_err(|error| (Some(id), error))
+    }
+
+    fn begin(&mut self, id: RpcId, incoming: Incoming<'_>) -> Result<(), RpcError> {
+        let limit = &self.agent.config.limits.socket_calls;
+        if self.calls.running().len() >= limit.as_usize() {
+            return Err(failed(limit.exceeded("the number of calls under way on a socket")));
+        }
+        let Some(entry) = calls::entry(&incoming.method) else {
+            let names: Vec<_> = calls::entries().iter().map(|entry| entry.name).collect();
+            let problem = Problem::new(Code::UnknownRoute, format!("there is no tool {:?}", incoming.method))
+                .suggest(format!("this agent has the tools {}", names.join(", ")));
+            return Err(error(codes::METHOD_NOT_FOUND, problem));
+        };
+        self.asked += 1;
+        let call = Call {
+            agent: Arc::clone(&self.agent),
+            caller: Arc::clone(&self.caller),
+            surface: Surface::WebSocket,
+            idempotency_key: incoming.idempotency_key.map(Arc::from),
+            request_id: format!("{}-{}", self.request_id, self.asked),
+        };
+        entry.allow(&call).map_err(failed)?;
+        if self.active.is_none() {
+            let label = self.caller.subject.clone();
+            self.active = Some(self.agent.activity.hold(ActivitySource::Socket, label));
+        }
+        let params = incoming.params.map_or_else(|| b"{}".to_vec(), |params| params.get().as_bytes().to_vec());
+        let stream = incoming.stream.then(|| {
+            self.streams = self.streams.wrapping_add(1);
+            Stream { number: self.streams, id: id.clone(), credit: CreditLine::new(), out: self.out.clone() }
+        });
+        let cancel = CancellationToken::new();
+        let line = stream.as_ref().map(|stream| (stream.number, Arc::clone(&stream.credit)));
+        self.calls.running().insert(id.clone(), Running { cancel: cancel.clone(), stream: line });
+        let (out, calls) = (self.out.clone(), Arc::clone(&self.calls));
+        tokio::spawn(async move {
+            let answer = run(entry, call, params, stream, &cancel).await;
+            let text = match answer {
+                Ok(result) => success(&id, &result),
+                Err(error) => failure(Some(&id), &error),
+            };
+            // Nobody hears it when the socket is gone.
+            let place = out.reserve().await;
+            // Both at once: who has the answer may use the id again, and who sees no call under way may close after the answer.
+            let mut running = calls.running();
+            running.remove(&id);
+            if let Ok(place) = place {
+                place.send(Message::text(text));
+            }
+            drop(running);
+            calls.ended.notify_waiters();
+        });
+        Ok(())
+    }
+
+    async fn about_the_connection(&mut self, incoming: &Incoming<'_>) -> Result<(), RpcError> {
+        let params = incoming.params.map_or("{}", RawValue::get);
+        match incoming.method.as_str() {
+            methods::CANCEL => {
+                let Cancel { id } = params_of(params)?;
+                // A call that is answered already can't be cancelled; the client learns so by its answer.
+                if let Some(running) = self.calls.running().get(&id) {
+                    running.cancel.cancel();
+                }
+                Ok(())
+            }
+            methods::CREDIT => {
+                let Credit { stream, bytes } = params_of(params)?;
+                let running = self.calls.running();
+                let mut lines = running.values().filter_map(|running| running.stream.as_ref());
+                if let Some((_, line)) = lines.find(|(number, _)| *number == stream) {
+                    line.grant(bytes);
+                }
+                Ok(())
+            }
+            methods::REFRESH => {
+                let Refresh { token } = params_of(params)?;
+                let caller = self.agent.access.authenticate(&token).map_err(failed)?;
+                if caller.subject != self.caller.subject {
+                    return Err(failed(
+                        Problem::new(Code::Forbidden, "the new token is somebody else's")
+                            .suggest("open a socket of its own for another subject"),
+                    ));
+                }
+                self.caller = caller;
+                if let Some(id) = &incoming.id {
+                    self.say(success(id, b"{}")).await;
+                }
+                Ok(())
+            }
+            other => {
+                let known = [methods::CANCEL, methods::CREDIT, methods::REFRESH].join(", ");
+                let problem = Problem::new(Code::UnknownRoute, format!("there is no method {other:?}"));
+                Err(error(codes::METHOD_NOT_FOUND, problem.suggest(format!("about the connection there are {known}"))))
+            }
+        }
+    }
+
+    async fn say(&self, text: String) {
+        // Nobody hears it when the socket is gone.
+        let _ = self.out.send(Message::text(text)).await;
+    }
+}
+
+/// Calls the tool, to its end or until it is cancelled.
+async fn run(
+    entry: &'static Entry,
+    call: Call,
+    params: Vec<u8>,
+    stream: Option<Stream>,
+    cancel: &CancellationToken,
+) -> Result<Vec<u8>, RpcError> {
+    let request_id = call.request_id.clone();
+    let work = async {
+        let Some(stream) = stream else { return entry.call(call, params, None).await };
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        let (result, ()) = tokio::join!(entry.call(call, params, Some(sender)), stream.forward(receiver));
+        result
+    };
+    let result = tokio::select! {
+        result = AssertUnwindSafe(work).catch_unwind() => result.unwrap_or_else(|_| Err(panicked())),
+        () = cancel.cancelled() => {
+            return Err(error(codes::CANCELLED, Problem::new(Code::Timeout, "the call was cancelled")));
+        }
+    };
+    result.map_err(|mut problem| {
+        problem.request_id = Some(request_id);
+        let code = if problem.code == Code::InvalidRequest { codes::INVALID_PARAMS } else { codes::FAILED };
+        crate::server::log_in_stream(&problem, entry.name);
+        error(code, problem)
+    })
+}
+
+fn parse(text: &str) -> Result<Incoming<'_>, RpcError> {
+    if text.trim_start().starts_with('[') {
+        return Err(invalid(codes::INVALID_REQUEST, "batches are not taken: send each request by itself"));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        let code = if error.is_data() { codes::INVALID_REQUEST } else { codes::PARSE_ERROR };
+        invalid(code, &error.to_string())
+    })
+}
+
+fn params_of<'a, T: Deserialize<'a>>(params: &'a str) -> Result<T, RpcError> {
+    serde_json::from_str(params).map_err(|error| invalid(codes::INVALID_PARAMS, &format!("params: {error}")))
+}
+
+fn invalid(code: i32, detail: &str) -> RpcError {
+    error(code, Problem::new(Code::InvalidRequest, detail))
+}
+
+fn failed(problem: Problem) -> RpcError {
+    error(codes::FAILED, problem)
+}
+
+fn error(code: i32, problem: Problem) -> RpcError {
+    RpcError { code, message: problem.detail.clone(), data: problem }
+}
+
+#[derive(Serialize)]
+struct Notification<'a, P> {
+    jsonrpc: &'static str,
+    method: &'a str,
+    params: &'a P,
+}
+
+/// A message that wants no answer.
+pub(super) fn notification<P: Serialize>(method: &str, params: &P) -> String {
+    // Types of ours have nothing that JSON can't say.
+    serde_json::to_string(&Notification { jsonrpc: "2.0", method, params }).unwrap_or_default()
+}
+
+/// The answer of a call: its response is JSON already.
+fn success(id: &RpcId, result: &[u8]) -> String {
+    let id = serde_json::to_string(id).unwrap_or_default();
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, String::from_utf8_lossy(result))
+}
+
+fn failure(id: Option<&RpcId>, error: &RpcError) -> String {
+    serde_json::json!({ "jsonrpc": "2.0", "id": id.map_or(Value::Null, |id| serde_json::json!(id)), "error": error })
+        .to_string()
+}
