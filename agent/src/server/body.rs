@@ -116,6 +116,9 @@ pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, Problem>
         .map_err(|error| Problem::new(Code::Internal, format!("the response can't be written as JSON: {error}")))
 }
 
+/// Characters of a message about a malformed request.
+const SHOWN: usize = 400;
+
 /// Parses a request; on failure once more, slower, to say where.
 ///
 /// # Errors
@@ -142,6 +145,7 @@ fn malformed(error: &serde_json::Error, field: Option<String>) -> Problem {
         "data did not match any variant of untagged enum WorkspacePath",
         "a path is a string, or {\"base64\": …} where it isn't UTF-8",
     );
+    let (what, field) = (shortened(what), field.map(shortened));
     let problem = match &field {
         Some(field) => Problem::new(Code::InvalidRequest, format!("{field}: {what}")).with("field", field.as_str()),
         None => Problem::new(Code::InvalidRequest, what),
@@ -149,11 +153,29 @@ fn malformed(error: &serde_json::Error, field: Option<String>) -> Problem {
     problem.with("line", error.line()).with("column", error.column())
 }
 
+/// What a caller sent may be in it, of any length.
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use corehold_types::tools::ReadRequest;
 
     use super::*;
+
+    #[test]
+    fn a_refusal_is_short_however_long_the_name_was() {
+        let long = "é".repeat(100_000);
+        for body in [format!(r#"{{"{long}":1}}"#), format!(r#"{{"files":"{long}"}}"#)] {
+            let refusal = refusal(body);
+            assert!(refusal.detail.ends_with('…') && refusal.detail.chars().count() < 1000, "{}", refusal.detail);
+        }
+    }
 
     fn refusal(body: impl AsRef<[u8]>) -> Problem {
         parse::<ReadRequest>(body.as_ref()).unwrap_err()

@@ -30,6 +30,9 @@ use crate::{access::Caller, agent::Agent, server::RequestId};
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
+/// Returns the sink after the goodbye; nothing if the socket broke before.
+type Writer = JoinHandle<Option<SplitSink<Socket, Message>>>;
+
 /// Messages between the calls and the socket. The channel serves those who wait in their order, so streams take turns.
 const QUEUE: usize = 4;
 
@@ -50,16 +53,13 @@ pub(super) async fn serve(agent: Arc<Agent>, caller: Arc<Caller>, request_id: Re
     };
     tracing::info!(subject = caller.subject, request_id = &*request_id.0, "WebSocket opened");
     let largest = agent.config.limits.body_bytes.as_usize();
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(largest))
-        .max_frame_size(Some(largest))
-        .max_write_buffer_size(1 << 20);
+    let config = WebSocketConfig::default().max_message_size(Some(largest)).max_frame_size(Some(largest));
     let socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config)).await;
     let (sink, mut source) = socket.split();
     let (out, queue) = mpsc::channel(QUEUE);
-    let writer = tokio::spawn(write(sink, queue));
+    let mut writer = tokio::spawn(write(sink, queue));
     let mut dispatch = Dispatch::new(Arc::clone(&agent), caller, &request_id, out.clone());
-    let goodbye = listen(&agent, &mut source, &mut dispatch, &out).await;
+    let goodbye = listen(&agent, &mut source, &mut dispatch, &out, &mut writer).await;
     // The calls end with their owner; commands that they started are the agent's.
     drop(dispatch);
     if let Some(close) = goodbye {
@@ -71,12 +71,7 @@ pub(super) async fn serve(agent: Arc<Agent>, caller: Arc<Caller>, request_id: Re
 
 /// Says goodbye, and takes in what the client still sends until it is gone too: the kernel resets a connection that is
 /// closed with bytes unread, and the client would never see why.
-async fn part(
-    close: CloseFrame,
-    out: mpsc::Sender<Message>,
-    writer: JoinHandle<Option<SplitSink<Socket, Message>>>,
-    source: SplitStream<Socket>,
-) {
+async fn part(close: CloseFrame, out: mpsc::Sender<Message>, writer: Writer, source: SplitStream<Socket>) {
     let _ = out.send(Message::Close(Some(close))).await;
     drop(out);
     let Ok(Some(sink)) = writer.await else { return };
@@ -92,6 +87,7 @@ async fn listen(
     source: &mut SplitStream<Socket>,
     dispatch: &mut Dispatch,
     out: &mpsc::Sender<Message>,
+    writer: &mut Writer,
 ) -> Option<CloseFrame> {
     let idle = agent.config.limits.idle_ms.as_duration();
     let mut heard = Instant::now();
@@ -113,10 +109,13 @@ async fn listen(
                     Some(Err(error)) => return reason(&error),
                 };
                 // Who asks and asks but never reads is not waited for.
-                if timeout(idle, dispatch.hear(&text)).await.is_err() {
-                    return Some(silent());
+                tokio::select! {
+                    () = dispatch.hear(&text) => {}
+                    _ = &mut *writer => return None,
+                    () = sleep(idle) => return Some(silent()),
                 }
             }
+            _ = &mut *writer => return None,
             () = sleep(expiry.unwrap_or(FOR_EVER)) => if expiry.is_some() {
                 return Some(close(CloseCode::from(TOKEN_EXPIRED), "the token has expired"));
             },

@@ -25,7 +25,7 @@ use crate::support::{Answer, TestAgent};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A tool's name, and the schema of its request.
-fn tools() -> Vec<(String, Value)> {
+pub(crate) fn tools() -> Vec<(String, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../types/schema");
     let mut tools: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
@@ -101,11 +101,10 @@ fn assert_refused(answer: &Answer, tool: &str, body: &str) {
     assert_eq!(answer.problem().code, Code::InvalidRequest, "{tool} {shown}");
 }
 
-#[tokio::test]
-async fn bodies_that_are_no_request_are_refused() {
-    let agent = TestAgent::new();
+/// Bodies that are no request of any tool.
+pub(crate) fn no_requests() -> Vec<Vec<u8>> {
     let deep = 100_000;
-    let bodies: Vec<Vec<u8>> = vec![
+    vec![
         b"null".into(),
         b"1".into(),
         b"true".into(),
@@ -135,7 +134,13 @@ async fn bodies_that_are_no_request_are_refused() {
         format!("{{\"x\":{}{}}}", "[".repeat(deep), "]".repeat(deep)).into(),
         format!("{{\"{}\":1}}", "x".repeat(1 << 20)).into(),
         format!("{{\"x\":{}}}", "9".repeat(100_000)).into(),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_request_are_refused() {
+    let agent = TestAgent::new();
+    let bodies = no_requests();
     for (tool, _) in tools() {
         for body in &bodies {
             assert_refused(&ask(&agent, &tool, body.clone()).await, &tool, &String::from_utf8_lossy(body));
@@ -144,39 +149,44 @@ async fn bodies_that_are_no_request_are_refused() {
     agent.tool("info", "{}").await.assert_ok();
 }
 
+/// Requests with a field that lacks, or has another type than the schema says.
+pub(crate) fn malformed(schema: &Value) -> Vec<String> {
+    let Value::Object(whole) = smallest(schema, schema) else { panic!("no object: {schema}") };
+    let mut requests = Vec::new();
+    for needed in schema["required"].as_array().into_iter().flatten() {
+        let mut request = whole.clone();
+        request.remove(needed.as_str().unwrap());
+        requests.push(Value::Object(request).to_string());
+    }
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let wanted = types(property);
+        if wanted.is_empty() {
+            continue;
+        }
+        for value in [json!(null), json!(true), json!("x"), json!(["x"]), json!({"x": 1})] {
+            if !wanted.contains(&type_of(&value)) {
+                requests.push(with(&whole, name, &value));
+            }
+        }
+        if wanted.contains(&"integer") {
+            for number in ["-1", "1.5", "1e400", "-0.0", "18446744073709551616", "1e30"] {
+                // A signed field takes -1.
+                if number != "-1" || property.get("minimum").is_some() {
+                    // As text, since a `Value` can't hold some of them.
+                    requests.push(with(&whole, name, &json!("NUMBER")).replace("\"NUMBER\"", number));
+                }
+            }
+        }
+    }
+    requests
+}
+
 #[tokio::test]
 async fn fields_that_lack_or_have_another_type_are_refused() {
     let agent = TestAgent::new();
     for (tool, schema) in tools() {
-        let Value::Object(whole) = smallest(&schema, &schema) else { panic!("{tool} takes no object") };
-        for needed in schema["required"].as_array().into_iter().flatten() {
-            let mut request = whole.clone();
-            request.remove(needed.as_str().unwrap());
-            let body = Value::Object(request).to_string();
+        for body in malformed(&schema) {
             assert_refused(&ask(&agent, &tool, body.clone()).await, &tool, &body);
-        }
-        let properties = schema["properties"].as_object().cloned().unwrap_or_default();
-        for (name, property) in &properties {
-            let wanted = types(property);
-            if wanted.is_empty() {
-                continue;
-            }
-            for value in [json!(null), json!(true), json!("x"), json!(["x"]), json!({"x": 1})] {
-                if !wanted.contains(&type_of(&value)) {
-                    let body = with(&whole, name, &value);
-                    assert_refused(&ask(&agent, &tool, body.clone()).await, &tool, &body);
-                }
-            }
-            if wanted.contains(&"integer") {
-                for number in ["-1", "1.5", "1e400", "-0.0", "18446744073709551616", "1e30"] {
-                    // As text, since a `Value` can't hold some of them.
-                    let body = with(&whole, name, &json!("NUMBER")).replace("\"NUMBER\"", number);
-                    // A signed field takes -1.
-                    if number != "-1" || property.get("minimum").is_some() {
-                        assert_refused(&ask(&agent, &tool, body.clone()).await, &tool, &body);
-                    }
-                }
-            }
         }
     }
     agent.tool("info", "{}").await.assert_ok();

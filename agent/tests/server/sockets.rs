@@ -18,6 +18,7 @@ use tokio_tungstenite::{
 
 use crate::{
     access::{claims, key, sign},
+    bad_input,
     served::{PATIENCE, Served, serve, until},
 };
 
@@ -172,6 +173,16 @@ async fn tools_are_called_and_answer_in_the_order_in_which_they_finish() {
 }
 
 #[tokio::test]
+async fn answers_are_as_long_as_they_need() {
+    let served = serve(&[]).await;
+    let text = "0123456789abcdef".repeat(5 << 16);
+    std::fs::write(served.agent.root().join("a"), &text).unwrap();
+    let mut client = open(&served).await;
+    let answer = client.call(1, "read", serde_json::from_str(READ_A).unwrap()).await;
+    assert_eq!(answer["result"]["files"][0]["text"].as_str().map(str::len), Some(text.len()));
+}
+
+#[tokio::test]
 async fn events_come_before_the_answer_and_bytes_in_frames() {
     let served = serve(&[]).await;
     let mut client = open(&served).await;
@@ -318,6 +329,26 @@ async fn what_is_no_request_is_refused_and_the_socket_goes_on() {
     client.ask(long.clone(), "list", json!({})).await;
     assert_eq!(error(&client.answer(long).await).0, i64::from(codes::INVALID_REQUEST));
     assert!(client.call(1, "list", json!({})).await["result"].is_object());
+}
+
+#[tokio::test]
+async fn bad_input_to_every_tool_is_refused_and_the_socket_goes_on() {
+    let served = serve(&[]).await;
+    let mut client = open(&served).await;
+    let codes = [codes::PARSE_ERROR, codes::INVALID_REQUEST, codes::INVALID_PARAMS].map(i64::from);
+    for (tool, schema) in bad_input::tools() {
+        let no_requests = bad_input::no_requests().into_iter().filter_map(|body| String::from_utf8(body).ok());
+        for params in bad_input::malformed(&schema).into_iter().chain(no_requests) {
+            client.say(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{tool}","params":{params}}}"#)).await;
+            let answer = client.text().await;
+            // No params at all are a request of a tool that needs nothing.
+            if params != "null" || answer.get("result").is_none() {
+                assert!(codes.contains(&error(&answer).0), "{tool} {params:.200}: {answer}");
+                assert_eq!(error(&answer).1.code, Code::InvalidRequest);
+            }
+        }
+    }
+    assert!(client.call(2, "list", json!({})).await["result"].is_object());
 }
 
 #[tokio::test]
