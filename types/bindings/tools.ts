@@ -7,10 +7,16 @@ import type { AuditReadResponse } from "./AuditReadResponse.js";
 import type { ClaimRequest } from "./ClaimRequest.js";
 import type { ClaimResponse } from "./ClaimResponse.js";
 import type { CommandEvent } from "./CommandEvent.js";
+import type { CommandGetRequest } from "./CommandGetRequest.js";
+import type { CommandGetResponse } from "./CommandGetResponse.js";
+import type { CommandInputRequest } from "./CommandInputRequest.js";
+import type { CommandInputResponse } from "./CommandInputResponse.js";
 import type { CommandListRequest } from "./CommandListRequest.js";
 import type { CommandListResponse } from "./CommandListResponse.js";
 import type { CommandOutputRequest } from "./CommandOutputRequest.js";
 import type { CommandRequest } from "./CommandRequest.js";
+import type { CommandResizeRequest } from "./CommandResizeRequest.js";
+import type { CommandResizeResponse } from "./CommandResizeResponse.js";
 import type { CommandResponse } from "./CommandResponse.js";
 import type { CommandSignalRequest } from "./CommandSignalRequest.js";
 import type { CommandSignalResponse } from "./CommandSignalResponse.js";
@@ -68,6 +74,12 @@ export interface Tools {
   commandSignal: { request: CommandSignalRequest; response: CommandSignalResponse; event: never };
   /** Lists the commands that run or have run, newest first. */
   commandList: { request: CommandListRequest; response: CommandListResponse; event: never };
+  /** Returns one command: what it is, whether it runs, its terminal and its processes. */
+  commandGet: { request: CommandGetRequest; response: CommandGetResponse; event: never };
+  /** Writes to the standard input or terminal of a running command, or ends it. */
+  commandInput: { request: CommandInputRequest; response: CommandInputResponse; event: never };
+  /** Sets the size of the terminal that a command runs in. */
+  commandResize: { request: CommandResizeRequest; response: CommandResizeResponse; event: never };
   /** Describes one or many paths: kind, size, mode, times, version, and on request a hash. */
   stat: { request: StatRequest; response: StatResponse; event: never };
   /** Edits, creates, deletes and renames files as one transaction, and returns diffs. */
@@ -107,6 +119,9 @@ export const TOOL_NAMES = [
   "commandOutput",
   "commandSignal",
   "commandList",
+  "commandGet",
+  "commandInput",
+  "commandResize",
   "stat",
   "edit",
   "write",

@@ -69,6 +69,8 @@ pub enum Code {
     /// The command policy that the agent was started with doesn't allow the command; `context.part` is the part of it,
     /// `context.rule` the rule.
     CommandDenied,
+    /// The command takes no input or has no terminal: it has ended, its input was ended, or it was started without.
+    InputClosed,
     /// A code that this version doesn't know: the other side is newer. Never sent.
     #[serde(other)]
     Unknown,
@@ -94,7 +96,8 @@ impl Code {
             | Self::AmbiguousMatch
             | Self::NotText
             | Self::DirectoryNotEmpty
-            | Self::AlreadyClaimed => 409,
+            | Self::AlreadyClaimed
+            | Self::InputClosed => 409,
             Self::LimitExceeded => 413,
             Self::IdempotencyMismatch => 422,
             Self::Internal | Self::Unknown => 500,
@@ -140,6 +143,7 @@ impl Code {
             Self::DirectoryNotEmpty => "The directory is not empty",
             Self::IdempotencyMismatch => "The key was used for another request",
             Self::NotListening => "Nothing listens there",
+            Self::InputClosed => "The command takes no input",
             Self::AlreadyClaimed => "The agent is claimed already",
             Self::CommandDenied => "The command policy does not allow this",
             Self::Unknown => "A problem that this version doesn't know",

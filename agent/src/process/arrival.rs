@@ -7,6 +7,7 @@ use std::{
 };
 
 use rustix::io::Errno;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{command::Command, registry::Slot};
 
@@ -17,7 +18,8 @@ pub(super) struct Arrival {
     pub(super) slot: Slot,
     pub(super) handle: Option<OwnedFd>,
     pub(super) output: OwnedFd,
-    pub(super) error: OwnedFd,
+    /// Absent where both streams are one, a terminal.
+    pub(super) error: Option<OwnedFd>,
     pub(super) feed: Option<Feed>,
     pub(super) timeout: Option<Duration>,
     pub(super) stall_timeout: Option<Duration>,
@@ -34,11 +36,19 @@ pub(super) struct Feed {
     pipe: OwnedFd,
     bytes: Vec<u8>,
     done: usize,
+    /// Whoever writes to the same input waits for this.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Feed {
     pub(super) fn new(pipe: OwnedFd, bytes: Vec<u8>) -> Self {
-        Self { pipe, bytes, done: 0 }
+        Self { pipe, bytes, done: 0, turn: None }
+    }
+
+    /// Before all others who write to this input.
+    pub(super) fn in_turn(mut self, turn: Option<OwnedSemaphorePermit>) -> Self {
+        self.turn = turn;
+        self
     }
 
     /// The pipe's descriptor.

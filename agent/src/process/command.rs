@@ -7,12 +7,14 @@ use std::{
 
 use corehold_types::{
     Timestamp,
-    tools::{CommandExit, CommandInfo},
+    tools::{CommandExit, CommandInfo, PtySize},
 };
 use tokio::sync::watch;
 
 use super::{
+    input::{Input, InputClosed},
     log::{Log, Stream},
+    members::{self, Whose},
     store::StoreFile,
 };
 
@@ -29,6 +31,8 @@ pub struct Command {
     pid: i32,
     started: Timestamp,
     pub(super) file: Arc<StoreFile>,
+    /// Absent where nobody may write to it.
+    pub(super) input: Option<Input>,
     state: Mutex<State>,
     /// Told whenever the state changed. Readers wait here, each at its own pace.
     changed: watch::Sender<()>,
@@ -59,7 +63,7 @@ pub(super) struct Identity {
 }
 
 impl Command {
-    pub(super) fn new(identity: Identity, pid: i32, file: Arc<StoreFile>) -> Self {
+    pub(super) fn new(identity: Identity, pid: i32, file: Arc<StoreFile>, input: Option<Input>) -> Self {
         Self {
             id: identity.id,
             number: identity.number,
@@ -68,6 +72,7 @@ impl Command {
             pid,
             started: Timestamp::now(),
             file,
+            input,
             state: Mutex::default(),
             changed: watch::Sender::new(()),
         }
@@ -123,6 +128,43 @@ impl Command {
     #[must_use]
     pub fn end(&self) -> u64 {
         self.state().log.end()
+    }
+
+    /// Writes to its input, waiting for room and for those who came before, and ends it if that is wanted: a pipe is
+    /// closed, a terminal gets its end-of-input character. `accepted` counts what was taken, also when the caller stops
+    /// waiting by dropping this.
+    ///
+    /// # Errors
+    /// It takes no input (any more).
+    pub async fn write(&self, bytes: &[u8], end: bool, accepted: &mut usize) -> Result<(), InputClosed> {
+        self.input.as_ref().ok_or(InputClosed)?.write(bytes, end, accepted).await
+    }
+
+    /// Whether it takes input.
+    #[must_use]
+    pub fn takes_input(&self) -> bool {
+        self.input.as_ref().is_some_and(Input::is_open)
+    }
+
+    /// The size of its terminal, if it has one still.
+    #[must_use]
+    pub fn terminal_size(&self) -> Option<PtySize> {
+        self.input.as_ref().and_then(Input::size)
+    }
+
+    /// Sets the size of its terminal.
+    ///
+    /// # Errors
+    /// It has no terminal, or none any more.
+    pub fn resize(&self, size: PtySize) -> Result<(), InputClosed> {
+        self.input.as_ref().and_then(|input| input.resize(size)).ok_or(InputClosed)?.map_err(|_| InputClosed)
+    }
+
+    /// How many of its processes live. Looks through `/proc`: not for a thread that others wait for.
+    #[must_use]
+    pub fn count_processes(&self) -> usize {
+        let leader_is_there = self.state().ended.is_none();
+        members::find(Whose { id: &self.id, leader: self.pid, leader_is_there }).len()
     }
 
     /// As listings show it.

@@ -39,6 +39,9 @@ use super::{
 /// Full reads from one pipe before the others get their turn.
 const READS_IN_A_ROW: usize = 4;
 
+/// More than a terminal holds: 64 KiB on the way and 4 KiB to be read.
+const TERMINAL_BYTES: u64 = 128 * 1024;
+
 /// A command in the keeper's care: until it has ended and its pipes are closed by all that inherited them.
 struct Kept {
     command: Arc<Command>,
@@ -47,6 +50,7 @@ struct Kept {
     handle: Option<OwnedFd>,
     pipes: [Option<OwnedFd>; 2],
     feed: Option<Feed>,
+    is_terminal: bool,
     stall_timeout: Option<Duration>,
     last_output: Duration,
     facts: Facts,
@@ -211,7 +215,9 @@ impl Keeper {
             }
         };
         add(arrival.output.as_fd(), OUTPUT, epoll::EventFlags::IN);
-        add(arrival.error.as_fd(), ERROR, epoll::EventFlags::IN);
+        if let Some(error) = &arrival.error {
+            add(error.as_fd(), ERROR, epoll::EventFlags::IN);
+        }
         if let Some(handle) = &arrival.handle {
             add(handle.as_fd(), HANDLE, epoll::EventFlags::IN);
         }
@@ -229,7 +235,8 @@ impl Keeper {
             command: arrival.command,
             slot: Some(arrival.slot),
             handle: arrival.handle,
-            pipes: [Some(arrival.output), Some(arrival.error)],
+            is_terminal: arrival.error.is_none(),
+            pipes: [Some(arrival.output), arrival.error],
             feed: arrival.feed,
             stall_timeout: arrival.stall_timeout,
             last_output: now,
@@ -290,8 +297,10 @@ impl Keeper {
     /// Nobody has the other end any more.
     fn close_pipe(&mut self, number: u64, stream: Stream) {
         if let Some(kept) = self.kept.get_mut(&number) {
-            // Closing takes it out of the epoll set: nobody else has a copy.
-            kept.pipes[stream as usize] = None;
+            // Closing alone wouldn't take a terminal out of the epoll set: its writers have copies.
+            if let Some(pipe) = kept.pipes[stream as usize].take() {
+                let _ = epoll::delete(&self.epoll, &pipe);
+            }
         }
         self.let_go(number);
     }
@@ -314,7 +323,10 @@ impl Keeper {
     fn feed(&mut self, number: u64) {
         let Some(kept) = self.kept.get_mut(&number) else { return };
         if kept.feed.as_mut().is_some_and(Feed::push) {
-            kept.feed = None;
+            if let Some(feed) = kept.feed.take() {
+                // Who writes next has a copy.
+                let _ = epoll::delete(&self.epoll, feed.as_fd());
+            }
             self.let_go(number);
         }
     }
@@ -345,7 +357,12 @@ impl Keeper {
     /// Reads what is in a pipe now: all that the leader wrote, and not what others may go on writing.
     fn drain(&mut self, number: u64, stream: Stream) {
         let pipe = self.kept.get(&number).and_then(|kept| kept.pipes[stream as usize].as_ref());
-        let mut left = pipe.and_then(|pipe| rustix::io::ioctl_fionread(pipe).ok()).unwrap_or(0);
+        let is_terminal = self.kept.get(&number).is_some_and(|kept| kept.is_terminal);
+        let mut left = match pipe {
+            // It doesn't count what is still on its way through; it holds less than this, and its leader's end hung it up.
+            Some(_) if is_terminal => TERMINAL_BYTES,
+            pipe => pipe.and_then(|pipe| rustix::io::ioctl_fionread(pipe).ok()).unwrap_or(0),
+        };
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(READ).min(READ);
             let Some(read) = self.read_once(number, stream, most) else { return };
@@ -370,6 +387,9 @@ impl Keeper {
             let mut state = command.state();
             let offset = state.log.end();
             state.ended = Some(Ended { exit, offset });
+        }
+        if let Some(input) = &command.input {
+            input.close();
         }
         drop(slot);
         command.tell();

@@ -5,8 +5,8 @@
 //! in the agent starts or reaps a process: no `std::process`, no `tokio::process`. `command`, `viewer` and `collect` are what
 //! the tools see.
 //!
-//! Terminals, input and resizing come with their tools: a terminal is another set of descriptors in the spawner's `Plan`
-//! and the keeper's `Arrival`, input another `Feed`.
+//! A terminal is another set of descriptors in the spawner's `Plan` and the keeper's `Arrival`. What callers write to a
+//! running command goes past the keeper, straight into the kernel's pipe: `input`.
 
 mod arrival;
 mod clock;
@@ -18,7 +18,9 @@ mod ending;
 pub mod environment;
 mod error;
 mod exit;
+mod input;
 mod keeper;
+mod limits;
 mod log;
 mod lookup;
 mod members;
@@ -32,12 +34,14 @@ mod spawner;
 mod store;
 mod sys;
 mod table;
+mod terminal;
 mod viewer;
 
 pub use collect::{Collected, collect};
 pub use command::Command;
 pub use config::ProcessConfig;
 pub use error::StartError;
+pub use input::InputClosed;
 pub use room::Processes;
 pub use spawner::{Program, Start};
 pub use viewer::{EVENT_BYTES, Viewer};

@@ -79,6 +79,8 @@ impl Output {
                 Read::Bytes(read)
             }
             Err(Errno::AGAIN | Errno::INTR) => Read::Nothing,
+            // A terminal's way to say that nobody has its other end any more.
+            Err(Errno::IO) => Read::End,
             Err(error) => {
                 tracing::error!(%error, id = command.id(), "a command's output can't be read");
                 Read::End
@@ -220,7 +222,7 @@ mod tests {
 
     fn command(output: &Output, number: u64) -> Arc<Command> {
         let identity = Identity { id: format!("c{number}"), number, label: None, line: String::new() };
-        Arc::new(Command::new(identity, 1, output.store.file()))
+        Arc::new(Command::new(identity, 1, output.store.file(), None))
     }
 
     fn write(output: &mut Output, command: &Command, bytes: usize) {

@@ -11,7 +11,7 @@ use std::{
     ptr,
 };
 
-use super::sys;
+use super::{limits::Limit, sys};
 
 /// What a process is started with.
 pub(super) struct Plan<'a> {
@@ -25,8 +25,10 @@ pub(super) struct Plan<'a> {
     pub(super) directory: BorrowedFd<'a>,
     /// Its standard input, output and error. Each above 2.
     pub(super) streams: [BorrowedFd<'a>; 3],
-    /// The limit of open files that it gets: the agent's own was raised.
-    pub(super) open_files: Option<libc::rlimit>,
+    /// Whether its streams are a terminal, which it is to be controlled by.
+    pub(super) is_terminal: bool,
+    /// The limits that it gets, of which open files are one: the agent's own was raised.
+    pub(super) limits: &'a [Limit],
 }
 
 /// A process that runs its program.
@@ -111,7 +113,9 @@ struct Shared {
     environment: *const *const c_char,
     directory: c_int,
     streams: [c_int; 3],
-    open_files: *const libc::rlimit,
+    is_terminal: bool,
+    limits: *const Limit,
+    limit_count: usize,
     failed_step: c_int,
     errno: c_int,
 }
@@ -136,7 +140,9 @@ pub(super) fn spawn(stack: &mut ChildStack, plan: &Plan<'_>) -> Result<Spawned, 
         environment: environment.as_ptr(),
         directory: plan.directory.as_raw_fd(),
         streams: plan.streams.map(|fd| fd.as_raw_fd()),
-        open_files: plan.open_files.as_ref().map_or(ptr::null(), ptr::from_ref),
+        is_terminal: plan.is_terminal,
+        limits: plan.limits.as_ptr(),
+        limit_count: plan.limits.len(),
         failed_step: -1,
         errno: 0,
     };
@@ -204,6 +210,9 @@ unsafe fn run(shared: *const Shared) -> Step {
                 return Step::Setup;
             }
         }
+        if (*shared).is_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+            return Step::Setup;
+        }
         if libc::fchdir((*shared).directory) < 0 {
             return Step::Directory;
         }
@@ -211,8 +220,11 @@ unsafe fn run(shared: *const Shared) -> Step {
         // don't know the call, which is as well.
         const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
         libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC);
-        if !(*shared).open_files.is_null() && libc::setrlimit(libc::RLIMIT_NOFILE, (*shared).open_files) < 0 {
-            return Step::Setup;
+        for index in 0..(*shared).limit_count {
+            let limit = (*shared).limits.add(index);
+            if libc::setrlimit((*limit).resource, &raw const (*limit).value) < 0 {
+                return Step::Setup;
+            }
         }
         let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigemptyset(none.as_mut_ptr());

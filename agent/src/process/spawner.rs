@@ -5,7 +5,7 @@ use std::{
     ffi::{CString, OsStr, OsString},
     io,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use corehold_types::tools::{CommandLimits, PtySize};
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
@@ -26,12 +27,15 @@ use super::{
     command::{Command, Identity},
     confine, environment,
     error::StartError,
+    input::Input,
+    limits,
     lookup::{self, Beginning, Miss},
     registry::Slot,
     spawn::{self, ChildStack, Plan, Step},
     store::StoreFile,
     sys::{self, SignalSet},
     table::Starting,
+    terminal,
 };
 
 /// What runs a command.
@@ -52,8 +56,14 @@ pub struct Start {
     pub directory: OwnedFd,
     /// Variables besides those that every command gets.
     pub environment: BTreeMap<String, String>,
-    /// What it reads before its standard input ends.
+    /// What it reads first.
     pub stdin: Vec<u8>,
+    /// Whether its standard input then stays open, for [`Command::write`].
+    pub interactive: bool,
+    /// The size of the terminal that its streams are, if they are one. Its input stays open.
+    pub terminal: Option<PtySize>,
+    /// What it may use.
+    pub limits: CommandLimits,
     /// Time after which it is ended.
     pub timeout: Option<Duration>,
     /// Time without output after which it is ended.
@@ -130,9 +140,11 @@ impl Spawner {
         let path = lookup::find(OsStr::new(&program), search, directory.as_fd())
             .map_err(|miss| explain_miss(&program, miss, search, &directory))?;
 
-        let (output, output_end) = output_pipe()?;
-        let (error, error_end) = output_pipe()?;
-        let (feed, input_end) = input(start.stdin)?;
+        let mut ends = match start.terminal {
+            Some(size) => terminal_ends(size, start.stdin)?,
+            None => pipe_ends(start.stdin, start.interactive)?,
+        };
+        let limits = limits::to_set(&start.limits, self.open_files)?;
         let mut arguments: Vec<CString> =
             arguments.into_iter().map(|argument| c_string(argument.as_bytes())).collect::<Result<_, _>>()?;
         let environment = environment
@@ -141,7 +153,6 @@ impl Spawner {
             .collect::<Result<Vec<_>, _>>()?;
         let mut file_to_run = c_string(path.as_os_str().as_bytes())?;
         let mut tried_as_script = false;
-        let input_end = input_end.as_ref().unwrap_or(&self.nothing);
         let kills_before = self.shared.memory_events.kills();
 
         loop {
@@ -150,23 +161,25 @@ impl Spawner {
                 arguments: &arguments,
                 environment: &environment,
                 directory: directory.as_fd(),
-                streams: [input_end.as_fd(), output_end.as_fd(), error_end.as_fd()],
-                open_files: self.open_files,
+                streams: ends.of_command(&self.nothing),
+                is_terminal: start.terminal.is_some(),
+                limits: &limits,
             };
             // From before the process exists until it is entered, so that its status isn't lost if it ends at once.
             let starting = Starting::begin();
             match spawn::spawn(&mut self.stack, &plan) {
                 Ok(spawned) => {
                     let started = Instant::now();
-                    let command = Arc::new(Command::new(identity, spawned.pid, Arc::clone(&self.file)));
+                    let command =
+                        Arc::new(Command::new(identity, spawned.pid, Arc::clone(&self.file), ends.input.take()));
                     self.shared.registry.insert(&command);
                     let arrival = Arrival {
                         command: Arc::clone(&command),
                         slot,
                         handle: spawned.handle,
-                        output,
-                        error,
-                        feed,
+                        output: ends.output,
+                        error: ends.error,
+                        feed: ends.feed,
                         timeout: start.timeout,
                         stall_timeout: start.stall_timeout,
                         started,
@@ -221,16 +234,62 @@ fn output_pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
     Ok((reader, writer))
 }
 
-/// A pipe with as much of the input as it takes, and what is left to feed; nothing at all for no input.
-fn input(bytes: Vec<u8>) -> Result<(Option<Feed>, Option<OwnedFd>), StartError> {
-    if bytes.is_empty() {
-        return Ok((None, None));
+/// The ends of a command's streams: ours, and its own until it runs.
+struct Ends {
+    output: OwnedFd,
+    error: Option<OwnedFd>,
+    feed: Option<Feed>,
+    input: Option<Input>,
+    /// Standard input, output and error of the command; no input means none at all, no error the same as output.
+    theirs: (Option<OwnedFd>, OwnedFd, Option<OwnedFd>),
+}
+
+impl Ends {
+    fn of_command<'a>(&'a self, nothing: &'a OwnedFd) -> [BorrowedFd<'a>; 3] {
+        let (input, output, error) = &self.theirs;
+        [input.as_ref().unwrap_or(nothing).as_fd(), output.as_fd(), error.as_ref().unwrap_or(output).as_fd()]
+    }
+}
+
+/// Pipes, the first of them with as much of the input as it takes; nothing at all for no input.
+fn pipe_ends(bytes: Vec<u8>, interactive: bool) -> Result<Ends, StartError> {
+    let (output, output_end) = output_pipe()?;
+    let (error, error_end) = output_pipe()?;
+    let mut ends =
+        Ends { output, error: Some(error), feed: None, input: None, theirs: (None, output_end, Some(error_end)) };
+    if bytes.is_empty() && !interactive {
+        return Ok(ends);
     }
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(no_descriptor)?;
     rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).map_err(no_descriptor)?;
+    ends.theirs.0 = Some(reader);
+    if interactive {
+        return ends.with_input(writer, bytes, false);
+    }
     let mut feed = Feed::new(writer, bytes);
-    let is_done = feed.push();
-    Ok(((!is_done).then_some(feed), Some(reader)))
+    ends.feed = (!feed.push()).then_some(feed);
+    Ok(ends)
+}
+
+/// A terminal for all three streams.
+fn terminal_ends(size: PtySize, bytes: Vec<u8>) -> Result<Ends, StartError> {
+    let (ours, theirs) = terminal::open(size).map_err(no_descriptor)?;
+    let writer = rustix::io::fcntl_dupfd_cloexec(&ours, 3).map_err(no_descriptor)?;
+    let input_end = rustix::io::fcntl_dupfd_cloexec(&theirs, 3).map_err(no_descriptor)?;
+    let ends = Ends { output: ours, error: None, feed: None, input: None, theirs: (Some(input_end), theirs, None) };
+    ends.with_input(writer, bytes, true)
+}
+
+impl Ends {
+    /// An input that stays open, with these bytes before all others.
+    fn with_input(mut self, writer: OwnedFd, bytes: Vec<u8>, is_terminal: bool) -> Result<Self, StartError> {
+        let feed_end = rustix::io::fcntl_dupfd_cloexec(&writer, 3).map_err(no_descriptor)?;
+        let input = Input::new(writer, is_terminal);
+        let mut feed = Feed::new(feed_end, bytes).in_turn(input.first_turn());
+        self.feed = (!feed.push()).then_some(feed);
+        self.input = Some(input);
+        Ok(self)
+    }
 }
 
 fn no_descriptor(errno: Errno) -> StartError {

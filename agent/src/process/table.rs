@@ -174,11 +174,11 @@ mod tests {
         let store = Store::within(File::from(pipe().unwrap().0), 1, 1);
         let identity = Identity { id: "c".into(), number: slot.number, label: None, line: String::new() };
         let arrival = Arrival {
-            command: Arc::new(Command::new(identity, PID, store.file())),
+            command: Arc::new(Command::new(identity, PID, store.file(), None)),
             slot,
             handle: None,
             output: pipe().unwrap().0,
-            error: pipe().unwrap().0,
+            error: Some(pipe().unwrap().0),
             feed: None,
             timeout: None,
             stall_timeout: None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use corehold_types::{
     Code, CollectedOutput, Problem, WorkspacePath,
-    tools::{Command, CommandEvent, CommandRequest, CommandResponse},
+    tools::{Command, CommandEvent, CommandRequest, CommandResponse, PtySize},
 };
 
 use super::command_output::{self, From};
@@ -17,6 +17,12 @@ use crate::{
 
 /// Characters of a label.
 const LABEL_CHARACTERS: usize = 64;
+
+/// Columns or rows of a terminal. More is a mistake, and programs keep some bytes for each character.
+const TERMINAL_CHARACTERS: u16 = 4_096;
+
+/// What a terminal is taken for: what browsers' and people's terminals are.
+const DEFAULT_TERM: &str = "xterm-256color";
 
 impl Handler for Command {
     async fn handle(
@@ -92,15 +98,45 @@ fn to_start(agent: &Agent, request: CommandRequest) -> Result<Start, Problem> {
         Some(true) => 0,
         _ => agent.config.limits.command_ms.value,
     };
+    let terminal = match &request.pty {
+        Some(pty) => Some(terminal_size(pty.columns, pty.rows)?),
+        None => None,
+    };
+    if terminal.is_some() && request.interactive == Some(false) {
+        return Err(refused("interactive", "the input of a terminal stays open"));
+    }
+    let mut environment = request.env;
+    match request.pty.and_then(|pty| pty.term) {
+        Some(term) => {
+            environment.insert("TERM".to_owned(), term);
+        }
+        None if terminal.is_some() => {
+            environment.entry("TERM".to_owned()).or_insert_with(|| DEFAULT_TERM.to_owned());
+        }
+        None => {}
+    }
     Ok(Start {
         program,
         directory,
-        environment: request.env,
+        environment,
         stdin,
+        interactive: request.interactive.unwrap_or(false),
+        terminal,
+        limits: request.limits.unwrap_or_default(),
         timeout: duration(request.timeout_ms.unwrap_or(default_timeout)),
         stall_timeout: duration(request.stall_timeout_ms.unwrap_or(0)),
         label: request.label,
     })
+}
+
+/// A size that a terminal can have.
+pub(super) fn terminal_size(columns: u16, rows: u16) -> Result<PtySize, Problem> {
+    for (field, value) in [("columns", columns), ("rows", rows)] {
+        if !(1..=TERMINAL_CHARACTERS).contains(&value) {
+            return Err(refused(field, "a terminal has 1 to 4096 columns and rows"));
+        }
+    }
+    Ok(PtySize { columns, rows })
 }
 
 /// 0 means never.

@@ -4,8 +4,11 @@ mod activity;
 mod audit_read;
 mod claim;
 mod command;
+mod command_get;
+mod command_input;
 mod command_list;
 mod command_output;
+mod command_resize;
 mod command_signal;
 #[cfg(test)]
 mod command_tests;

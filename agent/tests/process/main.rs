@@ -10,5 +10,6 @@ mod output;
 mod starting;
 // A room, and sentences about it.
 mod support;
+mod terminal;
 // Thousands of commands, and 100 MB of output.
 mod throughput;

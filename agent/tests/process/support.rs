@@ -15,7 +15,7 @@ use corehold_agent::{
 };
 use corehold_types::{
     CollectedOutput, Data,
-    tools::{CommandEvent, CommandExit},
+    tools::{CommandEvent, CommandExit, CommandLimits},
 };
 
 /// The room. Its commands end with the test process, or earlier.
@@ -47,6 +47,9 @@ fn start(program: Program) -> Start {
         directory: directory("/tmp".as_ref()),
         environment: BTreeMap::new(),
         stdin: Vec::new(),
+        interactive: false,
+        terminal: None,
+        limits: CommandLimits::default(),
         timeout: Some(Duration::from_secs(60)),
         stall_timeout: None,
         label: None,

@@ -39,9 +39,19 @@ pub struct CommandRequest {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[ts(as = "Option<BTreeMap<String, String>>")]
     pub env: BTreeMap<String, String>,
-    /// What the command reads from its standard input, which then ends. Default: nothing, it ends at once.
+    /// What the command reads from its standard input, which then ends unless it is `interactive` or a terminal. Default:
+    /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<Data>,
+    /// Whether standard input stays open for `commandInput`. Default: only with `pty`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<bool>,
+    /// A terminal to run in. All that the command writes to it is `stdout`; the leader's end hangs it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pty: Option<Pty>,
+    /// What the command may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<CommandLimits>,
     /// Milliseconds after which the whole process group is ended (TERM, grace, KILL). Default: no end for a detached
     /// command, else the agent's `commandMs` limit. 0 means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,6 +68,55 @@ pub struct CommandRequest {
     /// A word for people, shown by `commandList`: `dev`, `setup`. At most 64 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+}
+
+/// A pseudo-terminal for a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[ts(optional_fields)]
+pub struct Pty {
+    /// Characters in a line, 1 to 4,096.
+    pub columns: u16,
+    /// Lines, 1 to 4,096.
+    pub rows: u16,
+    /// The variable `TERM`. Default: that of `env`, else `xterm-256color`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<String>,
+}
+
+/// The size of a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct PtySize {
+    /// Characters in a line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
+}
+
+/// Limits of a command, set by `setrlimit(2)` before it runs. They are inherited, but count for each of its processes by
+/// itself, unless said otherwise: what bounds the workspace is the container's limits. Absent means the agent's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[ts(optional_fields)]
+pub struct CommandLimits {
+    /// CPU time of each process, rounded up to seconds; SIGXCPU, and SIGKILL a second later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+    /// Private writable memory of each process (`RLIMIT_DATA`). Not the address space (`RLIMIT_AS`), of which Node.js, Go
+    /// and Java reserve many gigabytes that they never use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads of the agent's user, all of the workspace's together (`RLIMIT_NPROC`): where as many are
+    /// there, the command can't start another. Does not bind root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    /// Open files of each process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// Size of a file that each process may write; SIGXFSZ beyond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
 }
 
 /// Response of `command`.

@@ -10,10 +10,16 @@ import type {
   ClaimRequest,
   ClaimResponse,
   CommandEvent,
+  CommandGetRequest,
+  CommandGetResponse,
+  CommandInputRequest,
+  CommandInputResponse,
   CommandListRequest,
   CommandListResponse,
   CommandOutputRequest,
   CommandRequest,
+  CommandResizeRequest,
+  CommandResizeResponse,
   CommandResponse,
   CommandSignalRequest,
   CommandSignalResponse,
@@ -1083,8 +1089,21 @@ export const someCommandRequest2: CommandRequest = {
   "env": {
     "EMPTY": ""
   },
+  "interactive": true,
   "label": "dev",
+  "limits": {
+    "cpuMs": 9007199254740991,
+    "fileBytes": 4,
+    "memoryBytes": 1,
+    "openFiles": 3,
+    "processes": 2
+  },
   "maxOutputBytes": 1,
+  "pty": {
+    "columns": 80,
+    "rows": 24,
+    "term": "xterm"
+  },
   "stallTimeoutMs": 0,
   "stdin": {
     "base64": "/w=="
@@ -1157,6 +1176,55 @@ export const someCommandSignalRequest1: CommandSignalRequest = {
 
 export const someCommandSignalResponse1: CommandSignalResponse = {
   "processes": 2
+};
+
+export const someCommandInputRequest1: CommandInputRequest = {
+  "id": "c1"
+};
+
+export const someCommandInputRequest2: CommandInputRequest = {
+  "data": {
+    "base64": "/w=="
+  },
+  "end": true,
+  "id": "c1",
+  "timeoutMs": 9007199254740991
+};
+
+export const someCommandInputResponse1: CommandInputResponse = {
+  "accepted": 9007199254740991,
+  "complete": false
+};
+
+export const someCommandResizeRequest1: CommandResizeRequest = {
+  "columns": 80,
+  "id": "c1",
+  "rows": 24
+};
+
+export const someCommandResizeResponse1: CommandResizeResponse = {};
+
+export const someCommandGetRequest1: CommandGetRequest = {
+  "id": "c1"
+};
+
+export const someCommandGetResponse1: CommandGetResponse = {
+  "command": {
+    "firstOffset": 0,
+    "id": "c1",
+    "line": "npm run dev",
+    "offset": 9007199254740991,
+    "pid": 2,
+    "started": "1970-01-01T00:00:00.000000000Z"
+  },
+  "processes": 2,
+  "stderrBytes": 0,
+  "stdoutBytes": 9007199254740991,
+  "takesInput": true,
+  "terminal": {
+    "columns": 80,
+    "rows": 24
+  }
 };
 
 export const someCommandListRequest1: CommandListRequest = {};

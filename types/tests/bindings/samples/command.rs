@@ -1,4 +1,4 @@
-//! `command`, `commandOutput`, `commandSignal`, `commandList`.
+//! `command`, `commandOutput`, `commandInput`, `commandResize`, `commandSignal`, `commandList`, `commandGet`.
 
 use std::collections::BTreeMap;
 
@@ -68,6 +68,15 @@ pub(super) fn samples() -> Vec<Sample> {
         cwd: Some("src".into()),
         env: BTreeMap::from([("EMPTY".to_owned(), String::new())]),
         stdin: Some(Data::from_bytes(vec![0xff])),
+        interactive: Some(true),
+        pty: Some(Pty { columns: 80, rows: 24, term: Some("xterm".to_owned()) }),
+        limits: Some(CommandLimits {
+            cpu_ms: Some(LARGEST),
+            memory_bytes: Some(1),
+            processes: Some(2),
+            open_files: Some(3),
+            file_bytes: Some(4),
+        }),
         timeout_ms: Some(LARGEST),
         stall_timeout_ms: Some(0),
         detach: Some(true),
@@ -98,6 +107,25 @@ pub(super) fn samples() -> Vec<Sample> {
         sample(&output),
         sample(&CommandSignalRequest { id: id(), signal: Signal::Winch }),
         sample(&CommandSignalResponse { processes: 2 }),
+        sample(&CommandInputRequest { id: id(), ..CommandInputRequest::default() }),
+        sample(&CommandInputRequest {
+            id: id(),
+            data: Some(Data::from_bytes(vec![0xff])),
+            end: Some(true),
+            timeout_ms: Some(LARGEST),
+        }),
+        sample(&CommandInputResponse { accepted: LARGEST, complete: false }),
+        sample(&CommandResizeRequest { id: id(), columns: 80, rows: 24 }),
+        sample(&CommandResizeResponse {}),
+        sample(&CommandGetRequest { id: id() }),
+        sample(&CommandGetResponse {
+            command: running.clone(),
+            takes_input: true,
+            terminal: Some(PtySize { columns: 80, rows: 24 }),
+            processes: 2,
+            stdout_bytes: LARGEST,
+            stderr_bytes: 0,
+        }),
         sample(&CommandListRequest::default()),
         sample(&list),
         sample(&CommandListResponse { commands: vec![running, ended], cursor: Some("x".to_owned()) }),
