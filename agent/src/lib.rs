@@ -17,6 +17,8 @@ pub mod blocking;
 pub mod calls;
 pub mod config;
 pub mod edit;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod handler;
 pub mod health;
 pub mod logging;

@@ -115,3 +115,18 @@ fn unreadable(error: std::io::Error) -> Problem {
 
 #[cfg(test)]
 mod tests;
+
+/// Reads every entry of an archive to its end, for fuzzing.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(mut bytes: &[u8]) {
+    let mut reader = tar::Reader::new(&mut bytes);
+    while let Ok(Some(_)) = reader.next() {
+        while let Ok(content) = reader.content() {
+            let length = content.len();
+            if length == 0 {
+                break;
+            }
+            reader.consume(length);
+        }
+    }
+}

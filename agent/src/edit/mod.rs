@@ -15,7 +15,7 @@ pub(crate) mod aside;
 mod attributes;
 mod commit;
 pub(crate) mod copy;
-mod diff;
+pub(crate) mod diff;
 pub(crate) mod disk;
 pub(crate) mod faults;
 mod journal;

@@ -135,6 +135,14 @@ fn check_rule(rule: &CommandRule) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks a line against a policy where no program is found, for fuzzing.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(policy: &Policy, line: &str) -> bool {
+    let place = Place { directory: "/app".into(), search: Vec::new() };
+    let request = CommandRequest { line: Some(line.to_owned()), ..CommandRequest::default() };
+    policy.check(&request, &place).is_ok()
+}
+
 /// Refuses what the agent's policy doesn't let run.
 ///
 /// # Errors

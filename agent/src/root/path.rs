@@ -43,6 +43,15 @@ impl RelativePath {
         }
     }
 
+    /// [`RelativePath::new`] under `/app`, for fuzzing: what comes out has no NUL, no empty component and no root in front.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn fuzz(path: &WorkspacePath) {
+        if let Ok(Self(path)) = Self::new(path, &[Path::new("/app")]) {
+            assert!(!path.is_empty() && path[0] != b'/' && !path.contains(&0));
+            assert!(!path.windows(2).any(|pair| pair == b"//"));
+        }
+    }
+
     fn clean(bytes: &[u8]) -> Self {
         let mut cleaned = Vec::with_capacity(bytes.len());
         for component in components(bytes) {

@@ -1,0 +1,83 @@
+//! What `fuzz/` calls: the agent's parsers, each with what must hold of its result. Compiled only with the feature `fuzzing`.
+
+use std::sync::LazyLock;
+
+use corehold_types::{Tool, WorkspacePath, for_each_tool, rpc::Frame};
+
+use crate::{
+    archive,
+    edit::diff,
+    policy::{self, Policy},
+    root::RelativePath,
+    search::pattern::{self, PatternOptions},
+};
+
+/// A path of a request.
+pub fn path(bytes: &[u8]) {
+    RelativePath::fuzz(&WorkspacePath::from_bytes(bytes));
+}
+
+/// A diff, the first part up to a NUL byte, applied to the text behind it.
+pub fn diff(bytes: &[u8]) {
+    let cut = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let (diff, text) = (&bytes[..cut], bytes.get(cut + 1..).unwrap_or_default());
+    if let Ok(hunks) = diff::parse(diff) {
+        let _ = diff::apply(text, &hunks, 2);
+    }
+}
+
+/// An archive.
+pub fn archive(bytes: &[u8]) {
+    archive::fuzz(bytes);
+}
+
+/// A binary frame of a WebSocket: what is read is written as it came.
+pub fn frame(bytes: &[u8]) {
+    if let Ok(frame) = Frame::decode(bytes) {
+        assert_eq!(frame.encode(), bytes);
+    }
+}
+
+/// A pattern of `search`; the first byte says how it is meant.
+pub fn pattern(bytes: &[u8]) {
+    let Some((flags, pattern)) = bytes.split_first() else { return };
+    let Ok(pattern) = std::str::from_utf8(pattern) else { return };
+    let flag = |bit: u8| flags & (1 << bit) != 0;
+    let options = PatternOptions {
+        literal: flag(0),
+        word: flag(1),
+        whole_line: flag(2),
+        multiline: flag(3),
+        dot_all: flag(4),
+        crlf: flag(5),
+        ..PatternOptions::default()
+    };
+    let _ = pattern::compile(pattern, &options);
+}
+
+/// A shell line under three policies. What a strict policy lets run, one that only denies lets run too; and a denied command
+/// behind it never runs.
+pub fn line(line: &str) {
+    static POLICIES: LazyLock<[Policy; 2]> = LazyLock::new(|| {
+        [r#"{"mode":"allow","allow":[{"program":"a"},{"program":"sh"},{"program":"env"}],"redirections":true}"#, "{}"]
+            .map(|json| Policy::parse(json).expect("these policies are right"))
+    });
+    let [strict, lenient] = &*POLICIES;
+    if policy::fuzz(strict, line) {
+        assert!(policy::fuzz(lenient, line), "a strict policy lets more run");
+    }
+    assert!(!policy::fuzz(lenient, &format!("sudo id\n{line}")), "what follows hides a denied command");
+}
+
+/// The request of every tool.
+pub fn request(bytes: &[u8]) {
+    fn read<T: Tool>(bytes: &[u8]) {
+        if let Ok(request) = serde_json::from_slice::<T::Request>(bytes) {
+            drop(request);
+        }
+    }
+    macro_rules! read_all {
+        ($($tool:ident),*) => { $(read::<corehold_types::tools::$tool>(bytes);)* };
+    }
+    for_each_tool!(read_all);
+}
