@@ -37,6 +37,9 @@ import type { MkdirRequest } from "./MkdirRequest.js";
 import type { MkdirResponse } from "./MkdirResponse.js";
 import type { MoveRequest } from "./MoveRequest.js";
 import type { MoveResponse } from "./MoveResponse.js";
+import type { PortsEvent } from "./PortsEvent.js";
+import type { PortsRequest } from "./PortsRequest.js";
+import type { PortsResponse } from "./PortsResponse.js";
 import type { ReadRequest } from "./ReadRequest.js";
 import type { ReadResponse } from "./ReadResponse.js";
 import type { RemoveRequest } from "./RemoveRequest.js";
@@ -98,6 +101,8 @@ export interface Tools {
   activity: { request: ActivityRequest; response: ActivityResponse; event: never };
   /** Returns or streams the records of who called what, on which paths, with what result. */
   auditRead: { request: AuditReadRequest; response: AuditReadResponse; event: AuditEvent };
+  /** Lists the TCP ports on which something listens inside, and whose they are; waits for one to open; streams what opens and closes. */
+  ports: { request: PortsRequest; response: PortsResponse; event: PortsEvent };
 }
 
 /** The name of a tool. */
@@ -131,6 +136,7 @@ export const TOOL_NAMES = [
   "remove",
   "activity",
   "auditRead",
+  "ports",
 ] as const satisfies readonly ToolName[];
 
 /** Version of the contract that these types describe. */

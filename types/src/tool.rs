@@ -118,7 +118,8 @@ macro_rules! for_each_tool {
             Copy,
             Remove,
             Activity,
-            AuditRead
+            AuditRead,
+            Ports
         )
     };
 }

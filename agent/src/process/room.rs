@@ -21,6 +21,7 @@ use super::{
     command::{Command, Identity, new_id, shown_line},
     confine, environment,
     keeper::Keeper,
+    members,
     memory_events::MemoryEvents,
     registry::Registry,
     spawner::{self, Job, Program, Start},
@@ -195,6 +196,18 @@ impl Processes {
             }
         }
         (running, last_end)
+    }
+
+    /// The command that a process belongs to, by its environment or its session, if the command is still known.
+    #[must_use]
+    pub fn command_of(&self, pid: u32) -> Option<String> {
+        let pid = i32::try_from(pid).ok()?;
+        if let Some(command) = members::command_of(pid).and_then(|id| self.find(&id)) {
+            return Some(command.id().to_owned());
+        }
+        let session = u32::try_from(members::session_of(pid)?).ok()?;
+        let (running, _) = self.running();
+        running.iter().find(|command| command.pid() == session).map(|command| command.id().to_owned())
     }
 
     /// Sends a signal to every process of a command. Returns how many there were.

@@ -20,6 +20,7 @@ mod info;
 mod list;
 mod mkdir;
 mod move_;
+mod ports;
 mod read;
 mod remove;
 mod search;

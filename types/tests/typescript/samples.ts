@@ -43,6 +43,9 @@ import type {
   MkdirResponse,
   MoveRequest,
   MoveResponse,
+  PortsEvent,
+  PortsRequest,
+  PortsResponse,
   Problem,
   ReadRequest,
   ReadResponse,
@@ -523,6 +526,39 @@ export const someExtractResponse1: ExtractResponse = {
   "durationMs": 3,
   "files": 9007199254740991,
   "symlinks": 2
+};
+
+export const somePortsRequest1: PortsRequest = {};
+
+export const somePortsRequest2: PortsRequest = {
+  "cursor": "80/::",
+  "intervalMs": 250,
+  "limit": 1,
+  "timeoutMs": 1,
+  "waitFor": 3000
+};
+
+export const somePortsResponse1: PortsResponse = {
+  "ports": []
+};
+
+export const somePortsResponse2: PortsResponse = {
+  "cursor": "80/::",
+  "opened": true,
+  "ports": [
+    {
+      "address": "::1",
+      "command": "aaaaaaaaaaaaaaaa",
+      "loopback": true,
+      "pid": 7,
+      "port": 65535
+    },
+    {
+      "address": "::1",
+      "loopback": true,
+      "port": 65535
+    }
+  ]
 };
 
 export const someSearchRequest1: SearchRequest = {
@@ -1317,6 +1353,25 @@ export const someExtractEvent1: ExtractEvent = {
   "bytes": 9007199254740991,
   "entries": 1,
   "type": "progress"
+};
+
+export const somePortsEvent1: PortsEvent = {
+  "type": "ready"
+};
+
+export const somePortsEvent2: PortsEvent = {
+  "address": "::1",
+  "command": "aaaaaaaaaaaaaaaa",
+  "loopback": true,
+  "pid": 7,
+  "port": 65535,
+  "type": "opened"
+};
+
+export const somePortsEvent3: PortsEvent = {
+  "address": "::",
+  "port": 1,
+  "type": "closed"
 };
 
 export const someSearchEvent1: SearchEvent = {

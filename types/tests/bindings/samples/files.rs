@@ -97,10 +97,43 @@ fn extract() -> Vec<Sample> {
     ]
 }
 
+fn listening() -> ListeningPort {
+    ListeningPort {
+        address: "::1".to_owned(),
+        port: u16::MAX,
+        loopback: true,
+        pid: Some(7),
+        command: Some("aaaaaaaaaaaaaaaa".to_owned()),
+    }
+}
+
+fn ports() -> Vec<Sample> {
+    let request = PortsRequest {
+        wait_for: Some(3000),
+        timeout_ms: Some(1),
+        interval_ms: Some(250),
+        limit: Some(1),
+        cursor: Some("80/::".to_owned()),
+    };
+    let bare = ListeningPort { pid: None, command: None, ..listening() };
+    let ports = vec![listening(), bare];
+    vec![
+        sample(&PortsRequest::default()),
+        sample(&request),
+        sample(&PortsResponse::default()),
+        sample(&PortsResponse { ports, opened: Some(true), cursor: Some("80/::".to_owned()) }),
+    ]
+}
+
 pub(super) fn samples() -> Vec<Sample> {
-    [read(), list(), extract()].into_iter().flatten().collect()
+    [read(), list(), extract(), ports()].into_iter().flatten().collect()
 }
 
 pub(super) fn events() -> Vec<Sample> {
-    vec![event(&ExtractEvent::Progress { entries: 1, bytes: LARGEST })]
+    vec![
+        event(&ExtractEvent::Progress { entries: 1, bytes: LARGEST }),
+        event(&PortsEvent::Ready),
+        event(&PortsEvent::Opened(listening())),
+        event(&PortsEvent::Closed { address: "::".to_owned(), port: 1 }),
+    ]
 }
