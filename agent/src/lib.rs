@@ -24,7 +24,7 @@ pub mod health;
 pub mod logging;
 pub mod ownership;
 pub mod policy;
-mod ports;
+pub mod ports;
 pub mod process;
 pub mod root;
 mod routes;
