@@ -16,6 +16,7 @@ use crate::{
     calls::Answers,
     config::Config,
     edit::{self, Edits},
+    mcp,
     ownership::Ownership,
     process::Processes,
     root::Root,
@@ -47,6 +48,8 @@ pub struct Agent {
     pub tunnels: Arc<Semaphore>,
     /// The open WebSockets.
     pub sockets: Sockets,
+    /// Calls by MCP that are under way.
+    pub mcp: mcp::Running,
     /// Who called what.
     pub audit: Arc<Audit>,
     /// What keeps the workspace awake.
@@ -109,6 +112,7 @@ impl Agent {
             tunnels: Arc::new(Semaphore::new(tunnels)),
             config,
             activity: Arc::default(),
+            mcp: mcp::Running::default(),
             boot_id,
             started: Instant::now(),
             port: OnceLock::new(),

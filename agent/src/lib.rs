@@ -22,6 +22,7 @@ pub mod fuzzing;
 pub mod handler;
 pub mod health;
 pub mod logging;
+pub mod mcp;
 pub mod ownership;
 pub mod policy;
 pub mod ports;

@@ -14,7 +14,7 @@ use crate::{config::Config, engine::Address, progress, test::tally};
 
 /// Package and arguments of the tests that compare committed files with what they are generated from.
 const GENERATING_TESTS: &[&[&str]] = &[
-    // types/bindings, types/schema, types/tests/typescript/samples.ts
+    // types/bindings, types/schema, types/mcp, types/tests/typescript/samples.ts
     &["corehold-types", "--test", "bindings"],
     // host-lib/schema
     &["corehold-host", "--test", "published"],
@@ -109,7 +109,7 @@ impl<'a> Artifacts<'a> {
 
     /// Runs the tests that compare generated files, so that they write them.
     pub(crate) fn generate(&self) -> Result<()> {
-        progress::step("Write TypeScript bindings, samples and JSON Schemas", || {
+        progress::step("Write TypeScript bindings, samples, JSON Schemas and the list of tools for models", || {
             for tests in GENERATING_TESTS {
                 let mut cargo = self.cargo(&["test", "--quiet", "--package"]);
                 let (tally, succeeded) = tally::count(cargo.args(*tests).env("COREHOLD_UPDATE", "1"))?;

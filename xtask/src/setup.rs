@@ -84,8 +84,8 @@ fn plan(machine: &Machine, needs: Needs, found: Option<&Found>, has_base: bool) 
         }
     }
     if needs.node {
-        want("node", "nodejs", "runs the TypeScript compiler");
-        want("npm", "npm", "fetches the TypeScript compiler");
+        want("node", "nodejs", "runs the TypeScript compiler and the MCP client");
+        want("npm", "npm", "fetches the TypeScript compiler and the MCP client");
     }
     if !packages.is_empty() {
         plan.needed.push(Action::Install(packages.clone()));

@@ -60,7 +60,7 @@ pub(crate) fn run(config: &Config, artifacts: &Artifacts, selection: &Selection)
         stages.run("unit", || {
             let mut tests = artifacts.cargo(&["test", "--workspace", "--exclude", END_TO_END, "--no-fail-fast"]);
             if !chosen(Stage::Typescript) {
-                tests.args(["--", "--skip", "typescript_compiler"]);
+                tests.args(["--", "--skip", "typescript_compiler", "--skip", "typescript_client"]);
             }
             counted("Run the tests that need no engine", tests)
         });

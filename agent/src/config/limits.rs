@@ -93,6 +93,8 @@ limits! {
     sockets: "sockets", "sockets", "COREHOLD_LIMIT_SOCKETS", 256;
     /// Calls under way on one WebSocket at a time. Default 64.
     socket_calls: "socketCalls", "calls", "COREHOLD_LIMIT_SOCKET_CALLS", 64;
+    /// Bytes of text in one answer by MCP; longer ones are cut in the middle. Default 32 KiB.
+    mcp_text_bytes: "mcpTextBytes", "bytes", "COREHOLD_LIMIT_MCP_TEXT_BYTES", 32 << 10;
     /// Bytes of a tool's request. Default 16 MiB.
     body_bytes: "bodyBytes", "bytes", "COREHOLD_LIMIT_BODY_BYTES", 16 << 20;
     /// Milliseconds in which a tool's request body must have come, and the next piece of a streamed one. Default 30,000.

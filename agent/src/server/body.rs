@@ -21,11 +21,19 @@ pub(crate) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, l
     if body.is_end_stream() {
         return parse(b"{}");
     }
+    let bytes = raw(headers, body, limits).await?;
+    parse(if bytes.is_empty() { b"{}" } else { &bytes })
+}
+
+/// A body that says that it is JSON, as it came.
+///
+/// # Errors
+/// `INVALID_REQUEST`, `LIMIT_EXCEEDED` and `TIMEOUT`, as [`json`].
+pub(crate) async fn raw(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, Problem> {
     if !is_json(headers) {
         return Err(unsupported_media_type(headers));
     }
-    let bytes = within(limits.receive_ms, collect(body, limits.body_bytes)).await??;
-    parse(if bytes.is_empty() { b"{}" } else { &bytes })
+    within(limits.receive_ms, collect(body, limits.body_bytes)).await?
 }
 
 /// The next piece of a streamed body; nothing at its end.

@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::Request, middleware, routing::get};
+use axum::{
+    Router,
+    extract::Request,
+    middleware,
+    routing::{get, post},
+};
 use corehold_types::{Code, Problem, Tool, for_each_tool};
 
 use super::{boundary, problem::Failure};
 use crate::{
     agent::Agent,
+    mcp,
     routes::{archive, audited, files, health, repeated, tools, tunnel},
     socket,
 };
@@ -24,6 +30,7 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/tunnel/{port}", get(tunnel::get))
         .route_layer(once)
         .route_layer(audited)
+        .route("/mcp", post(mcp::post))
         .route("/v1/ws", get(socket::get))
         .route("/health", get(health::get));
     with_tools(router)

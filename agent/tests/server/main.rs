@@ -9,6 +9,7 @@ mod claim; // who wins, who is refused, what commands see
 mod connections; // over a real socket: time-outs, shutdown, callers that go away
 mod edits; // edit, write, stat, mkdir, move, copy, remove
 mod files; // GET, HEAD, PUT, DELETE /v1/files
+mod mcp; // POST /mcp
 mod repeats; // Idempotency-Key
 mod requests; // bodies, problems, request ids, streams
 mod searches; // search and find

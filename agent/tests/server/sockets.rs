@@ -390,7 +390,7 @@ async fn an_idempotency_key_holds_on_a_socket_too() {
 }
 
 /// An agent that takes the host's tokens.
-async fn serve_signed() -> Served {
+pub(crate) async fn serve_signed() -> Served {
     let public = STANDARD.encode(key().verifying_key());
     serve(&[
         (env_vars::TOKEN_SHA256, ""),

@@ -4,7 +4,7 @@
 
 use std::{any::TypeId, collections::BTreeMap};
 
-use corehold_types::{NoEvent, PROTOCOL, Problem, Tool, for_each_tool, policy::CommandPolicy, rpc, tools, wire};
+use corehold_types::{NoEvent, PROTOCOL, Problem, Scope, Tool, for_each_tool, policy::CommandPolicy, rpc, tools, wire};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
@@ -68,6 +68,88 @@ fn text(value: &Value) -> String {
     let mut text = serde_json::to_string_pretty(&plain(value)).unwrap();
     text.push('\n');
     text
+}
+
+/// A tool as `tools/list` of the Model Context Protocol describes it.
+fn mcp_tool<T: Tool>() -> Value {
+    let mut settings = SchemaSettings::draft2020_12().for_deserialize();
+    // Each stands alone, and models do worse with references.
+    settings.inline_subschemas = true;
+    let mut schema = settings.into_generator().into_root_schema_for::<T::Request>();
+    for superfluous in ["$schema", "title", "description"] {
+        schema.remove(superfluous);
+    }
+    json!({
+        "name": T::NAME,
+        "description": T::SUMMARY,
+        "inputSchema": for_models(&schema.to_value()),
+        "annotations": { "readOnlyHint": !T::CHANGES, "openWorldHint": T::SCOPE == Scope::Command },
+    })
+}
+
+/// Without what costs a model's context and tells it nothing: `null` for what may be left out anyway, the form of paths
+/// that aren't UTF-8 (taken all the same), formats of numbers.
+fn for_models(schema: &Value) -> Value {
+    let Value::Object(fields) = schema else {
+        return match schema {
+            Value::Array(items) => items.iter().map(for_models).collect(),
+            other => other.clone(),
+        };
+    };
+    let mut fields = fields.clone();
+    if let Some(Value::Array(choices)) = fields.get("anyOf") {
+        let choices: Vec<Value> = choices.iter().filter(|choice| choice["type"] != "null").cloned().collect();
+        let is_path = choices.len() == 2 && choices[0]["description"] == "The path as text.";
+        if is_path || choices.len() == 1 {
+            let Value::Object(only) = choices[0].clone() else { panic!("{schema}") };
+            let description = fields.remove("description");
+            fields.remove("anyOf");
+            fields.extend(only);
+            fields.extend(description.map(|description| ("description".to_owned(), description)));
+            // A choice may be one of choices itself.
+            return for_models(&Value::Object(fields));
+        }
+    }
+    if let Some(Value::Array(types)) = fields.get("type") {
+        let types: Vec<&Value> = types.iter().filter(|name| **name != "null").collect();
+        if let [only] = types.as_slice() {
+            let only = (*only).clone();
+            fields.insert("type".to_owned(), only);
+        }
+    }
+    if fields.get("format").is_some_and(|format| format.as_str().is_some_and(|format| format.starts_with(['u', 'i']))) {
+        fields.remove("format");
+    }
+    Value::Object(fields.into_iter().map(|(key, value)| (key, for_models(&value))).collect())
+}
+
+macro_rules! mcp_tools {
+    ($($tool:ident),*) => { vec![$(mcp_tool::<tools::$tool>()),*] };
+}
+
+#[test]
+fn models_are_told_what_the_types_say() {
+    let tools: Vec<Value> = for_each_tool!(mcp_tools);
+    for tool in &tools {
+        assert!(tool["inputSchema"]["type"] == "object", "{tool}");
+        assert!(!tool.to_string().contains("$ref"), "{tool}");
+    }
+    // A line each: a review sees which one changed.
+    let lines: Vec<String> = tools.iter().map(|tool| sorted(tool).to_string()).collect();
+    let file = format!("[\n{}\n]\n", lines.join(",\n"));
+    committed::verify("mcp", ".json", &BTreeMap::from([("tools.json".to_owned(), file)]));
+}
+
+/// With sorted keys, whatever features of serde_json another crate of the build has turned on.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<_, _> = fields.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
+            Value::Object(fields.into_iter().collect())
+        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        other => other.clone(),
+    }
 }
 
 #[test]

@@ -1,0 +1,129 @@
+//! `tools/call`: from a model's arguments to a tool and back.
+
+use std::sync::Arc;
+
+use corehold_types::{Code, Problem, rpc::RpcId};
+use futures_util::FutureExt as _;
+use serde::Deserialize;
+use serde_json::{Map, Value, json, value::RawValue};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Client, Name, Running, list,
+    message::{Answer, Incoming, Meta},
+    shape,
+};
+use crate::{
+    handler::{Call, Surface},
+    server::panicked,
+};
+
+#[derive(Deserialize)]
+struct Params {
+    name: String,
+    #[serde(default)]
+    arguments: Option<Box<RawValue>>,
+    #[serde(default, rename = "_meta")]
+    meta: Option<Meta>,
+}
+
+/// A call that can be cancelled while this lives.
+struct UnderWay<'a> {
+    running: &'a Running,
+    name: Name,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.running.calls().remove(&self.name);
+    }
+}
+
+/// Calls a tool.
+pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming) -> Answer {
+    let params = incoming.params.as_ref().map_or("{}", |params| params.get());
+    let params: Params = match serde_json::from_str(params) {
+        Ok(params) => params,
+        Err(error) => return Answer::invalid_params(id, error.to_string().chars().take(400).collect()),
+    };
+    let Some(entry) = list::entry(&params.name) else {
+        let name: String = params.name.chars().take(64).collect();
+        return Answer::invalid_params(id, format!("there is no tool {name:?}; `tools/list` names those there are"));
+    };
+    let cap = client.agent.config.limits.mcp_text_bytes.as_usize();
+    let arguments = with_defaults(entry.name, params.arguments.as_deref().map_or("{}", RawValue::get), cap);
+    let cancel = CancellationToken::new();
+    let name = (client.caller.subject.clone(), client.session.clone(), id.clone());
+    client.agent.mcp.calls().insert(name.clone(), cancel.clone());
+    let under_way = UnderWay { running: &client.agent.mcp, name };
+    let call = Call {
+        agent: Arc::clone(&client.agent),
+        caller: Arc::clone(&client.caller),
+        surface: Surface::Mcp,
+        idempotency_key: params.meta.and_then(|meta| meta.idempotency_key).map(Arc::from),
+        request_id: client.request_id.to_string(),
+    };
+    let work = std::panic::AssertUnwindSafe(entry.call(call, arguments, None)).catch_unwind();
+    let result = tokio::select! {
+        result = work => result.unwrap_or_else(|_| Err(panicked())),
+        () = cancel.cancelled() => Err(Problem::new(Code::Timeout, "the call was cancelled")),
+    };
+    drop(under_way);
+    let result = match result {
+        Ok(response) => shape::answer(entry.name, &response, cap),
+        Err(problem) => {
+            crate::server::log_in_stream(&problem, entry.name);
+            failed(&problem)
+        }
+    };
+    Answer::result(id, result)
+}
+
+/// What a model would hardly think of asking for: answers that fit into its context. What it asks for itself, it gets.
+fn with_defaults(tool: &str, arguments: &str, cap: usize) -> Vec<u8> {
+    let half = cap / 2;
+    let defaults: &[(&str, Value)] = match tool {
+        "read" => &[("maxBytes", json!(cap))],
+        "search" => &[("maxMatches", json!(200)), ("maxLineBytes", json!(300))],
+        "find" => &[("limit", json!(200))],
+        "list" | "ports" | "commandList" => &[("limit", json!(500))],
+        "auditRead" => &[("limit", json!(100))],
+        "command" | "commandOutput" => &[("maxOutputBytes", json!(half))],
+        _ => &[],
+    };
+    let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(arguments) else {
+        // The tool says what is wrong with it.
+        return arguments.as_bytes().to_vec();
+    };
+    for (name, value) in defaults {
+        fields.entry(*name).or_insert_with(|| value.clone());
+    }
+    Value::Object(fields).to_string().into_bytes()
+}
+
+/// A failure that a model reads and may mend, so it is no error of the protocol.
+fn failed(problem: &Problem) -> String {
+    let code = serde_json::to_value(problem.code).unwrap_or_default();
+    let mut text = format!("{}: {}", code.as_str().unwrap_or_default(), problem.detail);
+    if let Some(suggestion) = &problem.suggestion {
+        text += "\nNext: ";
+        text += suggestion;
+    } else if problem.retryable {
+        text += "\nNext: the same call may succeed in a moment";
+    }
+    json!({ "content": [{ "type": "text", "text": text }], "structuredContent": problem, "isError": true }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_stand_behind_what_is_asked_for() {
+        let with = |arguments| String::from_utf8(with_defaults("search", arguments, 100)).unwrap();
+        let some: Value = serde_json::from_str(&with(r#"{"pattern":"x","maxMatches":9007199254740993}"#)).unwrap();
+        assert_eq!(some, json!({"pattern": "x", "maxMatches": 9_007_199_254_740_993_u64, "maxLineBytes": 300}));
+        assert_eq!(with("[1]"), "[1]");
+        assert_eq!(with("null"), "null");
+    }
+}

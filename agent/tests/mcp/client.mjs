@@ -1,0 +1,76 @@
+// Connects by the official SDK, lists the tools and uses each of them once at least. Arguments: URL, token.
+import assert from "node:assert/strict";
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+
+const [url, token] = process.argv.slice(2);
+const transport = new StreamableHTTPClientTransport(new URL(url), {
+  requestInit: { headers: { authorization: `Bearer ${token}` } },
+});
+const client = new Client({ name: "corehold-test", version: "1.0.0" });
+await client.connect(transport);
+assert.equal(client.getServerVersion().name, "corehold-agent");
+assert.match(client.getInstructions(), /workspace/);
+await client.ping();
+
+const { tools } = await client.listTools();
+const used = new Set();
+
+async function use(name, args, expected, options) {
+  const result = await client.callTool({ name, arguments: args }, undefined, options);
+  const text = result.content.map((part) => part.text).join("\n");
+  assert.ok(!result.isError, `${name}: ${text}`);
+  assert.match(text, expected, name);
+  used.add(name);
+  return text;
+}
+
+async function fail(name, args, expected) {
+  const result = await client.callTool({ name, arguments: args });
+  assert.ok(result.isError);
+  assert.match(result.content[0].text, expected, name);
+}
+
+await use("info", {}, /bootId/);
+await use("write", { files: [{ path: "src/a.txt", content: "one\ntwo\nthree\n" }] }, /src\/a\.txt/);
+await use("mkdir", { path: "empty" }, /empty|created/);
+await use("read", { files: [{ path: "src/a.txt" }] }, /2\ttwo/);
+await use("list", { depth: 2 }, /src\/a\.txt\t14/);
+await use("stat", { paths: ["src/a.txt"] }, /"size":14/);
+await use("find", { query: "atxt" }, /^src\/a\.txt/);
+await use("search", { pattern: "t(wo|hree)" }, /2 matching lines in 1 files/);
+await use("edit", { files: [{ path: "src/a.txt", operations: [{ type: "replace", old: "two", new: "2" }] }] }, /modified src\/a\.txt \(\+1 -1\)/);
+await use("copy", { from: "src/a.txt", to: "b.txt" }, /./);
+await use("move", { from: "b.txt", to: "c.txt" }, /./);
+await use("remove", { path: "c.txt" }, /./);
+await fail("remove", { path: "c.txt" }, /^NOT_FOUND: /);
+await fail("edit", { files: [{ path: "src/a.txt", operations: [{ type: "replace", old: "absent", new: "x" }] }] }, /^NO_MATCH|^[A-Z_]+: /);
+await use("command", { line: "cat src/a.txt; exit 4" }, /exit code 4[\s\S]*one\n2\nthree/);
+const started = await use("command", { line: "read line; echo got $line; sleep 600", detach: true, interactive: true }, /runs as /);
+const id = /runs as (\w+)/.exec(started)[1];
+await use("commandInput", { id, data: { text: "word\n" } }, /accepted/);
+await use("commandList", {}, new RegExp(id));
+await use("commandGet", { id }, /takesInput/);
+await use("commandSignal", { id, signal: "SIGTERM" }, /./);
+await use("commandOutput", { id, follow: true }, /got word/);
+const terminal = await use("command", { line: "sleep 600", detach: true, pty: { columns: 80, rows: 24 } }, /runs as /);
+await use("commandResize", { id: /runs as (\w+)/.exec(terminal)[1], columns: 100, rows: 30 }, /./);
+await use("ports", {}, /ports/);
+await use("activity", {}, /./);
+await use("auditRead", {}, /"mcp"/);
+await use("command", { line: "tar cf - src | gzip > t.tar.gz" }, /exit code 0/);
+await use("extract", { archive: { path: "t.tar.gz" }, destination: "unpacked" }, /./);
+
+// Progress keeps a long call alive, and cancelling ends one.
+const seen = [];
+await use("command", { line: "sleep 6; echo late" }, /late/, { onprogress: (progress) => seen.push(progress) });
+assert.ok(seen.length > 0, "no word of progress");
+const abort = new AbortController();
+const waiting = client.callTool({ name: "ports", arguments: { waitFor: 1 } }, undefined, { signal: abort.signal });
+setTimeout(() => abort.abort(), 200);
+await assert.rejects(waiting, /[Aa]bort/);
+
+const left = tools.map((tool) => tool.name).filter((name) => !used.has(name));
+assert.deepEqual(left, [], "tools that were not used");
+await client.close();
+console.log(`${used.size} tools were used`);

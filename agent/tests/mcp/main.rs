@@ -1,0 +1,98 @@
+//! The official client's word on `POST /mcp`: the TypeScript SDK connects to a real agent, lists the tools and uses each one
+//! (`client.mjs`). Needs Node with npm, which fetches the SDK once into the target folder. Without them, leave this test
+//! out: `cargo test -- --skip typescript_client`.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+/// The SDK, pinned: what another version asks for should be a change of its own.
+const SDK: &str = "@modelcontextprotocol/sdk@1.32.2";
+
+/// SHA-256 of `token`.
+const TOKEN_SHA256: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0";
+
+/// The folder with the SDK's `node_modules`.
+fn sdk() -> PathBuf {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = cache.join(SDK.replace('/', "+"));
+    if !folder.join("node_modules/@modelcontextprotocol/sdk").exists() {
+        // Beside it and renamed at the end, so that a run that is cut off leaves no half of it behind.
+        let partial = cache.join(format!("mcp-sdk.{}", std::process::id()));
+        fs::create_dir_all(&partial).unwrap();
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--no-save", "--no-package-lock", "--prefix"]);
+        let output = run(npm.arg(&partial).arg(SDK));
+        assert!(output.status.success(), "npm can't install {SDK}:\n{}", text(&output));
+        if fs::rename(&partial, &folder).is_err() {
+            // Another run was faster.
+            fs::remove_dir_all(&partial).unwrap();
+        }
+    }
+    folder
+}
+
+fn run(command: &mut Command) -> Output {
+    let program = command.get_program().to_owned();
+    command.stdin(Stdio::null()).output().unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}; this test needs Node with npm (without: `cargo test -- --skip typescript_client`)",
+            program.display()
+        )
+    })
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// An agent, ended with this.
+struct Agent {
+    process: Child,
+    address: String,
+}
+
+impl Agent {
+    fn start(root: &Path) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_corehold-agent"))
+            .env("COREHOLD_LISTEN", "127.0.0.1")
+            .env("COREHOLD_PORT", "0")
+            .env("COREHOLD_ROOT", root)
+            .env("COREHOLD_TOKEN_SHA256", TOKEN_SHA256)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let address = lines
+            .find_map(|line| Some(line.split_once("address=\"")?.1.split('"').next()?.to_owned()))
+            .expect("the agent says where it listens");
+        // What it still says is read, so that it never waits.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, address }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn typescript_client_lists_the_tools_and_uses_each() {
+    let root = tempfile::tempdir().unwrap();
+    let agent = Agent::start(root.path());
+    let folder = sdk();
+    // The script stands beside the modules that it imports.
+    let script = folder.join("client.mjs");
+    fs::write(&script, include_str!("client.mjs")).unwrap();
+    let output = run(Command::new("node").arg(&script).arg(format!("http://{}/mcp", agent.address)).arg("token"));
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains(" tools were used"), "{}", text(&output));
+}

@@ -1,0 +1,237 @@
+//! `POST /mcp`: the protocol, what models are told and answered, and everything that is refused. The official client's word
+//! stands in `tests/mcp`.
+
+use corehold_types::{Code, Scope};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    access::{claims, sign},
+    bad_input,
+    served::{PATIENCE, serve, until},
+    support::{Answer, TestAgent},
+};
+
+async fn post(agent: &TestAgent, headers: &[(&str, &str)], body: impl Into<axum::body::Body>) -> Answer {
+    let headers: Vec<_> = [("content-type", "application/json")].iter().chain(headers).copied().collect();
+    agent.call(Method::POST, "/mcp", &headers, body).await
+}
+
+async fn ask(agent: &TestAgent, method: &str, params: Value) -> Value {
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let answer = post(agent, &[], body.to_string()).await.assert_ok().json();
+    assert_eq!((&answer["jsonrpc"], &answer["id"]), (&json!("2.0"), &json!(1)));
+    answer
+}
+
+/// The result of a tool: its text, and whether it is an error.
+async fn tool(agent: &TestAgent, name: &str, arguments: Value) -> (String, bool) {
+    let answer = ask(agent, "tools/call", json!({"name": name, "arguments": arguments})).await;
+    let result = &answer["result"];
+    assert_eq!(result["content"][0]["type"], "text", "{answer}");
+    (result["content"][0]["text"].as_str().unwrap().to_owned(), result["isError"] == true)
+}
+
+#[tokio::test]
+async fn a_version_that_both_speak_is_agreed_on() {
+    let agent = TestAgent::new();
+    for (wanted, got) in [("2025-06-18", "2025-06-18"), ("2025-03-26", "2025-03-26"), ("1999-01-01", "2025-11-25")] {
+        let params =
+            json!({"protocolVersion": wanted, "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}});
+        let result = ask(&agent, "initialize", params).await["result"].take();
+        assert_eq!(result["protocolVersion"], got);
+        assert_eq!(result["capabilities"], json!({"tools": {}}));
+        assert_eq!(result["serverInfo"]["name"], "corehold-agent");
+        assert!(result["instructions"].as_str().unwrap().contains("`find`"));
+    }
+    let body = r#"{"jsonrpc":"2.0","id":"a","method":"ping"}"#;
+    let answer = post(&agent, &[("mcp-protocol-version", "2025-06-18")], body).await;
+    assert_eq!(answer.assert_ok().json(), json!({"jsonrpc": "2.0", "id": "a", "result": {}}));
+    let answer = post(&agent, &[("mcp-protocol-version", "2031-01-01")], body).await;
+    assert!(answer.assert_problem(400, Code::InvalidRequest).suggestion.unwrap().contains("2025-06-18"));
+}
+
+#[tokio::test]
+async fn tools_are_listed_as_far_as_the_token_reaches() {
+    let agent = TestAgent::new();
+    let all = ask(&agent, "tools/list", json!({})).await["result"]["tools"].take();
+    let names: Vec<&str> = all.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"command") && names.contains(&"auditRead") && !names.contains(&"claim"), "{names:?}");
+    for tool in all.as_array().unwrap() {
+        assert_eq!(tool["inputSchema"]["type"], "object", "{tool}");
+        assert!(tool["description"].as_str().unwrap().len() > 10 && tool["annotations"].is_object());
+    }
+    let served = super::sockets::serve_signed().await;
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    let authorization = format!("Bearer {}", sign(&claims(&[Scope::Read])));
+    let request = http::Request::post("/mcp")
+        .header("authorization", authorization)
+        .header("content-type", "application/json")
+        .body(body.into())
+        .unwrap();
+    let some = served.agent.send(request).await.assert_ok().json();
+    let names: Vec<&str> =
+        some["result"]["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"read") && !names.contains(&"edit") && !names.contains(&"command"), "{names:?}");
+}
+
+#[tokio::test]
+async fn answers_are_text_that_a_model_reads() {
+    let agent = TestAgent::new();
+    std::fs::write(agent.root().join("a.rs"), "fn main() {}\n// end\n").unwrap();
+    let (text, _) = tool(&agent, "read", json!({"files": [{"path": "a.rs"}, {"path": "absent"}]})).await;
+    assert!(
+        text.starts_with("== a.rs, lines 1 to 2 of 2 (20 bytes)\n     1\tfn main() {}\n     2\t// end\n== absent: "),
+        "{text}"
+    );
+    let (text, _) = tool(&agent, "search", json!({"pattern": "fn \\w+"})).await;
+    assert_eq!(text, "a.rs\n     1: fn main() {}\n[1 matching lines in 1 files; that is all]");
+    let (text, _) = tool(&agent, "find", json!({"query": "ars"})).await;
+    assert!(text.starts_with("a.rs\n[1 of 1 that match"), "{text}");
+    let (text, _) = tool(&agent, "list", json!({})).await;
+    assert_eq!(text, "a.rs\t20\n[1 entries]");
+    let (text, _) = tool(&agent, "command", json!({"line": "echo out; echo err >&2; exit 3"})).await;
+    assert!(text.starts_with("[exit code 3, ") && text.ends_with("]\nstdout:\nout\nstderr:\nerr\n"), "{text}");
+    let (text, _) = tool(&agent, "command", json!({"line": "yes | head -c 300000"})).await;
+    assert!(text.len() < 20_000 && text.contains("left out here; `commandOutput` with `id: "), "{}", text.len());
+    let edit = json!({"files": [{"path": "a.rs", "operations": [{"type": "replace", "old": "main", "new": "other"}]}]});
+    let (text, failed) = tool(&agent, "edit", edit).await;
+    assert!(!failed && text.starts_with("modified a.rs (+1 -1)\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_long_file_says_how_to_go_on_and_what_follows_is_the_next_line() {
+    let agent = TestAgent::new();
+    let lines: String = (1..=20_000).map(|line| format!("line {line}\n")).collect();
+    std::fs::write(agent.root().join("long"), lines).unwrap();
+    let (text, _) = tool(&agent, "read", json!({"files": [{"path": "long"}]})).await;
+    let next = text.split_once("\"lines\":{\"start\":").unwrap().1.split_once('}').unwrap().0;
+    assert!(text.contains(&format!("line {}\n", next.parse::<u64>().unwrap() - 1)), "{next}");
+    let arguments = json!({"files": [{"path": "long", "lines": {"start": next.parse::<u64>().unwrap()}}]});
+    let (text, _) = tool(&agent, "read", arguments).await;
+    assert_eq!(text.lines().nth(1).unwrap().trim(), format!("{next}\tline {next}"));
+}
+
+#[tokio::test]
+async fn a_failure_says_what_to_do_next() {
+    let agent = TestAgent::new();
+    let (text, failed) = tool(&agent, "list", json!({"path": "absent"})).await;
+    assert!(failed && text.starts_with("NOT_FOUND: "), "{text}");
+    let (text, failed) = tool(&agent, "list", json!({"depht": 1})).await;
+    assert!(failed && text.starts_with("INVALID_REQUEST: ") && text.contains("depht"), "{text}");
+    let answer = ask(&agent, "tools/call", json!({"name": "claim", "arguments": {}})).await;
+    assert_eq!(answer["error"]["code"], -32602);
+}
+
+#[tokio::test]
+async fn a_repeat_with_a_key_is_not_done_again() {
+    let agent = TestAgent::new();
+    for _ in 0..2 {
+        let params = json!({"name": "mkdir", "arguments": {"path": "d"}, "_meta": {"corehold/idempotencyKey": "k"}});
+        assert!(ask(&agent, "tools/call", params).await["result"]["isError"].is_null());
+        let _ = std::fs::remove_dir(agent.root().join("d"));
+    }
+    assert!(agent.names().is_empty());
+}
+
+#[tokio::test]
+async fn who_asks_for_progress_gets_events_and_the_answer_last() {
+    let agent = TestAgent::new();
+    let params = json!({"name": "list", "arguments": {}, "_meta": {"progressToken": "p"}});
+    let body = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).to_string();
+    let accept = [("accept", "application/json, text/event-stream")];
+    let answer = post(&agent, &accept, body.clone()).await;
+    assert_eq!(answer.assert_ok().header("content-type"), "text/event-stream");
+    let last = answer.text().trim_end().rsplit("data: ").next().unwrap().to_owned();
+    assert_eq!(serde_json::from_str::<Value>(&last).unwrap()["id"], 7);
+    // Who takes no events gets the answer alone.
+    assert_eq!(post(&agent, &[], body).await.json()["id"], 7);
+}
+
+#[tokio::test]
+async fn a_cancelled_call_ends_and_nobody_elses_does() {
+    let served = serve(&[]).await;
+    let agent = &served.agent;
+    let opened = post(agent, &[], r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#).await;
+    let session = opened.header("mcp-session-id").to_owned();
+    let headers = [("mcp-session-id", session.as_str())];
+    let call = json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params":
+        {"name": "ports", "arguments": {"waitFor": 1, "timeoutMs": 600_000}}});
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}).to_string();
+    let cancelling = async {
+        until(|| agent.agent.mcp.count() == 1).await;
+        // Another session's call of the same name.
+        assert_eq!(post(agent, &[("mcp-session-id", "other")], cancel.clone()).await.status, 202);
+        assert_eq!(agent.agent.mcp.count(), 1);
+        assert_eq!(post(agent, &headers, cancel.clone()).await.status, 202);
+    };
+    let both = async { tokio::join!(post(agent, &headers, call.to_string()), cancelling) };
+    let (answer, ()) = tokio::time::timeout(PATIENCE, both).await.expect("it ends");
+    assert_eq!(answer.json()["result"]["isError"], true);
+    assert_eq!(agent.agent.mcp.count(), 0);
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_refused() {
+    let agent = TestAgent::new();
+    for (body, code) in [
+        ("{", -32700),
+        ("nonsense", -32700),
+        ("7", -32600),
+        ("[]", -32600),
+        (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, -32600),
+        (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, -32600),
+        (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, -32600),
+    ] {
+        let answer = post(&agent, &[], body).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (400, &json!(code)), "{body}");
+    }
+    for (body, code) in [
+        (r#"{"jsonrpc":"2.0","id":1,"method":"resources/list"}"#, -32601),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#, -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"nothing"}}"#, -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[1]}"#, -32602),
+    ] {
+        let answer = post(&agent, &[], body).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (200, &json!(code)), "{body}");
+    }
+    for body in [
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+    ] {
+        let answer = post(&agent, &[], body).await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (202, ""), "{body}");
+    }
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let batch = format!("[{ping},{}]", r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+    assert_eq!(post(&agent, &[], batch).await.json(), json!([{"jsonrpc": "2.0", "id": 1, "result": {}}]));
+    let batch = format!("[{}]", [ping; 65].join(","));
+    assert_eq!(post(&agent, &[], batch).await.json()["error"]["code"], -32600);
+    post(&agent, &[("origin", "http://evil.example")], ping).await.assert_problem(403, Code::Forbidden);
+    let answer = agent.call(Method::GET, "/mcp", &[], "").await;
+    assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "POST"));
+    let nobody = http::Request::post("/mcp").body(ping.into()).unwrap();
+    agent.send(nobody).await.assert_problem(401, Code::Unauthorized);
+}
+
+#[tokio::test]
+async fn bad_input_to_every_tool_is_told_to_the_model() {
+    let agent = TestAgent::new();
+    for (name, schema) in bad_input::tools() {
+        if name == "claim" {
+            continue;
+        }
+        let no_requests = bad_input::no_requests().into_iter().filter_map(|body| String::from_utf8(body).ok());
+        for arguments in bad_input::malformed(&schema).into_iter().chain(no_requests) {
+            let call = format!(r#"{{"name":"{name}","arguments":{arguments}}}"#);
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{call}}}"#);
+            let answer = post(&agent, &[], body).await;
+            assert!(matches!(answer.status.as_u16(), 200 | 400), "{name} {arguments:.100}");
+            let answer = answer.json();
+            let told = answer["error"]["code"].is_i64() || answer["result"]["isError"] == true;
+            assert!(told || arguments == "null", "{name} {arguments:.100}: {answer}");
+        }
+    }
+    assert!(!tool(&agent, "list", json!({})).await.1);
+}
