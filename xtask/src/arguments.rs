@@ -26,7 +26,7 @@ Developer commands of Corehold.
         Builds the agent's static binary, checks it, and prints its path.
 
     cargo xtask gen
-        Writes the committed generated files anew: TypeScript bindings, JSON Schemas.
+        Writes the committed generated files anew: TypeScript bindings, JSON Schemas, OpenAPI, MCP.
 
     cargo xtask help
 

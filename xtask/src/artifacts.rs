@@ -14,7 +14,7 @@ use crate::{config::Config, engine::Address, progress, test::tally};
 
 /// Package and arguments of the tests that compare committed files with what they are generated from.
 const GENERATING_TESTS: &[&[&str]] = &[
-    // types/bindings, types/schema, types/mcp, types/tests/typescript/samples.ts
+    // types/bindings, types/schema, types/mcp, types/openapi, types/tests/typescript/samples.ts
     &["corehold-types", "--test", "bindings"],
     // host-lib/schema
     &["corehold-host", "--test", "published"],
@@ -109,16 +109,19 @@ impl<'a> Artifacts<'a> {
 
     /// Runs the tests that compare generated files, so that they write them.
     pub(crate) fn generate(&self) -> Result<()> {
-        progress::step("Write TypeScript bindings, samples, JSON Schemas and the list of tools for models", || {
-            for tests in GENERATING_TESTS {
-                let mut cargo = self.cargo(&["test", "--quiet", "--package"]);
-                let (tally, succeeded) = tally::count(cargo.args(*tests).env("COREHOLD_UPDATE", "1"))?;
-                ensure!(succeeded, "the generated files can't be written");
-                // A test that was renamed would leave its file as it is, and nobody would know.
-                ensure!(tally.passed > 0, "`{}` runs no test", progress::line(&cargo));
-            }
-            Ok(())
-        })
+        progress::step(
+            "Write TypeScript bindings, samples, JSON Schemas, the OpenAPI document and the list of tools for models",
+            || {
+                for tests in GENERATING_TESTS {
+                    let mut cargo = self.cargo(&["test", "--quiet", "--package"]);
+                    let (tally, succeeded) = tally::count(cargo.args(*tests).env("COREHOLD_UPDATE", "1"))?;
+                    ensure!(succeeded, "the generated files can't be written");
+                    // A test that was renamed would leave its file as it is, and nobody would know.
+                    ensure!(tally.passed > 0, "`{}` runs no test", progress::line(&cargo));
+                }
+                Ok(())
+            },
+        )
     }
 }
 

@@ -6,9 +6,12 @@ use axum::{
     Router,
     extract::Request,
     middleware,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use corehold_types::{Code, Problem, Tool, for_each_tool};
+
+use http::header;
 
 use super::{boundary, problem::Failure};
 use crate::{
@@ -30,6 +33,7 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/tunnel/{port}", get(tunnel::get))
         .route_layer(once)
         .route_layer(audited)
+        .route("/openapi.json", get(openapi))
         .route("/mcp", post(mcp::post))
         .route("/v1/ws", get(socket::get))
         .route("/health", get(health::get));
@@ -38,6 +42,12 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&agent), boundary::handle))
         .with_state(agent)
+}
+
+/// What this surface is, for programs that make clients. It says nothing about the workspace, so it needs no token.
+async fn openapi() -> Response {
+    let document = include_str!("../../../types/openapi/openapi.json");
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
 }
 
 /// Adds `POST /v1/tools/{name}` for every tool. A tool without a handler doesn't compile here.

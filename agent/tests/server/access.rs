@@ -54,7 +54,7 @@ async fn call(agent: &TestAgent, method: &Method, uri: &str, token: Option<&str>
 }
 
 /// Every route that is not `/health`, and the scope it needs.
-fn routes() -> Vec<(Method, String, Scope)> {
+pub(crate) fn routes() -> Vec<(Method, String, Scope)> {
     let mut routes = vec![
         (Method::GET, "/v1/files/x".to_owned(), Scope::Read),
         (Method::HEAD, "/v1/files/x".to_owned(), Scope::Read),

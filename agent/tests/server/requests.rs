@@ -1,7 +1,8 @@
 //! Requests of every kind to tools: forms of answers, malformed bodies, limits, request ids.
 
+use axum::body::Body;
 use corehold_types::{Code, Tool as _, tools::Info};
-use http::Method;
+use http::{Method, Request};
 
 use crate::support::TestAgent;
 
@@ -183,4 +184,27 @@ async fn a_stopping_agent_begins_nothing_new_and_says_so() {
     agent.agent.begin_shutdown();
     agent.tool("info", "{}").await.assert_problem(503, Code::ShuttingDown);
     assert_eq!(agent.get("/health", &[]).await.assert_ok().json()["status"], "shuttingDown");
+}
+
+/// Every operation of the OpenAPI document is a route, and every route is an operation of it.
+#[tokio::test]
+async fn the_openapi_document_names_every_route_and_no_other() {
+    let agent = TestAgent::new();
+    let document = agent.send(Request::get("/openapi.json").body(Body::empty()).unwrap()).await.assert_ok().json();
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut operations = std::collections::BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            let uri = path.replace("{path}", "x").replace("{port}", "1");
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let answer = agent.call(method.clone(), &uri, &[], "").await;
+            // Some of them fail; that they are there can be seen all the same.
+            let unknown = answer.status == 404 && answer.text().contains("UNKNOWN_ROUTE");
+            assert!(!unknown && answer.status != 405, "{method} {path}: {answer:?}");
+            operations.insert((method.to_string(), uri));
+        }
+    }
+    for (method, uri, _) in crate::access::routes() {
+        assert!(operations.contains(&(method.to_string(), uri.clone())), "{method} {uri} is not in the document");
+    }
 }

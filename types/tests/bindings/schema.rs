@@ -141,7 +141,7 @@ fn models_are_told_what_the_types_say() {
 }
 
 /// With sorted keys, whatever features of serde_json another crate of the build has turned on.
-fn sorted(value: &Value) -> Value {
+pub(crate) fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let fields: BTreeMap<_, _> = fields.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
