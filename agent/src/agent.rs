@@ -46,6 +46,8 @@ pub struct Agent {
     pub answers: Arc<Answers>,
     /// One permit for each open tunnel.
     pub tunnels: Arc<Semaphore>,
+    /// One permit for each call of `watch`.
+    pub watches: Arc<Semaphore>,
     /// The open WebSockets.
     pub sockets: Sockets,
     /// Calls by MCP that are under way.
@@ -108,6 +110,7 @@ impl Agent {
             edits,
             transfers,
             searches: Arc::new(Semaphore::new(searches)),
+            watches: Arc::new(Semaphore::new(config.limits.watches.as_usize().min(Semaphore::MAX_PERMITS))),
             sockets: Sockets::new(&config.limits),
             tunnels: Arc::new(Semaphore::new(tunnels)),
             config,

@@ -35,3 +35,4 @@ pub mod socket;
 #[cfg(test)]
 mod testing;
 pub mod tools;
+pub mod watch;

@@ -50,6 +50,9 @@ import type { SearchResponse } from "./SearchResponse.js";
 import type { StatRequest } from "./StatRequest.js";
 import type { StatResponse } from "./StatResponse.js";
 import type { StreamEnd } from "./StreamEnd.js";
+import type { WatchEvent } from "./WatchEvent.js";
+import type { WatchRequest } from "./WatchRequest.js";
+import type { WatchResponse } from "./WatchResponse.js";
 import type { WriteRequest } from "./WriteRequest.js";
 import type { WriteResponse } from "./WriteResponse.js";
 
@@ -103,6 +106,8 @@ export interface Tools {
   auditRead: { request: AuditReadRequest; response: AuditReadResponse; event: AuditEvent };
   /** Lists the TCP ports on which something listens inside, and whose they are; waits for one to open; streams what opens and closes. */
   ports: { request: PortsRequest; response: PortsResponse; event: PortsEvent };
+  /** Streams which files and directories are created, modified, removed and renamed; without a stream, waits for the next changes. */
+  watch: { request: WatchRequest; response: WatchResponse; event: WatchEvent };
 }
 
 /** The name of a tool. */
@@ -137,6 +142,7 @@ export const TOOL_NAMES = [
   "activity",
   "auditRead",
   "ports",
+  "watch",
 ] as const satisfies readonly ToolName[];
 
 /** Version of the contract that these types describe. */

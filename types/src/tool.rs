@@ -119,7 +119,8 @@ macro_rules! for_each_tool {
             Remove,
             Activity,
             AuditRead,
-            Ports
+            Ports,
+            Watch
         )
     };
 }

@@ -18,15 +18,15 @@ pub trait Beneath: Sync {
 }
 
 /// Opens a directory for listing.
-pub(super) fn open_directory(root: &dyn Beneath, path: &[u8], more: OFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_directory(root: &dyn Beneath, path: &[u8], more: OFlags) -> Result<OwnedFd, Errno> {
     root.open_beneath(as_path(path), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more)
 }
 
 /// Flags for a file's content: never waits for the other end of a pipe, never becomes a controlling terminal.
-pub(super) const CONTENT: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+pub(crate) const CONTENT: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// The bytes as a path.
-pub(super) fn as_path(bytes: &[u8]) -> &Path {
+pub(crate) fn as_path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 

@@ -25,7 +25,7 @@ pub struct Filter {
 
 /// Why an entry is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LeftOut {
+pub(crate) enum LeftOut {
     Ignored,
     Hidden,
     Filtered,
@@ -51,7 +51,7 @@ impl Filter {
 
     /// Whether an entry is left out, and why. The order is ripgrep's: globs win over ignore files, these over types, and
     /// whatever is wanted by name is wanted though it is hidden.
-    pub(super) fn leaves_out(&self, rules: &Rules, path: &[u8], name: &[u8], is_directory: bool) -> Option<LeftOut> {
+    pub(crate) fn leaves_out(&self, rules: &Rules, path: &[u8], name: &[u8], is_directory: bool) -> Option<LeftOut> {
         let as_path = as_path(path);
         if !self.globs.is_empty() {
             match self.globs.matched(as_path, is_directory) {

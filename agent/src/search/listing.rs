@@ -16,7 +16,7 @@ const BUFFER: usize = 32 << 10;
 
 /// What a directory holds, without `.` and `..`.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(crate) struct Listing {
     /// The names, each with a NUL at its end.
     names: Vec<u8>,
     entries: Vec<Entry>,
@@ -25,17 +25,17 @@ pub(super) struct Listing {
 
 /// An entry of a [`Listing`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     start: usize,
     /// Behind the NUL.
     end: usize,
     /// As the directory says; it may have been replaced since.
-    pub(super) kind: FileType,
+    pub(crate) kind: FileType,
 }
 
 impl Listing {
     /// Reads a directory.
-    pub(super) fn read(&mut self, directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub(crate) fn read(&mut self, directory: BorrowedFd<'_>) -> Result<(), Errno> {
         self.names.clear();
         self.entries.clear();
         self.buffer.resize(BUFFER, MaybeUninit::uninit());
@@ -61,23 +61,23 @@ impl Listing {
     }
 
     /// Puts the entries in the byte order of their names.
-    pub(super) fn sort(&mut self) {
+    pub(crate) fn sort(&mut self) {
         let names = &self.names;
         self.entries.sort_unstable_by(|left, right| name(names, *left).cmp(name(names, *right)));
     }
 
     /// The entries.
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
     /// An entry's name.
-    pub(super) fn name(&self, entry: Entry) -> &CStr {
+    pub(crate) fn name(&self, entry: Entry) -> &CStr {
         name(&self.names, entry)
     }
 
     /// The entry of this name.
-    pub(super) fn find(&self, wanted: &[u8]) -> Option<Entry> {
+    pub(crate) fn find(&self, wanted: &[u8]) -> Option<Entry> {
         self.entries.iter().copied().find(|entry| &self.names[entry.start..entry.end - 1] == wanted)
     }
 }

@@ -10,20 +10,20 @@
 //! it. `rules` are the ignore files. `listing` reads a directory, `walk` the tree, on the few threads of `queue`. `file` searches one
 //! file, `lines` makes what is found into lines, `output` brings them out. `run` and `find` put these together.
 
-mod beneath;
+pub(crate) mod beneath;
 pub mod control;
 mod file;
 pub mod filter;
 pub mod find;
 mod lines;
-mod listing;
+pub(crate) mod listing;
 mod output;
 pub mod pattern;
 pub mod plan;
 mod queue;
-mod rules;
+pub(crate) mod rules;
 pub mod run;
-mod troubles;
+pub(crate) mod troubles;
 mod walk;
 
 pub use beneath::Beneath;

@@ -39,7 +39,7 @@ pub struct RuleOptions {
 
 /// What ignore files say about an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Nothing.
     None,
     /// Leave it out.
@@ -50,7 +50,7 @@ pub(super) enum Verdict {
 
 /// The ignore files of one directory, and of those that it is in. Directories without any share their parent's.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     parent: Option<Arc<Rules>>,
     options: RuleOptions,
     /// Length of the directory's path and the slash after it: what comes off an entry's path.
@@ -66,17 +66,17 @@ pub(super) struct Rules {
 }
 
 /// Where [`Rules`] come from.
-pub(super) struct Source<'a> {
-    pub(super) root: &'a dyn Beneath,
-    pub(super) troubles: &'a Troubles,
+pub(crate) struct Source<'a> {
+    pub(crate) root: &'a dyn Beneath,
+    pub(crate) troubles: &'a Troubles,
     /// The directory's path beneath the root.
-    pub(super) path: &'a [u8],
-    pub(super) listing: &'a Listing,
+    pub(crate) path: &'a [u8],
+    pub(crate) listing: &'a Listing,
 }
 
 impl Rules {
     /// No rules, above the root.
-    pub(super) fn none(options: RuleOptions) -> Arc<Self> {
+    pub(crate) fn none(options: RuleOptions) -> Arc<Self> {
         Arc::new(Self {
             parent: None,
             options,
@@ -91,7 +91,7 @@ impl Rules {
     }
 
     /// The rules in a directory, whose parent's are these.
-    pub(super) fn enter(self: &Arc<Self>, source: &Source<'_>) -> Arc<Self> {
+    pub(crate) fn enter(self: &Arc<Self>, source: &Source<'_>) -> Arc<Self> {
         if !self.options.ignore_files {
             return self.clone();
         }
@@ -119,7 +119,7 @@ impl Rules {
     }
 
     /// The rules in a directory that is not listed otherwise, from the root down to it.
-    pub(super) fn down_to(
+    pub(crate) fn down_to(
         root: &dyn Beneath,
         troubles: &Troubles,
         path: &[u8],
@@ -141,7 +141,7 @@ impl Rules {
     }
 
     /// What the rules say about an entry of the directory, by its path beneath the root.
-    pub(super) fn verdict(&self, path: &[u8], is_directory: bool) -> Verdict {
+    pub(crate) fn verdict(&self, path: &[u8], is_directory: bool) -> Verdict {
         if !self.options.ignore_files {
             return Verdict::None;
         }
@@ -248,7 +248,7 @@ impl Source<'_> {
 }
 
 /// A path and a name in it.
-pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(path.len() + 1 + name.len());
     joined.extend_from_slice(path);
     if !path.is_empty() {
@@ -259,6 +259,6 @@ pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// Whether a directory that was opened is the same as another one.
-pub(super) fn identity(directory: BorrowedFd<'_>) -> Result<(u64, u64), rustix::io::Errno> {
+pub(crate) fn identity(directory: BorrowedFd<'_>) -> Result<(u64, u64), rustix::io::Errno> {
     rustix::fs::fstat(directory).map(|stat| (stat.st_dev, stat.st_ino))
 }

@@ -9,17 +9,17 @@ const MOST: usize = 20;
 
 /// Told by the threads of a search, up to a bound.
 #[derive(Debug, Default)]
-pub(super) struct Troubles(Mutex<Vec<SearchTrouble>>);
+pub(crate) struct Troubles(Mutex<Vec<SearchTrouble>>);
 
 impl Troubles {
-    pub(super) fn add(&self, path: &[u8], detail: impl FnOnce() -> String) {
+    pub(crate) fn add(&self, path: &[u8], detail: impl FnOnce() -> String) {
         let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if troubles.len() < MOST {
             troubles.push(SearchTrouble { path: WorkspacePath::from_bytes(path), detail: detail() });
         }
     }
 
-    pub(super) fn into_vec(self) -> Vec<SearchTrouble> {
+    pub(crate) fn into_vec(self) -> Vec<SearchTrouble> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }

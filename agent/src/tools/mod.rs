@@ -25,4 +25,7 @@ mod read;
 mod remove;
 mod search;
 mod stat;
+mod watch;
+#[cfg(test)]
+mod watch_tests;
 mod write;

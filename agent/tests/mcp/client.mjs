@@ -56,6 +56,7 @@ await use("commandOutput", { id, follow: true }, /got word/);
 const terminal = await use("command", { line: "sleep 600", detach: true, pty: { columns: 80, rows: 24 } }, /runs as /);
 await use("commandResize", { id: /runs as (\w+)/.exec(terminal)[1], columns: 100, rows: 30 }, /./);
 await use("ports", {}, /ports/);
+await use("watch", { timeoutMs: 100 }, /changes/);
 await use("activity", {}, /./);
 await use("auditRead", {}, /"mcp"/);
 await use("command", { line: "tar cf - src | gzip > t.tar.gz" }, /exit code 0/);

@@ -223,6 +223,8 @@ async fn bad_input_to_every_tool_is_told_to_the_model() {
             continue;
         }
         let no_requests = bad_input::no_requests().into_iter().filter_map(|body| String::from_utf8(body).ok());
+        // No arguments are a request of a tool that needs none.
+        let no_requests = no_requests.filter(|body| body != "null");
         for arguments in bad_input::malformed(&schema).into_iter().chain(no_requests) {
             let call = format!(r#"{{"name":"{name}","arguments":{arguments}}}"#);
             let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{call}}}"#);
@@ -230,7 +232,7 @@ async fn bad_input_to_every_tool_is_told_to_the_model() {
             assert!(matches!(answer.status.as_u16(), 200 | 400), "{name} {arguments:.100}");
             let answer = answer.json();
             let told = answer["error"]["code"].is_i64() || answer["result"]["isError"] == true;
-            assert!(told || arguments == "null", "{name} {arguments:.100}: {answer}");
+            assert!(told, "{name} {arguments:.100}: {answer}");
         }
     }
     assert!(!tool(&agent, "list", json!({})).await.1);

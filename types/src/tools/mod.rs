@@ -23,6 +23,7 @@ mod read;
 mod remove;
 mod search;
 mod stat;
+mod watch;
 mod write;
 
 pub use activity::*;
@@ -48,4 +49,5 @@ pub use read::*;
 pub use remove::*;
 pub use search::*;
 pub use stat::*;
+pub use watch::*;
 pub use write::*;

@@ -97,13 +97,15 @@ fn tool<T: Tool>(schemas: &mut Schemas, samples: &BTreeMap<String, Value>) -> (S
         content["application/x-ndjson"] = json!({ "schema": { "type": "string" }, "x-item-schema": item });
         content["text/event-stream"] = json!({ "schema": { "type": "string" }, "x-item-schema": item });
     }
+    let needed = serde_json::from_str::<T::Request>("{}").is_err();
     let mut operation = json!({
         "operationId": T::NAME,
         "summary": T::SUMMARY,
         "tags": ["tools"],
         "security": [{ "token": [] }],
         "x-scope": T::SCOPE,
-        "requestBody": { "required": false, "content": { "application/json": request } },
+        // Without a body it is an empty object.
+        "requestBody": { "required": needed, "content": { "application/json": request } },
         "responses": with(problems(USUAL), json!({ "200": { "description": "Done.", "content": content } })),
     });
     if T::CHANGES {

@@ -61,6 +61,9 @@ import type {
   StreamEnd,
   StreamEvent,
   StreamOpened,
+  WatchEvent,
+  WatchRequest,
+  WatchResponse,
   WriteRequest,
   WriteResponse,
 } from "../../bindings/index.js";
@@ -557,6 +560,33 @@ export const somePortsResponse2: PortsResponse = {
       "address": "::1",
       "loopback": true,
       "port": 65535
+    }
+  ]
+};
+
+export const someWatchRequest1: WatchRequest = {};
+
+export const someWatchRequest2: WatchRequest = {
+  "debounceMs": 50,
+  "globs": [
+    "*.rs"
+  ],
+  "hidden": true,
+  "ignoreFiles": true,
+  "path": "src",
+  "recursive": true,
+  "timeoutMs": 1
+};
+
+export const someWatchResponse1: WatchResponse = {
+  "changes": []
+};
+
+export const someWatchResponse2: WatchResponse = {
+  "changes": [
+    {
+      "path": "a",
+      "type": "modified"
     }
   ]
 };
@@ -1353,6 +1383,41 @@ export const someExtractEvent1: ExtractEvent = {
   "bytes": 9007199254740991,
   "entries": 1,
   "type": "progress"
+};
+
+export const someWatchEvent1: WatchEvent = {
+  "directories": 9007199254740991,
+  "type": "ready"
+};
+
+export const someWatchEvent2: WatchEvent = {
+  "directory": true,
+  "path": "a",
+  "type": "created"
+};
+
+export const someWatchEvent3: WatchEvent = {
+  "path": "a",
+  "type": "modified"
+};
+
+export const someWatchEvent4: WatchEvent = {
+  "directory": false,
+  "path": "a",
+  "type": "removed"
+};
+
+export const someWatchEvent5: WatchEvent = {
+  "directory": false,
+  "from": "a",
+  "to": "b",
+  "type": "renamed"
+};
+
+export const someWatchEvent6: WatchEvent = {
+  "path": ".",
+  "reason": "overflow",
+  "type": "resync"
 };
 
 export const somePortsEvent1: PortsEvent = {

@@ -125,13 +125,37 @@ fn ports() -> Vec<Sample> {
     ]
 }
 
+fn watch() -> Vec<Sample> {
+    let request = WatchRequest {
+        path: Some("src".into()),
+        recursive: Some(true),
+        globs: vec!["*.rs".to_owned()],
+        hidden: Some(true),
+        ignore_files: Some(true),
+        debounce_ms: Some(50),
+        timeout_ms: Some(1),
+    };
+    vec![
+        sample(&WatchRequest::default()),
+        sample(&request),
+        sample(&WatchResponse::default()),
+        sample(&WatchResponse { changes: vec![WatchEvent::Modified { path: "a".into() }] }),
+    ]
+}
+
 pub(super) fn samples() -> Vec<Sample> {
-    [read(), list(), extract(), ports()].into_iter().flatten().collect()
+    [read(), list(), extract(), ports(), watch()].into_iter().flatten().collect()
 }
 
 pub(super) fn events() -> Vec<Sample> {
     vec![
         event(&ExtractEvent::Progress { entries: 1, bytes: LARGEST }),
+        event(&WatchEvent::Ready { directories: LARGEST }),
+        event(&WatchEvent::Created { path: "a".into(), directory: true }),
+        event(&WatchEvent::Modified { path: "a".into() }),
+        event(&WatchEvent::Removed { path: "a".into(), directory: false }),
+        event(&WatchEvent::Renamed { from: "a".into(), to: "b".into(), directory: false }),
+        event(&WatchEvent::Resync { path: ".".into(), reason: ResyncReason::Overflow }),
         event(&PortsEvent::Ready),
         event(&PortsEvent::Opened(listening())),
         event(&PortsEvent::Closed { address: "::".to_owned(), port: 1 }),
