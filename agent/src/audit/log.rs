@@ -13,7 +13,7 @@ use corehold_types::{
 use tokio::sync::{Notify, futures::Notified};
 
 use super::Entry;
-use crate::config::Limits;
+use crate::{config::Limits, metrics::Metrics};
 
 /// The part of the log's bytes that is for refusals: one in so many.
 const REFUSALS: u64 = 8;
@@ -23,6 +23,8 @@ const REFUSALS: u64 = 8;
 pub struct Audit {
     state: Mutex<State>,
     grown: Notify,
+    /// The same calls, counted.
+    pub metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +61,7 @@ impl Audit {
         let ring = |most_bytes| Ring { most_bytes, ..Ring::default() };
         let bytes = limits.audit_bytes.value;
         let state = State { last: 0, calls: ring(bytes - bytes / REFUSALS), refusals: ring(bytes / REFUSALS) };
-        Self { state: Mutex::new(state), grown: Notify::new() }
+        Self { state: Mutex::new(state), grown: Notify::new(), metrics: Metrics::default() }
     }
 
     pub(super) fn push(&self, mut entry: Entry) {

@@ -105,7 +105,9 @@ impl Pending {
 
     fn record(&mut self, outcome: AuditOutcome, code: Option<Code>) {
         let Some(mut entry) = self.entry.take() else { return };
-        entry.duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let duration = self.began.elapsed();
+        self.audit.metrics.count(entry.tool, entry.surface, outcome, duration);
+        entry.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         (entry.outcome, entry.code) = (outcome, code);
         self.audit.push(entry);
     }

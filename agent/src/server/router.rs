@@ -16,7 +16,7 @@ use http::header;
 use super::{boundary, problem::Failure};
 use crate::{
     agent::Agent,
-    mcp,
+    mcp, metrics,
     routes::{archive, audited, files, health, repeated, tools, tunnel},
     socket,
 };
@@ -33,6 +33,7 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/tunnel/{port}", get(tunnel::get))
         .route_layer(once)
         .route_layer(audited)
+        .route("/metrics", get(metrics::get))
         .route("/openapi.json", get(openapi))
         .route("/mcp", post(mcp::post))
         .route("/v1/ws", get(socket::get))

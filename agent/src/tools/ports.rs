@@ -8,7 +8,7 @@ use std::{
 
 use corehold_types::{
     Code, Problem,
-    tools::{ActivitySource, ListeningPort, Ports, PortsEvent, PortsRequest, PortsResponse},
+    tools::{ListeningPort, Ports, PortsEvent, PortsRequest, PortsResponse},
 };
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -31,8 +31,6 @@ type Table = BTreeMap<Listener, (u64, ListeningPort)>;
 impl Handler for Ports {
     async fn handle(call: Call, request: PortsRequest, events: Events<PortsEvent>) -> Result<PortsResponse, Problem> {
         let plan = Plan::new(&request, events.wanted())?;
-        let _awake = (events.wanted() || plan.wait_for.is_some())
-            .then(|| call.agent.activity.hold(ActivitySource::Watch, "ports"));
         let mut table = look(&call.agent, Table::new()).await?;
         if events.wanted() {
             let opened = stream(&call.agent, table, &plan, &events).await?;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use corehold_types::{
     Code, Problem, WorkspacePath,
-    tools::{ActivitySource, Watch, WatchEvent, WatchRequest, WatchResponse},
+    tools::{Watch, WatchEvent, WatchRequest, WatchResponse},
 };
 use tokio::time::Instant;
 
@@ -31,7 +31,6 @@ impl Handler for Watch {
         let _permit = Arc::clone(&agent.watches)
             .try_acquire_owned()
             .map_err(|_| agent.config.limits.watches.exceeded("the number of those who watch"))?;
-        let _awake = agent.activity.hold(ActivitySource::Watch, path.to_string());
         let mut watching = begin(&agent, options, &path).await?;
         let directories = watching.directories as u64;
         if events.send(WatchEvent::Ready { directories }).await.is_err() {

@@ -45,12 +45,17 @@ pub(crate) fn sign(claims: &Claims) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(key().sign(signed.as_bytes()).to_bytes()))
 }
 
+/// A request for a route that is answered at once: `watch` would wait for a change.
+pub(crate) fn body_for(uri: &str) -> &'static str {
+    if uri.ends_with("/watch") { r#"{"timeoutMs":1}"# } else { "" }
+}
+
 async fn call(agent: &TestAgent, method: &Method, uri: &str, token: Option<&str>) -> Answer {
     let mut request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    agent.send(request.body(Body::empty()).unwrap()).await
+    agent.send(request.body(Body::from(body_for(uri))).unwrap()).await
 }
 
 /// Every route that is not `/health`, and the scope it needs.
@@ -63,6 +68,7 @@ pub(crate) fn routes() -> Vec<(Method, String, Scope)> {
         (Method::GET, "/v1/archive".to_owned(), Scope::Read),
         (Method::PUT, "/v1/archive".to_owned(), Scope::Write),
         (Method::GET, "/v1/tunnel/1".to_owned(), Scope::Command),
+        (Method::GET, "/metrics".to_owned(), Scope::Read),
     ];
     macro_rules! tools {
         ($($tool:ident),*) => {

@@ -186,6 +186,25 @@ async fn a_stopping_agent_begins_nothing_new_and_says_so() {
     assert_eq!(agent.get("/health", &[]).await.assert_ok().json()["status"], "shuttingDown");
 }
 
+#[tokio::test]
+async fn metrics_count_what_was_asked() {
+    let agent = TestAgent::new();
+    agent.tool("list", "{}").await.assert_ok();
+    agent.tool("list", r#"{"path":"absent"}"#).await.assert_problem(404, Code::NotFound);
+    let answer = agent.get("/metrics", &[]).await;
+    assert_eq!(answer.assert_ok().header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    for line in [
+        "corehold_agent_calls_total{tool=\"list\",surface=\"http\",outcome=\"ok\"} 1",
+        "corehold_agent_calls_total{tool=\"list\",surface=\"http\",outcome=\"failed\"} 1",
+        "corehold_agent_call_duration_seconds_count{tool=\"list\"} 2",
+        "corehold_agent_tunnels_open 0",
+        "corehold_agent_commands_running 0",
+    ] {
+        assert!(answer.text().lines().any(|other| other == line), "{line} lacks in\n{}", answer.text());
+    }
+    assert!(answer.text().contains("\nprocess_resident_memory_bytes "));
+}
+
 /// Every operation of the OpenAPI document is a route, and every route is an operation of it.
 #[tokio::test]
 async fn the_openapi_document_names_every_route_and_no_other() {
@@ -197,7 +216,8 @@ async fn the_openapi_document_names_every_route_and_no_other() {
         for method in item.as_object().unwrap().keys() {
             let uri = path.replace("{path}", "x").replace("{port}", "1");
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-            let answer = agent.call(method.clone(), &uri, &[], "").await;
+            let json = [("content-type", "application/json")];
+            let answer = agent.call(method.clone(), &uri, &json, crate::access::body_for(&uri)).await;
             // Some of them fail; that they are there can be seen all the same.
             let unknown = answer.status == 404 && answer.text().contains("UNKNOWN_ROUTE");
             assert!(!unknown && answer.status != 405, "{method} {path}: {answer:?}");

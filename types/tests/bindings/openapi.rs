@@ -267,7 +267,21 @@ fn others(schemas: &mut Schemas) -> Map<String, Value> {
     let port = in_path("port", "The port inside.", json!({ "type": "integer", "minimum": 1, "maximum": 65535 }));
     let mut tunnel = problems(USUAL);
     tunnel.extend(problems(&[("504", "What listens takes no connection.")]));
+    let metrics = json!({ "200": {
+        "description": "Counters, gauges and a histogram of durations.",
+        "content": { "text/plain": { "schema": { "type": "string" } } },
+    } });
     let routes = [
+        (
+            "/metrics",
+            json!({ "get": operation(
+            "metrics",
+            "What the agent has done and has open, in the text format of Prometheus.",
+            Some(Scope::Read),
+            json!([]),
+            with(problems(USUAL), metrics),
+        ) }),
+        ),
         ("/health", json!({ "get": operation("health", "Whether the agent answers.", None, json!([]), health) })),
         ("/openapi.json", json!({ "get": operation("openapi", "This document.", None, json!([]), document) })),
         ("/mcp", json!({ "post": mcp })),
