@@ -80,6 +80,44 @@ async fn control_c_reaches_the_foreground_only() {
 }
 
 #[tokio::test]
+async fn a_password_is_not_echoed() {
+    let command = begin(in_terminal(argv(&[
+        "/bin/bash",
+        "-c",
+        "read -rsp 'Password: ' word; echo; echo length=${#word}; read -r shown; echo end",
+    ])))
+    .await;
+    wait_for(&command, "Password: ").await;
+    write(&command, b"secret\r").await;
+    wait_for(&command, "length=6").await;
+    write(&command, b"visible\r").await;
+    let ran = end_of(command).await;
+    assert!(!ran.stdout.contains("secret") && ran.stdout.contains("visible"), "{:?}", ran.stdout);
+}
+
+#[tokio::test]
+async fn whoever_keeps_the_terminal_does_not_keep_the_command() {
+    let command = begin(in_terminal(line("trap '' HUP; sleep 1000 & echo child=$!; exit 3"))).await;
+    let id = Arc::clone(&command);
+    let ran = end_of(command).await;
+    let child = ran.stdout.lines().find_map(|line| line.strip_prefix("child=")).unwrap().trim().parse().unwrap();
+    assert_eq!((ran.exit.code, ran.exit.survivors.contains(&child)), (Some(3), true));
+    assert!(lives(child));
+    room().signal(id, rustix::process::Signal::KILL).await;
+}
+
+#[tokio::test]
+async fn every_byte_passes_a_raw_terminal_both_ways() {
+    let command = begin(in_terminal(line("stty raw -echo; echo ready; exec head -c 65536 | od -An -v -tx1"))).await;
+    wait_for(&command, "ready").await;
+    let bytes: Vec<u8> = (0..65_536_u32).map(|number| (number % 256) as u8).collect();
+    write(&command, &bytes).await;
+    let ran = end_of(command).await;
+    let seen = ran.stdout.split_once("ready").unwrap().1.split_whitespace().map(|byte| u8::from_str_radix(byte, 16));
+    assert!(seen.collect::<Result<Vec<_>, _>>().unwrap() == bytes);
+}
+
+#[tokio::test]
 async fn the_leaders_end_hangs_the_terminal_up() {
     let command = begin(in_terminal(line("sleep 1000 & echo child=$!; read line"))).await;
     wait_for(&command, "child=").await;
