@@ -29,7 +29,7 @@ pub const TOKEN_EXPIRED: u16 = 4401;
 pub mod methods {
     /// From the client, without an id: [`Cancel`](super::Cancel).
     pub const CANCEL: &str = "$/cancelRequest";
-    /// From the client, without an id: [`Credit`](super::Credit).
+    /// Without an id: [`Credit`](super::Credit), from the client for events, from the agent for input.
     pub const CREDIT: &str = "$/credit";
     /// From the client, with an id: [`Refresh`](super::Refresh).
     pub const REFRESH: &str = "$/refresh";
@@ -96,7 +96,7 @@ pub struct StreamEvent<E> {
     pub event: E,
 }
 
-/// `$/credit`: the client has taken in so many bytes of a stream and wants as many more.
+/// `$/credit`: so many bytes of a stream were taken in, and as many more are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Credit {
@@ -125,6 +125,8 @@ pub struct Refresh {
 /// What a binary frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameKind {
+    /// From the client: what a command reads next, in a streamed `commandInput`. An empty one ends the input.
+    Stdin,
     /// Standard output of a command, or what its terminal shows.
     Stdout,
     /// Standard error of a command.
@@ -134,6 +136,7 @@ pub enum FrameKind {
 impl FrameKind {
     const fn byte(self) -> u8 {
         match self {
+            Self::Stdin => 0,
             Self::Stdout => 1,
             Self::Stderr => 2,
         }
@@ -147,7 +150,7 @@ pub struct Frame<'a> {
     pub kind: FrameKind,
     /// The stream they belong to.
     pub stream: u32,
-    /// Where they begin in the command's log.
+    /// Where they begin in the command's log; with [`FrameKind::Stdin`], among what the client has sent in this stream.
     pub offset: u64,
     /// The bytes.
     pub payload: &'a [u8],
@@ -192,6 +195,7 @@ impl<'a> Frame<'a> {
         };
         let [kind, s0, s1, s2, s3, offset @ ..] = *header;
         let kind = match kind {
+            0 => FrameKind::Stdin,
             1 => FrameKind::Stdout,
             2 => FrameKind::Stderr,
             other => return Err(FrameError::Kind(other)),

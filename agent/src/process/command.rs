@@ -140,6 +140,13 @@ impl Command {
         self.input.as_ref().ok_or(InputClosed)?.write(bytes, end, accepted).await
     }
 
+    /// Resolves when it takes no input any more; at once if it never did.
+    pub async fn input_closed(&self) {
+        if let Some(input) = &self.input {
+            input.closed().await;
+        }
+    }
+
     /// Whether it takes input.
     #[must_use]
     pub fn takes_input(&self) -> bool {

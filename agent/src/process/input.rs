@@ -81,6 +81,13 @@ impl Input {
         self.closed.send_replace(true);
     }
 
+    /// Resolves when nothing is written any more.
+    pub(super) async fn closed(&self) {
+        let mut closed = self.closed.subscribe();
+        // The sender lives as long as this.
+        let _ = closed.wait_for(|closed| *closed).await;
+    }
+
     /// Writes all of it, waiting for room. `accepted` counts what the kernel has taken, also when the caller stops waiting.
     pub(super) async fn write(&self, bytes: &[u8], end: bool, accepted: &mut usize) -> Result<(), InputClosed> {
         let mut closed = self.closed.subscribe();

@@ -100,9 +100,10 @@ async fn listen(
                 heard = Instant::now();
                 let text = match message {
                     Some(Ok(Message::Text(text))) => text,
-                    Some(Ok(Message::Binary(_))) => {
-                        return Some(close(CloseCode::Unsupported, "this agent takes no binary frames"));
-                    }
+                    Some(Ok(Message::Binary(bytes))) => match dispatch.take(&bytes) {
+                        Ok(()) => continue,
+                        Err(reason) => return Some(close(CloseCode::Policy, reason)),
+                    },
                     Some(Ok(Message::Close(_))) => return Some(close(CloseCode::Normal, "")),
                     None => return None,
                     Some(Ok(_)) => continue,

@@ -7,18 +7,21 @@ use std::{
 };
 
 use corehold_types::{
-    Code, Problem,
-    rpc::{Cancel, Credit, Refresh, RpcError, RpcId, codes, methods},
-    tools::ActivitySource,
+    Code, Problem, Tool as _,
+    rpc::{Cancel, Credit, Frame, FrameKind, Refresh, RpcError, RpcId, codes, methods},
+    tools::{ActivitySource, CommandInput},
 };
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::stream::{CreditLine, Stream};
+use super::{
+    input::{self, InputLine, Misfit},
+    stream::{CreditLine, Stream},
+};
 use crate::{
     access::Caller,
     activity::Guard,
@@ -53,6 +56,7 @@ struct Incoming<'a> {
 struct Running {
     cancel: CancellationToken,
     stream: Option<(u32, Arc<CreditLine>)>,
+    input: Option<(u32, InputLine)>,
 }
 
 /// The calls under way on one socket.
@@ -130,6 +134,25 @@ impl Dispatch {
         }
     }
 
+    /// Takes in a binary frame: what a command is to read.
+    ///
+    /// # Errors
+    /// What is wrong with it. A client that has lost count can't be helped, so the socket is closed.
+    pub(super) fn take(&self, bytes: &[u8]) -> Result<(), &'static str> {
+        let frame = Frame::decode(bytes).map_err(|_| "the binary frame is none")?;
+        if frame.kind != FrameKind::Stdin {
+            return Err("only commands write to these streams");
+        }
+        let mut running = self.calls.running();
+        let mut lines = running.values_mut().filter_map(|running| running.input.as_mut());
+        // Of a call that has been answered: the client didn't know yet.
+        let Some((_, line)) = lines.find(|(number, _)| *number == frame.stream) else { return Ok(()) };
+        line.take(frame.offset, frame.payload).map_err(|misfit| match misfit {
+            Misfit::OutOfOrder => "the binary frame is out of order",
+            Misfit::BeyondCredit => "the binary frame goes beyond the stream's credit",
+        })
+    }
+
     async fn understand(&mut self, text: &str) -> Result<(), (Option<RpcId>, RpcError)> {
         let incoming: Incoming<'_> = parse(text).map_err(|error| (None, error))?;
         let id = incoming.id.clone();
@@ -176,16 +199,36 @@ impl Dispatch {
             self.active = Some(self.agent.activity.hold(ActivitySource::Socket, label));
         }
         let params = incoming.params.map_or_else(|| b"{}".to_vec(), |params| params.get().as_bytes().to_vec());
-        let stream = incoming.stream.then(|| {
+        if incoming.stream {
             self.streams = self.streams.wrapping_add(1);
-            Stream { number: self.streams, id: id.clone(), credit: CreditLine::new(), out: self.out.clone() }
+        }
+        let (line, input) = if incoming.stream && entry.name == CommandInput::NAME {
+            let (line, input) = input::line();
+            (Some((self.streams, line)), Some(input))
+        } else {
+            (None, None)
+        };
+        let number = self.streams;
+        let stream = (incoming.stream && input.is_none()).then(|| Stream {
+            number: self.streams,
+            id: id.clone(),
+            credit: CreditLine::new(),
+            out: self.out.clone(),
         });
         let cancel = CancellationToken::new();
-        let line = stream.as_ref().map(|stream| (stream.number, Arc::clone(&stream.credit)));
-        self.calls.running().insert(id.clone(), Running { cancel: cancel.clone(), stream: line });
+        let credit = stream.as_ref().map(|stream| (stream.number, Arc::clone(&stream.credit)));
+        self.calls.running().insert(id.clone(), Running { cancel: cancel.clone(), stream: credit, input: line });
         let (out, calls) = (self.out.clone(), Arc::clone(&self.calls));
         tokio::spawn(async move {
-            let answer = run(entry, call, params, stream, &cancel).await;
+            let request_id = call.request_id.clone();
+            let work: BoxFuture<'static, _> = match input {
+                Some(input) => {
+                    let (id, out) = (id.clone(), out.clone());
+                    Box::pin(async move { input.run(call, &params, id, number, out).await })
+                }
+                None => Box::pin(perform(entry, call, params, stream)),
+            };
+            let answer = run(entry.name, request_id, work, &cancel).await;
             let text = match answer {
                 Ok(result) => success(&id, &result),
                 Err(error) => failure(Some(&id), &error),
@@ -253,21 +296,26 @@ impl Dispatch {
     }
 }
 
-/// Calls the tool, to its end or until it is cancelled.
-async fn run(
+/// Calls the tool.
+async fn perform(
     entry: &'static Entry,
     call: Call,
     params: Vec<u8>,
     stream: Option<Stream>,
+) -> Result<Vec<u8>, Problem> {
+    let Some(stream) = stream else { return entry.call(call, params, None).await };
+    let (sender, receiver) = mpsc::channel(EVENTS);
+    let (result, ()) = tokio::join!(entry.call(call, params, Some(sender)), stream.forward(receiver));
+    result
+}
+
+/// Waits for the end of a call, or until it is cancelled.
+async fn run(
+    tool: &'static str,
+    request_id: String,
+    work: BoxFuture<'static, Result<Vec<u8>, Problem>>,
     cancel: &CancellationToken,
 ) -> Result<Vec<u8>, RpcError> {
-    let request_id = call.request_id.clone();
-    let work = async {
-        let Some(stream) = stream else { return entry.call(call, params, None).await };
-        let (sender, receiver) = mpsc::channel(EVENTS);
-        let (result, ()) = tokio::join!(entry.call(call, params, Some(sender)), stream.forward(receiver));
-        result
-    };
     let result = tokio::select! {
         result = AssertUnwindSafe(work).catch_unwind() => result.unwrap_or_else(|_| Err(panicked())),
         () = cancel.cancelled() => {
@@ -277,7 +325,7 @@ async fn run(
     result.map_err(|mut problem| {
         problem.request_id = Some(request_id);
         let code = if problem.code == Code::InvalidRequest { codes::INVALID_PARAMS } else { codes::FAILED };
-        crate::server::log_in_stream(&problem, entry.name);
+        crate::server::log_in_stream(&problem, tool);
         error(code, problem)
     })
 }

@@ -2,10 +2,11 @@
 //! `docs/protocol.md` the rules for clients.
 //!
 //! [`connection`] owns a socket from its upgrade to its end, [`dispatch`] reads what the client says, [`stream`] sends
-//! events as far as the client has granted credit.
+//! events as far as the client has granted credit, [`input`] takes what the client types.
 
 mod connection;
 mod dispatch;
+mod input;
 mod stream;
 
 use std::sync::Arc;

@@ -29,12 +29,13 @@ impl Handler for CommandInput {
         let written = command.write(&bytes, request.end.unwrap_or(false), &mut accepted);
         let result = tokio::time::timeout(wait, written).await;
         match result {
-            Ok(Err(error)) => Err(closed(error).with("accepted", accepted)),
+            Ok(Err(InputClosed)) => Err(no_input().with("accepted", accepted)),
             result => Ok(CommandInputResponse { accepted: accepted as u64, complete: result.is_ok() }),
         }
     }
 }
 
-pub(super) fn closed(error: InputClosed) -> Problem {
-    Problem::new(Code::InputClosed, error.to_string())
+/// The command takes no input (any more).
+pub(crate) fn no_input() -> Problem {
+    Problem::new(Code::InputClosed, InputClosed.to_string())
 }

@@ -46,7 +46,7 @@ pub(super) struct From {
 }
 
 /// The command with this id.
-pub(super) fn find(agent: &Agent, id: &str) -> Result<Arc<Command>, Problem> {
+pub(crate) fn find(agent: &Agent, id: &str) -> Result<Arc<Command>, Problem> {
     agent.processes.find(id).ok_or_else(|| {
         Problem::new(Code::NotFound, format!("there is no command {id:?}"))
             .with("id", id)

@@ -29,3 +29,6 @@ mod watch;
 #[cfg(test)]
 mod watch_tests;
 mod write;
+
+pub(crate) use command_input::no_input as input_closed;
+pub(crate) use command_output::find as find_command;
