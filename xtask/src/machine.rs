@@ -10,7 +10,8 @@ use std::{
 use crate::config::Config;
 
 /// Programs whose absence changes what set-up does.
-const PROGRAMS: [&str; 8] = ["apt-get", "debootstrap", "dockerd", "iptables", "node", "npm", "rustup", "setsid"];
+const PROGRAMS: [&str; 10] =
+    ["apt-get", "debootstrap", "dockerd", "iptables", "node", "npm", "rustup", "setsid", "top", "vi"];
 
 /// The facts that decide what set-up does. Made by hand in tests.
 #[derive(Debug, Clone, Default)]

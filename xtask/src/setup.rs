@@ -23,13 +23,15 @@ pub(crate) struct Needs {
     pub(crate) engine: bool,
     /// Node with npm, for the TypeScript compiler.
     pub(crate) node: bool,
+    /// Programs that unit tests run in terminals: an editor, and `top`.
+    pub(crate) terminals: bool,
     /// clippy and rustfmt.
     pub(crate) components: bool,
 }
 
 impl Needs {
-    pub(crate) const EVERYTHING: Self = Self { engine: true, node: true, components: true };
-    pub(crate) const ENGINE: Self = Self { engine: true, node: false, components: false };
+    pub(crate) const EVERYTHING: Self = Self { engine: true, node: true, terminals: true, components: true };
+    pub(crate) const ENGINE: Self = Self { engine: true, node: false, terminals: false, components: false };
 }
 
 /// What became of it.
@@ -86,6 +88,10 @@ fn plan(machine: &Machine, needs: Needs, found: Option<&Found>, has_base: bool) 
     if needs.node {
         want("node", "nodejs", "runs the TypeScript compiler and the MCP client");
         want("npm", "npm", "fetches the TypeScript compiler and the MCP client");
+    }
+    if needs.terminals {
+        want("vi", "vim-tiny", "an editor that a test runs in a terminal");
+        want("top", "procps", "a program that a test runs in a terminal");
     }
     if !packages.is_empty() {
         plan.needed.push(Action::Install(packages.clone()));

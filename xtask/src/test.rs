@@ -40,6 +40,7 @@ pub(crate) fn run(config: &Config, artifacts: &Artifacts, selection: &Selection)
     let needs = Needs {
         engine: chosen(Stage::EndToEnd),
         node: chosen(Stage::Unit) && chosen(Stage::Typescript),
+        terminals: chosen(Stage::Unit),
         components: chosen(Stage::Format) || chosen(Stage::Lints),
     };
     // First of all, so that nobody waits through the unit tests to learn that an engine is missing.

@@ -9,6 +9,7 @@ mod output;
 // What can be started, and what is said when it can't.
 mod starting;
 // A room, and sentences about it.
+mod screen;
 mod support;
 mod terminal;
 // Thousands of commands, and 100 MB of output.

@@ -14,6 +14,7 @@ mod repeats; // Idempotency-Key
 mod requests; // bodies, problems, request ids, streams
 mod searches; // search and find
 mod served; // an agent behind a real socket
+mod socket_input; // what a client types over GET /v1/ws
 mod sockets; // GET /v1/ws: calls, events, credit, tokens, refusals
 mod support; // an agent, requests, answers
 mod tars; // archives to order

@@ -1,0 +1,105 @@
+//! What a client types over `GET /v1/ws`: binary frames with credit, for a command that reads or doesn't.
+
+use corehold_types::{
+    Code,
+    rpc::{Frame, FrameKind, INITIAL_CREDIT, MAX_PAYLOAD},
+};
+use futures_util::SinkExt as _;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{
+    served::serve,
+    sockets::{Client, error, open},
+};
+
+fn typed(stream: u32, offset: u64, payload: &[u8]) -> Message {
+    Message::binary(Frame { kind: FrameKind::Stdin, stream, offset, payload }.encode())
+}
+
+/// Starts a command that reads, and a stream of input to it. Returns the command's id; the input's stream is 1.
+async fn type_to(client: &mut Client, request: Value) -> String {
+    let id = client.call(1, "command", request).await["result"]["id"].as_str().unwrap().to_owned();
+    client.ask_stream(2, "commandInput", json!({"id": id})).await;
+    assert_eq!(client.text().await["params"], json!({"id": 2, "stream": 1}));
+    id
+}
+
+#[tokio::test]
+async fn what_a_client_types_arrives_as_far_as_the_command_reads() {
+    let served = serve(&[]).await;
+    let mut client = open(&served).await;
+    let id = type_to(&mut client, json!({"argv": ["sha256sum"], "interactive": true, "detach": true})).await;
+    // Eight times the credit, in frames of the largest size.
+    let piece = vec![b'x'; MAX_PAYLOAD];
+    let (mut sent, mut credit) = (0_u64, u64::from(INITIAL_CREDIT));
+    while sent < 8 * u64::from(INITIAL_CREDIT) {
+        while credit < piece.len() as u64 {
+            let text = client.text().await;
+            assert_eq!((&text["method"], &text["params"]["stream"]), (&json!("$/credit"), &json!(1)));
+            credit += text["params"]["bytes"].as_u64().unwrap();
+        }
+        client.socket.send(typed(1, sent, &piece)).await.unwrap();
+        sent += piece.len() as u64;
+        credit -= piece.len() as u64;
+    }
+    client.socket.send(typed(1, sent, b"")).await.unwrap();
+    assert_eq!(client.answer(2).await["result"], json!({"accepted": sent, "complete": true}));
+    let output = client.call(3, "commandOutput", json!({"id": id, "follow": true})).await;
+    // The same, computed beside it.
+    let line = json!({"line": format!("head -c {sent} /dev/zero | tr '\\0' x | sha256sum")});
+    assert_eq!(output["result"]["stdout"], client.call(4, "command", line).await["result"]["stdout"]);
+}
+
+#[tokio::test]
+async fn a_stream_of_input_ends_with_its_command() {
+    let served = serve(&[]).await;
+    let mut client = open(&served).await;
+    let id = type_to(&mut client, json!({"line": "read word; sleep 600", "interactive": true, "detach": true})).await;
+    client.socket.send(typed(1, 0, b"word\n")).await.unwrap();
+    client.ask(3, "commandSignal", json!({"id": id, "signal": "SIGKILL"})).await;
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        let text = client.text().await;
+        if text.get("method").is_none() {
+            answers.push(text);
+        }
+    }
+    let input = answers.iter().find(|answer| answer["id"] == 2).unwrap();
+    let (_, problem) = error(input);
+    assert_eq!((problem.code, &problem.context["accepted"]), (Code::InputClosed, &json!(5)));
+    // What the client sent before it knew is let go.
+    client.socket.send(typed(1, 5, b"more")).await.unwrap();
+    assert!(client.call(4, "list", json!({})).await["result"].is_object());
+}
+
+#[tokio::test]
+async fn frames_that_are_out_of_order_or_beyond_the_credit_close_the_socket() {
+    let served = serve(&[]).await;
+    let full = vec![0; MAX_PAYLOAD];
+    let count = u64::from(INITIAL_CREDIT) / full.len() as u64;
+    // The kernel takes 64 KiB for a command that doesn't read.
+    let too_many = (0..=2 * count).map(|index| typed(1, index * full.len() as u64, &full)).collect();
+    let cases: [(Vec<Message>, &str); 3] = [
+        (vec![typed(1, 1, b"x")], "out of order"),
+        (too_many, "credit"),
+        (
+            vec![Message::binary(Frame { kind: FrameKind::Stdout, stream: 1, offset: 0, payload: b"x" }.encode())],
+            "only commands",
+        ),
+    ];
+    for (frames, reason) in cases {
+        let mut client = open(&served).await;
+        type_to(&mut client, json!({"argv": ["sleep", "600"], "interactive": true, "detach": true})).await;
+        for frame in frames {
+            client.socket.send(frame).await.unwrap();
+        }
+        let closed = client.closed().await;
+        assert!(u16::from(closed.code) == 1008 && closed.reason.contains(reason), "{closed:?}");
+    }
+    let mut client = open(&served).await;
+    for params in [json!({"id": "none"}), json!({"id": "none", "end": true})] {
+        client.ask_stream(2, "commandInput", params).await;
+        assert!(client.answer(2).await["error"].is_object());
+    }
+}
