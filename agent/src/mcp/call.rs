@@ -91,14 +91,19 @@ fn with_defaults(tool: &str, arguments: &str, cap: usize) -> Vec<u8> {
         "command" | "commandOutput" => &[("maxOutputBytes", json!(half))],
         _ => &[],
     };
-    let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(arguments) else {
+    let fields = serde_json::from_str::<Map<String, Value>>(arguments);
+    let (Ok(fields), Some(rest)) = (fields, arguments.trim_start().strip_prefix('{')) else {
         // The tool says what is wrong with it.
         return arguments.as_bytes().to_vec();
     };
-    for (name, value) in defaults {
-        fields.entry(*name).or_insert_with(|| value.clone());
+    // Put before what was sent, not made anew from it: a field that stands there twice is the tool's to refuse.
+    let missing = defaults.iter().filter(|(name, _)| !fields.contains_key(*name));
+    let mut added: Vec<String> = missing.map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    if !fields.is_empty() {
+        added.push(rest.to_owned());
+        return format!("{{{}", added.join(",")).into_bytes();
     }
-    Value::Object(fields).to_string().into_bytes()
+    format!("{{{}{rest}", added.join(",")).into_bytes()
 }
 
 /// A failure that a model reads and may mend, so it is no error of the protocol.
@@ -123,6 +128,11 @@ mod tests {
         let with = |arguments| String::from_utf8(with_defaults("search", arguments, 100)).unwrap();
         let some: Value = serde_json::from_str(&with(r#"{"pattern":"x","maxMatches":9007199254740993}"#)).unwrap();
         assert_eq!(some, json!({"pattern": "x", "maxMatches": 9_007_199_254_740_993_u64, "maxLineBytes": 300}));
+        assert_eq!(
+            with(r#" {"maxMatches":1,"maxMatches":2}"#),
+            r#"{"maxLineBytes":300,"maxMatches":1,"maxMatches":2}"#
+        );
+        assert_eq!(with("{ }"), r#"{"maxMatches":200,"maxLineBytes":300 }"#);
         assert_eq!(with("[1]"), "[1]");
         assert_eq!(with("null"), "null");
     }

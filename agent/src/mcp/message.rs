@@ -1,7 +1,7 @@
 //! Messages of the Model Context Protocol: JSON-RPC 2.0, as far as a server of tools needs it.
 
 use corehold_types::rpc::{RpcId, codes};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{json, value::RawValue};
 
 /// The version that we answer who asks for one that we don't speak.
@@ -9,6 +9,9 @@ pub(super) const NEWEST: &str = SUPPORTED[0];
 
 /// Versions of the protocol, newest first. What differs between them is none of a tool server's business, but for batches.
 pub(super) const SUPPORTED: &[&str] = &["2025-11-25", "2025-06-18", "2025-03-26"];
+
+/// The one version that has batches. Who names no version may send them too: that one didn't name it.
+pub(super) const WITH_BATCHES: &str = "2025-03-26";
 
 /// What a model is told about the agent as a whole.
 const INSTRUCTIONS: &str = "\
@@ -28,12 +31,17 @@ pub(super) enum Messages {
 #[derive(Debug, Deserialize)]
 pub(super) struct Incoming {
     jsonrpc: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "not_null")]
     pub(super) id: Option<RpcId>,
     #[serde(default)]
     pub(super) method: Option<String>,
     #[serde(default)]
     pub(super) params: Option<Box<RawValue>>,
+}
+
+/// An id of `null` would make a request look like a notification, and its caller wait for ever.
+fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RpcId>, D::Error> {
+    RpcId::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]

@@ -28,7 +28,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tokio::time::{Instant, Interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use self::message::{Answer, Incoming, SUPPORTED};
+use self::message::{Answer, Incoming, SUPPORTED, WITH_BATCHES};
 use crate::{
     access::{self, Caller},
     agent::{self, Agent},
@@ -99,6 +99,10 @@ async fn answer(client: Client, headers: &HeaderMap, body: Body) -> Result<Respo
     };
     match messages {
         message::Messages::One(incoming) => one(client, headers, incoming).await,
+        message::Messages::Batch(_) if headers.get(&VERSION).is_some_and(|version| version != WITH_BATCHES) => {
+            let detail = format!("only version {WITH_BATCHES} of the protocol has batches; send one message at a time");
+            Ok(json(StatusCode::BAD_REQUEST, &Answer::invalid_request(None, &detail).to_json()))
+        }
         message::Messages::Batch(batch) if batch.len() > BATCH => {
             let problem = Problem::new(Code::InvalidRequest, format!("a batch has at most {BATCH} messages"));
             Ok(json(StatusCode::BAD_REQUEST, &Answer::invalid_request(None, &problem.detail).to_json()))

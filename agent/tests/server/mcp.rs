@@ -119,6 +119,9 @@ async fn a_failure_says_what_to_do_next() {
     assert!(failed && text.starts_with("NOT_FOUND: "), "{text}");
     let (text, failed) = tool(&agent, "list", json!({"depht": 1})).await;
     assert!(failed && text.starts_with("INVALID_REQUEST: ") && text.contains("depht"), "{text}");
+    let twice = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","arguments":{"pattern":"a","pattern":"b"}}}"#;
+    let answer = post(&agent, &[], twice).await.json();
+    assert!(answer["result"]["content"][0]["text"].as_str().unwrap().contains("duplicate field"), "{answer}");
     let answer = ask(&agent, "tools/call", json!({"name": "claim", "arguments": {}})).await;
     assert_eq!(answer["error"]["code"], -32602);
 }
@@ -181,6 +184,7 @@ async fn what_is_no_message_is_refused() {
         ("[]", -32600),
         (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, -32600),
         (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, -32600),
+        (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, -32600),
         (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, -32600),
     ] {
         let answer = post(&agent, &[], body).await;
@@ -205,7 +209,12 @@ async fn what_is_no_message_is_refused() {
     }
     let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     let batch = format!("[{ping},{}]", r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-    assert_eq!(post(&agent, &[], batch).await.json(), json!([{"jsonrpc": "2.0", "id": 1, "result": {}}]));
+    for headers in [&[][..], &[("mcp-protocol-version", "2025-03-26")]] {
+        let answer = post(&agent, headers, batch.clone()).await;
+        assert_eq!(answer.json(), json!([{"jsonrpc": "2.0", "id": 1, "result": {}}]));
+    }
+    let answer = post(&agent, &[("mcp-protocol-version", "2025-06-18")], batch).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (400, &json!(-32600)));
     let batch = format!("[{}]", [ping; 65].join(","));
     assert_eq!(post(&agent, &[], batch).await.json()["error"]["code"], -32600);
     post(&agent, &[("origin", "http://evil.example")], ping).await.assert_problem(403, Code::Forbidden);
