@@ -130,8 +130,9 @@ impl Spawner {
         if self.shared.registry.is_closed() {
             return Err(StartError::ShuttingDown);
         }
-        let environment = self.environment(&identity.id, start.environment);
-        let search = environment.get(OsStr::new("PATH")).map_or(OsStr::new(lookup::DEFAULT_PATH), OsString::as_os_str);
+        let mut variables = self.environment(&identity.id, start.environment);
+        let search = variables.get(OsStr::new("PATH")).cloned().unwrap_or_else(|| lookup::DEFAULT_PATH.into());
+        let search = search.as_os_str();
         let (program, arguments) = match start.program {
             Program::Line(line) => ("/bin/sh".to_owned(), vec!["/bin/sh".to_owned(), "-c".to_owned(), line]),
             Program::Arguments(arguments) => (arguments.first().cloned().unwrap_or_default(), arguments),
@@ -147,8 +148,11 @@ impl Spawner {
         let limits = limits::to_set(&start.limits, self.open_files)?;
         let mut arguments: Vec<CString> =
             arguments.into_iter().map(|argument| c_string(argument.as_bytes())).collect::<Result<_, _>>()?;
-        let environment = environment
+        let cookie = variables.remove_entry(OsStr::new(environment::COMMAND));
+        // First, so that it is found within the first bytes of a huge environment.
+        let environment = cookie
             .into_iter()
+            .chain(variables)
             .map(|(name, value)| c_string(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
             .collect::<Result<Vec<_>, _>>()?;
         let mut file_to_run = c_string(path.as_os_str().as_bytes())?;
@@ -217,7 +221,7 @@ impl Spawner {
         }
     }
 
-    /// The cookie comes first, so that it is found within the first bytes of a huge environment.
+    /// The command's variables, with the cookie that names it.
     fn environment(&self, id: &str, additions: BTreeMap<String, String>) -> BTreeMap<OsString, OsString> {
         let mut variables = self.shared.config.environment.clone();
         variables.extend(self.shared.handed.variables().map(|(name, value)| (name.into(), value.into())));

@@ -194,3 +194,14 @@ async fn commands_see_the_environment_that_came_with_the_claim() {
     let shown = format!("{:?}", agent.agent);
     assert!(!shown.contains("hunter2"), "nor in what could be logged");
 }
+
+#[tokio::test]
+async fn the_name_of_a_command_stands_before_any_variable_of_its_environment() {
+    let agent = TestAgent::new();
+    let request = json!({ "workspace": "shop", "claimId": "claim-of-shop", "env": { "A": "claimed" } });
+    agent.tool("claim", request.to_string()).await.assert_ok();
+    let line = "tr '\\0' '\\n' < /proc/$$/environ | head -n 1 | cut -d = -f 1";
+    let request = json!({ "line": line, "env": { "B": "own" } });
+    let answer = agent.tool("command", request.to_string()).await.assert_ok().json();
+    assert_eq!(answer["stdout"]["text"], "COREHOLD_COMMAND\n");
+}
