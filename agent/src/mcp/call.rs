@@ -6,10 +6,9 @@ use corehold_types::{Code, Problem, rpc::RpcId};
 use futures_util::FutureExt as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    Client, Name, Running, list,
+    Client, list,
     message::{Answer, Incoming, Meta},
     shape,
 };
@@ -27,18 +26,6 @@ struct Params {
     meta: Option<Meta>,
 }
 
-/// A call that can be cancelled while this lives.
-struct UnderWay<'a> {
-    running: &'a Running,
-    name: Name,
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.running.calls().remove(&self.name);
-    }
-}
-
 /// Calls a tool.
 pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming) -> Answer {
     let params = incoming.params.as_ref().map_or("{}", |params| params.get());
@@ -52,10 +39,8 @@ pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming) -> Ans
     };
     let cap = client.agent.config.limits.mcp_text_bytes.as_usize();
     let arguments = with_defaults(entry.name, params.arguments.as_deref().map_or("{}", RawValue::get), cap);
-    let cancel = CancellationToken::new();
     let name = (client.caller.subject.clone(), client.session.clone(), id.clone());
-    client.agent.mcp.calls().insert(name.clone(), cancel.clone());
-    let under_way = UnderWay { running: &client.agent.mcp, name };
+    let under_way = client.agent.mcp.begin(name);
     let call = Call {
         agent: Arc::clone(&client.agent),
         caller: Arc::clone(&client.caller),
@@ -66,7 +51,7 @@ pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming) -> Ans
     let work = std::panic::AssertUnwindSafe(entry.call(call, arguments, None)).catch_unwind();
     let result = tokio::select! {
         result = work => result.unwrap_or_else(|_| Err(panicked())),
-        () = cancel.cancelled() => Err(Problem::new(Code::Timeout, "the call was cancelled")),
+        () = under_way.cancel.cancelled() => Err(Problem::new(Code::Timeout, "the call was cancelled")),
     };
     drop(under_way);
     let result = match result {

@@ -10,9 +10,11 @@ mod message;
 mod shape;
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -46,14 +48,43 @@ const BATCH: usize = 64;
 
 /// Calls under way that a notification can cancel.
 #[derive(Debug, Default)]
-pub struct Running(Mutex<HashMap<Name, CancellationToken>>);
+pub struct Running(Mutex<Vec<(u64, Name, CancellationToken)>>, AtomicU64);
+
+/// A call that can be cancelled while this lives.
+struct UnderWay<'a> {
+    running: &'a Running,
+    number: u64,
+    cancel: CancellationToken,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.running.calls().retain(|(number, ..)| *number != self.number);
+    }
+}
 
 /// Whose call it is: the token's subject, the session and the request's id.
 type Name = (String, String, RpcId);
 
 impl Running {
-    fn calls(&self) -> MutexGuard<'_, HashMap<Name, CancellationToken>> {
+    fn calls(&self) -> MutexGuard<'_, Vec<(u64, Name, CancellationToken)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a call. A client may use a name again, which is its own business: then both have it.
+    fn begin(&self, name: Name) -> UnderWay<'_> {
+        let cancel = CancellationToken::new();
+        let number = self.1.fetch_add(1, Ordering::Relaxed);
+        self.calls().push((number, name, cancel.clone()));
+        UnderWay { running: self, number, cancel }
+    }
+
+    /// Cancels the calls of a name. Without a session a name is anybody's.
+    fn cancel(&self, name: &Name) {
+        if !name.1.is_empty() {
+            let calls = self.calls();
+            calls.iter().filter(|(_, other, _)| other == name).for_each(|(_, _, cancel)| cancel.cancel());
+        }
     }
 
     /// How many there are.
@@ -161,10 +192,7 @@ async fn handle(client: &Client, incoming: Incoming) -> Option<Answer> {
         if method == "notifications/cancelled"
             && let Some(cancelled) = incoming.cancelled()
         {
-            let name = (client.caller.subject.clone(), client.session.clone(), cancelled);
-            if let Some(token) = client.agent.mcp.calls().get(&name) {
-                token.cancel();
-            }
+            client.agent.mcp.cancel(&(client.caller.subject.clone(), client.session.clone(), cancelled));
         }
         return None;
     };

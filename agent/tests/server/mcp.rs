@@ -162,15 +162,20 @@ async fn a_cancelled_call_ends_and_nobody_elses_does() {
         {"name": "ports", "arguments": {"waitFor": 1, "timeoutMs": 600_000}}});
     let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}).to_string();
     let cancelling = async {
-        until(|| agent.agent.mcp.count() == 1).await;
+        until(|| agent.agent.mcp.count() == 2).await;
         // Another session's call of the same name.
         assert_eq!(post(agent, &[("mcp-session-id", "other")], cancel.clone()).await.status, 202);
-        assert_eq!(agent.agent.mcp.count(), 1);
+        assert_eq!(agent.agent.mcp.count(), 2);
         assert_eq!(post(agent, &headers, cancel.clone()).await.status, 202);
     };
-    let both = async { tokio::join!(post(agent, &headers, call.to_string()), cancelling) };
-    let (answer, ()) = tokio::time::timeout(PATIENCE, both).await.expect("it ends");
-    assert_eq!(answer.json()["result"]["isError"], true);
+    // Twice under the same name, which a client shouldn't do.
+    let calls =
+        async { tokio::join!(post(agent, &headers, call.to_string()), post(agent, &headers, call.to_string())) };
+    let both = async { tokio::join!(calls, cancelling) };
+    let (answers, ()) = tokio::time::timeout(PATIENCE, both).await.expect("they end");
+    for answer in [answers.0, answers.1] {
+        assert_eq!(answer.json()["result"]["isError"], true);
+    }
     assert_eq!(agent.agent.mcp.count(), 0);
 }
 
