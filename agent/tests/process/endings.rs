@@ -109,11 +109,11 @@ async fn commands_can_signal_each_other() {
 #[tokio::test]
 async fn usage_is_told_where_it_is_known() {
     let ran = run(line(
-        "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; head -c 90000000 /dev/zero | tail -c 80000000 | wc -c",
+        "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; head -c 410000000 /dev/zero | tail -c 400000000 | wc -c",
     ))
     .await;
     assert!(ran.exit.cpu_ms.unwrap() > 0);
-    assert!(ran.exit.peak_memory_bytes.unwrap() > 80_000_000);
+    assert!(ran.exit.peak_memory_bytes.unwrap() > 400_000_000);
     assert_ne!(ran.exit.oom_killed, Some(true));
 }
 
