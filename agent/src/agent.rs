@@ -89,8 +89,6 @@ impl Agent {
     pub fn new(config: Config, processes: Processes) -> Result<Self, StartError> {
         let root = Root::open(&config.root).map_err(|error| StartError::Root { root: config.root.clone(), error })?;
         crate::archive::sweep(&root);
-        let transfers = config.limits.transfers.as_usize().min(Semaphore::MAX_PERMITS);
-        let transfers = Arc::new(Semaphore::new(transfers));
         let edits = Edits::default();
         if let Err(problem) = edit::recover(&edits, &root) {
             // An agent that doesn't start helps nobody; the next transaction tries again.
@@ -98,7 +96,6 @@ impl Agent {
         }
         let boot_id = random_id().map_err(StartError::Random)?;
         let searches = config.limits.searches.as_usize().clamp(1, Semaphore::MAX_PERMITS);
-        let tunnels = config.limits.tunnels.as_usize().min(Semaphore::MAX_PERMITS);
         let ownership = Arc::new(Ownership::from_start(config.workspace.clone()));
         Ok(Self {
             audit: Arc::new(Audit::new(&config.limits)),
@@ -108,11 +105,11 @@ impl Agent {
             root,
             processes,
             edits,
-            transfers,
+            transfers: config.limits.transfers.permits(),
             searches: Arc::new(Semaphore::new(searches)),
-            watches: Arc::new(Semaphore::new(config.limits.watches.as_usize().min(Semaphore::MAX_PERMITS))),
+            watches: config.limits.watches.permits(),
             sockets: Sockets::new(&config.limits),
-            tunnels: Arc::new(Semaphore::new(tunnels)),
+            tunnels: config.limits.tunnels.permits(),
             config,
             activity: Arc::default(),
             mcp: mcp::Running::default(),

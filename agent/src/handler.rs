@@ -5,7 +5,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use corehold_types::{Problem, Tool};
+use corehold_types::{Problem, Tool, tools::ActivitySource};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -22,6 +22,12 @@ pub trait Handler: Tool {
         request: Self::Request,
         events: Events<Self::Event>,
     ) -> impl Future<Output = Result<Self::Response, Problem>> + Send;
+
+    /// What a call keeps the workspace awake as, streamed or not; nothing for those that only ask how things are.
+    /// Default: a call.
+    fn keeps_awake(_streamed: bool) -> Option<ActivitySource> {
+        Some(ActivitySource::Call)
+    }
 
     /// For the audit log: the paths that a request names, and a line about it. Never content or other secrets.
     fn touches(_request: &Self::Request, _touched: &mut Touched) {}

@@ -3,13 +3,13 @@
 //! A process of its own, so that nothing else opens or starts anything while it counts. No test in here may use
 //! `std::process::Command`: the room reaps every child of the process.
 
-use std::{collections::BTreeMap, fs, fs::File, sync::Arc, time::Duration};
+use std::{fs, fs::File, sync::Arc, time::Duration};
 
 use corehold_agent::{
     config::Limits,
     process::{self, ProcessConfig, Processes, Program, Start, Viewer, environment},
 };
-use corehold_types::tools::{CommandLimits, PtySize};
+use corehold_types::tools::PtySize;
 
 const RUNS: usize = 10_000;
 const WORKERS: usize = 8;
@@ -38,18 +38,8 @@ fn held() -> Held {
 }
 
 fn start(arguments: &[&str]) -> Start {
-    Start {
-        program: Program::Arguments(arguments.iter().map(|argument| (*argument).to_owned()).collect()),
-        directory: File::open("/").unwrap().into(),
-        environment: BTreeMap::new(),
-        stdin: Vec::new(),
-        interactive: false,
-        terminal: None,
-        limits: CommandLimits::default(),
-        timeout: Some(Duration::from_secs(60)),
-        stall_timeout: None,
-        label: None,
-    }
+    let program = Program::Arguments(arguments.iter().map(|argument| (*argument).to_owned()).collect());
+    Start { timeout: Some(Duration::from_secs(60)), ..Start::new(program, File::open("/").unwrap().into()) }
 }
 
 /// One of each ten is killed, one has a terminal, one has a pipe nobody writes to, one loses its viewer.

@@ -98,9 +98,17 @@ impl Access {
     /// `UNAUTHORIZED` without a valid token, `FORBIDDEN` naming the scope it lacks, `NOT_CLAIMED` when the agent doesn't
     /// serve the token's workspace.
     pub fn authorize(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<Caller>, Problem> {
-        let caller = self.authenticate(bearer(headers)?)?;
+        let caller = self.identify(headers, Standing::Served)?;
         caller.need(scope)?;
         Ok(caller)
+    }
+
+    /// Who bears the token in the headers.
+    ///
+    /// # Errors
+    /// As [`authenticate_for`](Self::authenticate_for).
+    pub fn identify(&self, headers: &HeaderMap, standing: Standing) -> Result<Arc<Caller>, Problem> {
+        self.authenticate_for(bearer(headers)?, standing)
     }
 
     /// Who bears the token.
@@ -189,7 +197,7 @@ fn unauthorized(detail: &str) -> Problem {
 ///
 /// # Errors
 /// `UNAUTHORIZED` when there is none, or more than one.
-pub fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(|| unauthorized("the request has no token"))?;
     if values.next().is_some() {

@@ -9,7 +9,7 @@ mod table;
 
 use std::sync::atomic::AtomicBool;
 
-use corehold_types::{Code, Problem, tools::ActivitySource};
+use corehold_types::{Code, Problem};
 
 pub use answers::Answers;
 pub(crate) use answers::{Begin, Outcome, Turn, mismatch};
@@ -47,8 +47,7 @@ pub(crate) async fn run_and_tell<T: Handler>(
         refused(&call, T::NAME, &problem);
         return Err(problem);
     }
-    let source = if is_subscription(T::NAME) && events.wanted() { ActivitySource::Watch } else { ActivitySource::Call };
-    let held = (!passive(T::NAME)).then(|| call.agent.activity.request(source, T::NAME));
+    let held = T::keeps_awake(events.wanted()).map(|source| call.agent.activity.request(source, T::NAME));
     match call.idempotency_key.clone().filter(|_| T::CHANGES) {
         Some(key) => once::run::<T>(call, &key, request, events, held, replayed).await,
         None => perform::<T>(call, request, events).await,
@@ -76,14 +75,4 @@ async fn perform<T: Handler>(
 /// Records that a call was turned away before it reached its tool.
 pub(crate) fn refused(call: &Call, tool: &'static str, problem: &Problem) {
     Pending::of(call, tool).refuse(problem.code);
-}
-
-/// Whether a streamed call of the tool lasts for as long as its caller likes.
-fn is_subscription(tool: &str) -> bool {
-    matches!(tool, "watch" | "ports")
-}
-
-/// Whether calls of the tool only ask how things are: they keep nobody awake.
-fn passive(tool: &str) -> bool {
-    matches!(tool, "info" | "activity" | "auditRead")
 }

@@ -1,6 +1,9 @@
 //! What the agent never exceeds: each limit with its name, unit, default and variable, in one table.
 
+use std::sync::Arc;
+
 use corehold_types::{Problem, tools::LimitInfo};
+use tokio::sync::Semaphore;
 
 use super::ConfigError;
 
@@ -28,6 +31,12 @@ impl Limit {
     #[must_use]
     pub fn as_usize(&self) -> usize {
         usize::try_from(self.value).unwrap_or(usize::MAX)
+    }
+
+    /// A permit for each.
+    #[must_use]
+    pub fn permits(&self) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(self.as_usize().min(Semaphore::MAX_PERMITS)))
     }
 
     /// The value as time, for limits in `ms`.

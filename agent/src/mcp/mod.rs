@@ -24,7 +24,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
-use corehold_types::{Code, Problem, rpc::RpcId};
+use corehold_types::{Code, Problem, Standing, rpc::RpcId};
 use futures_util::{future::BoxFuture, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tokio::time::{Instant, Interval, interval_at};
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::message::{Answer, Incoming, SUPPORTED, WITH_BATCHES};
 use crate::{
-    access::{self, Caller},
+    access::Caller,
     agent::{self, Agent},
     server::{RequestId, body, problem::Failure},
 };
@@ -111,7 +111,7 @@ pub(crate) async fn post(
     request: Request,
 ) -> Response {
     let (head, body) = request.into_parts();
-    let client = match agent.access.authenticate_by(&head.headers) {
+    let client = match agent.access.identify(&head.headers, Standing::Served) {
         Ok(caller) => Client { agent, caller, request_id: request_id.0, session: session(&head.headers) },
         Err(problem) => return Failure(problem).into_response(),
     };
@@ -135,8 +135,8 @@ async fn answer(client: Client, headers: &HeaderMap, body: Body) -> Result<Respo
             Ok(json(StatusCode::BAD_REQUEST, &Answer::invalid_request(None, &detail).to_json()))
         }
         message::Messages::Batch(batch) if batch.len() > BATCH => {
-            let problem = Problem::new(Code::InvalidRequest, format!("a batch has at most {BATCH} messages"));
-            Ok(json(StatusCode::BAD_REQUEST, &Answer::invalid_request(None, &problem.detail).to_json()))
+            let answer = Answer::invalid_request(None, &format!("a batch has at most {BATCH} messages"));
+            Ok(json(StatusCode::BAD_REQUEST, &answer.to_json()))
         }
         message::Messages::Batch(batch) => {
             let answers = futures_util::future::join_all(batch.into_iter().map(|incoming| handle(&client, incoming)));
@@ -240,11 +240,4 @@ fn events(token: RpcId, work: BoxFuture<'static, Option<Answer>>) -> Response {
     });
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     (headers, Body::from_stream(stream)).into_response()
-}
-
-impl access::Access {
-    /// Who bears the token in the headers.
-    fn authenticate_by(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
-        self.authenticate(access::bearer(headers)?)
-    }
 }

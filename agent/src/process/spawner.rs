@@ -72,6 +72,25 @@ pub struct Start {
     pub label: Option<String>,
 }
 
+impl Start {
+    /// Of a program that gets nothing to read, for as long as it takes.
+    #[must_use]
+    pub fn new(program: Program, directory: OwnedFd) -> Self {
+        Self {
+            program,
+            directory,
+            environment: BTreeMap::new(),
+            stdin: Vec::new(),
+            interactive: false,
+            terminal: None,
+            limits: CommandLimits::default(),
+            timeout: None,
+            stall_timeout: None,
+            label: None,
+        }
+    }
+}
+
 /// A command to start, its place, and who waits for the answer.
 pub(super) struct Job {
     pub(super) start: Start,

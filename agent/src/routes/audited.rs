@@ -7,18 +7,18 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use corehold_types::{Code, Problem, WorkspacePath, tools::ActivitySource};
+use corehold_types::{Code, Problem, Standing, WorkspacePath, tools::ActivitySource};
 use http::{Method, header};
 use http_body_util::BodyExt as _;
 
-use super::query;
-use crate::{access::bearer, agent::Agent, audit::Pending, calls, handler::Surface, server::RequestId};
+use super::{files, query};
+use crate::{agent::Agent, audit::Pending, calls, handler::Surface, server::RequestId};
 
 /// Around `/v1/files`, `/v1/archive` and `/v1/tunnel`: records what was asked and how it ended, and says meanwhile that somebody is at work.
 pub(crate) async fn audited(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
     let Some(route) = name_of(request.method(), request.uri().path()) else { return next.run(request).await };
     // The route checks the token too, and for the scope; that it has been verified is remembered.
-    let caller = bearer(request.headers()).and_then(|token| agent.access.authenticate(token)).ok();
+    let caller = agent.access.identify(request.headers(), Standing::Served).ok();
     let id = request.extensions().get::<RequestId>().map_or_else(|| Arc::from(""), |id| Arc::clone(&id.0));
     let mut pending = Pending::new(&agent.audit, caller, Surface::Http, &id, route);
     let path = path_of(&request);
@@ -72,9 +72,9 @@ fn name_of(method: &Method, path: &str) -> Option<&'static str> {
 }
 
 fn path_of(request: &Request) -> Option<WorkspacePath> {
-    let bytes = match request.uri().path().strip_prefix("/v1/files") {
-        Some(path) => query::percent_decode(path.strip_prefix('/').unwrap_or(path).as_bytes())?,
-        None => query::pairs(request.uri()).ok()?.into_iter().find(|pair| pair.name == b"path")?.value,
-    };
-    Some(WorkspacePath::from_bytes(&bytes))
+    if request.uri().path().starts_with("/v1/files") {
+        return files::path_of(request.uri()).ok();
+    }
+    let named = query::pairs(request.uri()).ok()?.into_iter().find(|pair| pair.name == b"path")?;
+    Some(WorkspacePath::from_bytes(&named.value))
 }

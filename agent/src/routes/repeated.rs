@@ -11,13 +11,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use corehold_types::{Code, Problem, Scope};
+use corehold_types::{Code, Problem, Scope, Standing};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    access::{Caller, bearer},
+    access::Caller,
     agent::Agent,
     calls::{self, Begin, Outcome, Turn},
     server::{body::next_piece, problem::Failure},
@@ -42,7 +42,7 @@ pub(crate) async fn once(State(agent): State<Arc<Agent>>, request: Request, next
     if !matches!(*request.method(), Method::PUT | Method::DELETE) {
         return next.run(request).await;
     }
-    let caller = bearer(request.headers()).and_then(|token| agent.access.authenticate(token));
+    let caller = agent.access.identify(request.headers(), Standing::Served);
     match (calls::key_in(request.headers()), caller) {
         (Ok(Some(key)), Ok(caller)) if caller.need(Scope::Write).is_ok() => {
             let result = answer(&agent, &caller, &key, request, next).await;

@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use corehold_types::{Code, Problem, Scope, tools::ActivitySource};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
@@ -26,7 +26,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{agent::Agent, server::problem::Failure};
+use crate::{
+    agent::Agent,
+    server::{problem::Failure, upgrade},
+};
 
 /// What the connection is upgraded to.
 const PROTOCOL: &str = "corehold-tunnel";
@@ -55,9 +58,8 @@ async fn open(agent: Arc<Agent>, port: &str, mut request: Request) -> Result<Res
             .with("port", port)
             .suggest("call the agent directly"));
     }
-    let upgrade = wanted(request.headers()).and_then(|()| {
-        let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-        upgrade.ok_or_else(|| refused("the connection can't be upgraded: HTTP/1.1 is needed"))
+    let upgraded = wanted(request.headers()).and_then(|()| {
+        upgrade::take(&mut request).ok_or_else(|| refused("the connection can't be upgraded: HTTP/1.1 is needed"))
     })?;
     if agent.is_shutting_down() {
         return Err(Problem::new(Code::ShuttingDown, "the agent is shutting down and opens no tunnel"));
@@ -70,14 +72,11 @@ async fn open(agent: Arc<Agent>, port: &str, mut request: Request) -> Result<Res
     tokio::spawn(async move {
         tokio::select! {
             () = agent.shutting_down() => {}
-            () = carry(upgrade, inner) => {}
+            () = carry(upgraded, inner) => {}
         }
         drop((permit, held));
     });
-    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
-    Ok(response)
+    Ok(upgrade::granted(PROTOCOL))
 }
 
 /// Digits only: `u16` would take a sign too.
@@ -91,11 +90,7 @@ fn parse(text: &str) -> Result<u16, Problem> {
 
 /// Whether the headers ask for the upgrade, and for nothing else.
 fn wanted(headers: &HeaderMap) -> Result<(), Problem> {
-    let names = |name, wanted: &str| {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
-    };
-    if !names(header::CONNECTION, "upgrade") || !names(header::UPGRADE, PROTOCOL) {
+    if !upgrade::asks_for(headers, PROTOCOL) {
         return Err(refused("the request doesn't ask for the upgrade"));
     }
     // Where a body ends and the tunnel begins would be anybody's guess.

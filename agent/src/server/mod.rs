@@ -5,6 +5,7 @@ mod boundary;
 mod origin;
 pub(crate) mod problem;
 mod router;
+pub(crate) mod upgrade;
 pub(crate) mod upload;
 
 use std::{sync::Arc, time::Duration};
@@ -37,7 +38,7 @@ pub async fn run(listener: TcpListener, agent: Arc<Agent>, told_to_end: impl Fut
     let server = Server {
         router: router(Arc::clone(&agent)),
         idle: agent.config.limits.idle_ms.as_duration(),
-        slots: Arc::new(Semaphore::new(agent.config.limits.connections.as_usize().min(Semaphore::MAX_PERMITS))),
+        slots: agent.config.limits.connections.permits(),
         connections: TaskTracker::new(),
         ending: CancellationToken::new(),
     };

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    input::{self, InputLine, Misfit},
+    input::{self, Input, InputLine, Misfit},
     stream::{CreditLine, Stream},
 };
 use crate::{
@@ -55,8 +55,21 @@ struct Incoming<'a> {
 /// A call that isn't answered yet.
 struct Running {
     cancel: CancellationToken,
-    stream: Option<(u32, Arc<CreditLine>)>,
-    input: Option<(u32, InputLine)>,
+    stream: Option<(u32, Line)>,
+}
+
+/// The client's end of a stream.
+enum Line {
+    /// It grants credit for events.
+    Events(Arc<CreditLine>),
+    /// It sends what a command reads.
+    Input(InputLine),
+}
+
+/// What a streamed call is made with.
+enum Streamed {
+    Events(Stream),
+    Input { input: Input, number: u32 },
 }
 
 /// The calls under way on one socket.
@@ -144,9 +157,9 @@ impl Dispatch {
             return Err("only commands write to these streams");
         }
         let mut running = self.calls.running();
-        let mut lines = running.values_mut().filter_map(|running| running.input.as_mut());
+        let mut lines = running.values_mut().filter_map(|running| running.stream.as_mut());
         // Of a call that has been answered: the client didn't know yet.
-        let Some((_, line)) = lines.find(|(number, _)| *number == frame.stream) else { return Ok(()) };
+        let Some((_, Line::Input(line))) = lines.find(|(number, _)| *number == frame.stream) else { return Ok(()) };
         line.take(frame.offset, frame.payload).map_err(|misfit| match misfit {
             Misfit::OutOfOrder => "the binary frame is out of order",
             Misfit::BeyondCredit => "the binary frame goes beyond the stream's credit",
@@ -199,34 +212,19 @@ impl Dispatch {
             self.active = Some(self.agent.activity.hold(ActivitySource::Socket, label));
         }
         let params = incoming.params.map_or_else(|| b"{}".to_vec(), |params| params.get().as_bytes().to_vec());
-        if incoming.stream {
-            self.streams = self.streams.wrapping_add(1);
-        }
-        let (line, input) = if incoming.stream && entry.name == CommandInput::NAME {
-            let (line, input) = input::line();
-            (Some((self.streams, line)), Some(input))
-        } else {
-            (None, None)
-        };
-        let number = self.streams;
-        let stream = (incoming.stream && input.is_none()).then(|| Stream {
-            number: self.streams,
-            id: id.clone(),
-            credit: CreditLine::new(),
-            out: self.out.clone(),
-        });
+        let (line, streamed) = incoming.stream.then(|| self.open(&id, entry)).unzip();
         let cancel = CancellationToken::new();
-        let credit = stream.as_ref().map(|stream| (stream.number, Arc::clone(&stream.credit)));
-        self.calls.running().insert(id.clone(), Running { cancel: cancel.clone(), stream: credit, input: line });
+        self.calls.running().insert(id.clone(), Running { cancel: cancel.clone(), stream: line });
         let (out, calls) = (self.out.clone(), Arc::clone(&self.calls));
         tokio::spawn(async move {
             let request_id = call.request_id.clone();
-            let work: BoxFuture<'static, _> = match input {
-                Some(input) => {
+            let work: BoxFuture<'static, _> = match streamed {
+                Some(Streamed::Input { input, number }) => {
                     let (id, out) = (id.clone(), out.clone());
                     Box::pin(async move { input.run(call, &params, id, number, out).await })
                 }
-                None => Box::pin(perform(entry, call, params, stream)),
+                Some(Streamed::Events(stream)) => Box::pin(perform(entry, call, params, Some(stream))),
+                None => Box::pin(perform(entry, call, params, None)),
             };
             let answer = run(entry.name, request_id, work, &cancel).await;
             let text = match answer {
@@ -247,6 +245,19 @@ impl Dispatch {
         Ok(())
     }
 
+    /// A new stream: the client's end of it, and the call's.
+    fn open(&mut self, id: &RpcId, entry: &Entry) -> ((u32, Line), Streamed) {
+        self.streams = self.streams.wrapping_add(1);
+        let number = self.streams;
+        if entry.name == CommandInput::NAME {
+            let (line, input) = input::line();
+            return ((number, Line::Input(line)), Streamed::Input { input, number });
+        }
+        let credit = CreditLine::new();
+        let stream = Stream { number, id: id.clone(), credit: Arc::clone(&credit), out: self.out.clone() };
+        ((number, Line::Events(credit)), Streamed::Events(stream))
+    }
+
     async fn about_the_connection(&mut self, incoming: &Incoming<'_>) -> Result<(), RpcError> {
         let params = incoming.params.map_or("{}", RawValue::get);
         match incoming.method.as_str() {
@@ -262,7 +273,7 @@ impl Dispatch {
                 let Credit { stream, bytes } = params_of(params)?;
                 let running = self.calls.running();
                 let mut lines = running.values().filter_map(|running| running.stream.as_ref());
-                if let Some((_, line)) = lines.find(|(number, _)| *number == stream) {
+                if let Some((_, Line::Events(line))) = lines.find(|(number, _)| *number == stream) {
                     line.grant(bytes);
                 }
                 Ok(())

@@ -13,25 +13,23 @@ use std::sync::Arc;
 
 use axum::{
     Extension,
-    body::Body,
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
 use corehold_types::{
-    Code, Problem,
+    Code, Problem, Standing,
     rpc::{BEARER_PREFIX, SUBPROTOCOL},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use hyper::upgrade::OnUpgrade;
+use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    access::{self, Caller},
+    access::Caller,
     agent::Agent,
     config::Limits,
-    server::{RequestId, problem::Failure},
+    server::{RequestId, problem::Failure, upgrade},
 };
 
 /// The open sockets.
@@ -45,8 +43,7 @@ impl Sockets {
     /// None is open yet.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        let most = limits.sockets.as_usize().min(Semaphore::MAX_PERMITS);
-        Self { slots: Arc::new(Semaphore::new(most)), tasks: TaskTracker::new() }
+        Self { slots: limits.sockets.permits(), tasks: TaskTracker::new() }
     }
 
     /// Waits until those that are open have said goodbye, once the agent is shutting down.
@@ -79,20 +76,17 @@ fn open(agent: &Arc<Agent>, request_id: RequestId, mut request: Request) -> Resu
     let key = handshake(request.headers())?;
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .map_err(|_| refused("the Sec-WebSocket-Key is malformed"))?;
-    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-    let upgrade = upgrade.ok_or_else(|| refused("the connection can't be upgraded: HTTP/1.1 is needed"))?;
+    let upgraded =
+        upgrade::take(&mut request).ok_or_else(|| refused("the connection can't be upgraded: HTTP/1.1 is needed"))?;
     let slot = Arc::clone(&agent.sockets.slots).try_acquire_owned();
     let slot = slot.map_err(|_| agent.config.limits.sockets.exceeded("the number of open WebSockets"))?;
-    let serving = connection::serve(Arc::clone(agent), caller, request_id, upgrade);
+    let serving = connection::serve(Arc::clone(agent), caller, request_id, upgraded);
     agent.sockets.tasks.spawn(async move {
         serving.await;
         drop(slot);
     });
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let mut response = upgrade::granted("websocket");
     let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     Ok(response)
@@ -103,17 +97,16 @@ fn authenticate(agent: &Agent, headers: &HeaderMap) -> Result<Arc<Caller>, Probl
     let in_protocol = protocols(headers).find_map(|protocol| protocol.strip_prefix(BEARER_PREFIX));
     match in_protocol {
         Some(token) if !headers.contains_key(header::AUTHORIZATION) => agent.access.authenticate(token),
-        _ => agent.access.authenticate(access::bearer(headers)?),
+        _ => agent.access.identify(headers, Standing::Served),
     }
 }
 
 /// Checks the handshake (RFC 6455, section 4.2.1). Returns its key.
 fn handshake(headers: &HeaderMap) -> Result<&str, Problem> {
-    let names = |name, wanted: &str| words(headers, name).any(|word| word.eq_ignore_ascii_case(wanted));
-    if !names(header::CONNECTION, "upgrade") || !names(header::UPGRADE, "websocket") {
+    if !upgrade::asks_for(headers, "websocket") {
         return Err(refused("the request doesn't ask for a WebSocket"));
     }
-    if !names(header::SEC_WEBSOCKET_VERSION, "13") {
+    if !upgrade::words(headers, header::SEC_WEBSOCKET_VERSION).any(|version| version == "13") {
         return Err(refused("the Sec-WebSocket-Version is not 13"));
     }
     if !protocols(headers).any(|protocol| protocol == SUBPROTOCOL) {
@@ -124,12 +117,7 @@ fn handshake(headers: &HeaderMap) -> Result<&str, Problem> {
 }
 
 fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    words(headers, header::SEC_WEBSOCKET_PROTOCOL)
-}
-
-fn words(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
+    upgrade::words(headers, header::SEC_WEBSOCKET_PROTOCOL)
 }
 
 fn refused(detail: &str) -> Problem {

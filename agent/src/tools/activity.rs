@@ -18,6 +18,10 @@ const NAMES: usize = 8;
 const NAME_CHARACTERS: usize = 60;
 
 impl Handler for Activity {
+    fn keeps_awake(_: bool) -> Option<ActivitySource> {
+        None
+    }
+
     async fn handle(call: Call, _: ActivityRequest, _: Events<Self::Event>) -> Result<ActivityResponse, Problem> {
         Ok(answer(&call.agent))
     }

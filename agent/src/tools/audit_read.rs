@@ -2,7 +2,7 @@
 
 use corehold_types::{
     Problem,
-    tools::{AuditEvent, AuditRead, AuditReadRequest, AuditReadResponse},
+    tools::{ActivitySource, AuditEvent, AuditRead, AuditReadRequest, AuditReadResponse},
 };
 
 use super::command::refused;
@@ -14,6 +14,10 @@ const DEFAULT_LIMIT: u32 = 100;
 const MOST: u32 = 1_000;
 
 impl Handler for AuditRead {
+    fn keeps_awake(_: bool) -> Option<ActivitySource> {
+        None
+    }
+
     async fn handle(
         call: Call,
         request: AuditReadRequest,

@@ -2,7 +2,7 @@
 
 use corehold_types::{
     PROTOCOL, Problem, Tool, WorkspacePath, for_each_tool,
-    tools::{Info, InfoRequest, InfoResponse, ToolInfo},
+    tools::{ActivitySource, Info, InfoRequest, InfoResponse, ToolInfo},
 };
 
 use crate::handler::{Call, Events, Handler};
@@ -11,6 +11,10 @@ use crate::handler::{Call, Events, Handler};
 const FEATURES: [&str; 0] = [];
 
 impl Handler for Info {
+    fn keeps_awake(_: bool) -> Option<ActivitySource> {
+        None
+    }
+
     async fn handle(call: Call, _: InfoRequest, _: Events<Self::Event>) -> Result<InfoResponse, Problem> {
         let agent = &call.agent;
         let owner = agent.ownership.owner();

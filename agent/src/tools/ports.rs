@@ -8,7 +8,7 @@ use std::{
 
 use corehold_types::{
     Code, Problem,
-    tools::{ListeningPort, Ports, PortsEvent, PortsRequest, PortsResponse},
+    tools::{ActivitySource, ListeningPort, Ports, PortsEvent, PortsRequest, PortsResponse},
 };
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -29,6 +29,10 @@ const DEFAULT_INTERVAL_MS: u64 = 250;
 type Table = BTreeMap<Listener, (u64, ListeningPort)>;
 
 impl Handler for Ports {
+    fn keeps_awake(streamed: bool) -> Option<ActivitySource> {
+        Some(if streamed { ActivitySource::Watch } else { ActivitySource::Call })
+    }
+
     async fn handle(call: Call, request: PortsRequest, events: Events<PortsEvent>) -> Result<PortsResponse, Problem> {
         let plan = Plan::new(&request, events.wanted())?;
         let mut table = look(&call.agent, Table::new()).await?;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use corehold_types::{
     Code, Problem, WorkspacePath,
-    tools::{Watch, WatchEvent, WatchRequest, WatchResponse},
+    tools::{ActivitySource, Watch, WatchEvent, WatchRequest, WatchResponse},
 };
 use tokio::time::Instant;
 
@@ -22,6 +22,10 @@ const LONGEST_WAIT_MS: u64 = 600_000;
 const DEFAULT_QUIET_MS: u64 = 50;
 
 impl Handler for Watch {
+    fn keeps_awake(streamed: bool) -> Option<ActivitySource> {
+        Some(if streamed { ActivitySource::Watch } else { ActivitySource::Call })
+    }
+
     async fn handle(call: Call, request: WatchRequest, events: Events<WatchEvent>) -> Result<WatchResponse, Problem> {
         let agent = call.agent;
         let path = request.path.clone().unwrap_or_else(|| ".".into());

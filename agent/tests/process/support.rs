@@ -1,7 +1,6 @@
 //! One room for the whole test process, and short words for what tests do with it.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     os::fd::OwnedFd,
     path::Path,
@@ -15,7 +14,7 @@ use corehold_agent::{
 };
 use corehold_types::{
     CollectedOutput, Data,
-    tools::{CommandEvent, CommandExit, CommandLimits},
+    tools::{CommandEvent, CommandExit},
 };
 
 /// The room. Its commands end with the test process, or earlier.
@@ -42,18 +41,7 @@ pub(crate) fn argv(arguments: &[&str]) -> Start {
 }
 
 fn start(program: Program) -> Start {
-    Start {
-        program,
-        directory: directory("/tmp".as_ref()),
-        environment: BTreeMap::new(),
-        stdin: Vec::new(),
-        interactive: false,
-        terminal: None,
-        limits: CommandLimits::default(),
-        timeout: Some(Duration::from_secs(60)),
-        stall_timeout: None,
-        label: None,
-    }
+    Start { timeout: Some(Duration::from_secs(60)), ..Start::new(program, directory("/tmp".as_ref())) }
 }
 
 /// An open directory.

@@ -26,7 +26,7 @@ pub(crate) fn route() -> MethodRouter<Arc<Agent>> {
 }
 
 /// The path in a URI of this route.
-fn path_of(uri: &Uri) -> Result<WorkspacePath, Problem> {
+pub(super) fn path_of(uri: &Uri) -> Result<WorkspacePath, Problem> {
     let encoded = uri.path().strip_prefix("/v1/files").unwrap_or_default();
     let bytes = percent_decode(encoded.strip_prefix('/').unwrap_or(encoded).as_bytes()).ok_or_else(|| {
         Problem::new(Code::InvalidRequest, "the path has a % that isn't followed by two hexadecimal digits")

@@ -16,7 +16,6 @@ use corehold_types::Problem;
 use http::{HeaderValue, header};
 
 use crate::{
-    access::bearer,
     agent::Agent,
     audit::Pending,
     calls,
@@ -40,8 +39,7 @@ async fn call<T: Handler>(
 
 async fn answer<T: Handler>(agent: Arc<Agent>, request_id: RequestId, request: Request) -> Result<Response, Problem> {
     let (head, request_body) = request.into_parts();
-    let authenticated = bearer(&head.headers).and_then(|token| agent.access.authenticate_for(token, T::STANDING));
-    let caller = authenticated.inspect_err(|problem| {
+    let caller = agent.access.identify(&head.headers, T::STANDING).inspect_err(|problem| {
         Pending::new(&agent.audit, None, Surface::Http, &request_id.0, T::NAME).refuse(problem.code);
     })?;
     let mut call =
