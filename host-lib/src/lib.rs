@@ -21,9 +21,11 @@ mod workspace;
 
 pub use corehold_types::{self as types, tools};
 
-pub use client::{FileStream, Frame, ToolStream};
+pub use client::{FileStream, Frame, ToolStream, Tunnel};
 pub use create::{CreateEvent, CreateEventKind, CreateWorkspace, Creation, OutputStream, Step};
 pub use error::{Error, ErrorKind, Result};
 pub use host::{Host, HostBuilder};
 pub use template::{Catalog, Template};
-pub use workspace::{CommandOutcome, RunCommand, Workspace, WorkspaceId, WorkspaceInfo, WorkspaceStatus};
+pub use workspace::{
+    CommandOutcome, Forward, ForwardOptions, RunCommand, Workspace, WorkspaceId, WorkspaceInfo, WorkspaceStatus,
+};

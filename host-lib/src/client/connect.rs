@@ -100,7 +100,14 @@ impl Service<Uri> for Connector {
 }
 
 /// A connection as hyper-util wants it.
-struct Stream(TokioIo<TcpStream>);
+pub(super) struct Stream(TokioIo<TcpStream>);
+
+impl Stream {
+    /// The socket itself, for a connection that speaks HTTP no more.
+    pub(super) fn into_inner(self) -> TcpStream {
+        self.0.into_inner()
+    }
+}
 
 impl ConnectionInfo for Stream {
     fn connected(&self) -> Connected {

@@ -11,6 +11,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod token;
+mod tunnel;
 
 use std::{
     error::Error as StdError,
@@ -31,6 +32,7 @@ pub(crate) use self::token::TokenSource;
 pub use self::{
     files::FileStream,
     stream::{Frame, ToolStream},
+    tunnel::Tunnel,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -229,11 +231,11 @@ fn authorized(method: Method, path: &str, tokens: &TokenSource) -> http::request
     Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {}", tokens.current()))
 }
 
-/// Turns an answer other than 2xx into the error it describes.
+/// Turns an answer other than 2xx, or an upgrade, into the error it describes.
 async fn accept(response: Response<Incoming>) -> Result<Response<Incoming>> {
     let status = response.status();
-    // A conditional or partial answer is the files route's business.
-    if status.is_success() || status == StatusCode::NOT_MODIFIED {
+    // A conditional or partial answer is the files route's business, an upgrade the tunnel's.
+    if status.is_success() || matches!(status, StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS) {
         return Ok(response);
     }
     let body = collect(response.into_body(), PROBLEM_BYTES).await?;

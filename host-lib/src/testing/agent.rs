@@ -28,7 +28,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
 
@@ -143,7 +146,8 @@ where
                 async { Ok::<_, Infallible>(answering.await) }
             });
             // A client that goes away is no failure of a test.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let _ = connection.with_upgrades().await;
         });
     }
 }
@@ -159,6 +163,25 @@ fn json(value: &impl Serialize) -> Answer {
 
 fn problem(problem: &Problem) -> Answer {
     reply(StatusCode::from_u16(problem.status).unwrap(), serde_json::to_vec(problem).unwrap())
+}
+
+/// As the agent does it: what listens on this machine's loopback is inside.
+async fn tunnel(port: u16, request: Request<Incoming>) -> Answer {
+    assert_eq!(request.headers()[header::UPGRADE], "corehold-tunnel");
+    let Ok(mut inner) = TcpStream::connect(("127.0.0.1", port)).await else {
+        return problem(&Problem::new(Code::NotListening, format!("nothing listens on port {port}")));
+    };
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(request).await.unwrap();
+        let mut outer = upgraded.downcast::<TokioIo<TcpStream>>().unwrap().io.into_inner();
+        if tokio::io::copy_bidirectional(&mut outer, &mut inner).await.is_err() {
+            rustix::net::sockopt::set_socket_linger(&outer, Some(std::time::Duration::ZERO)).unwrap();
+        }
+    });
+    let mut answer = reply(StatusCode::SWITCHING_PROTOCOLS, "");
+    answer.headers_mut().insert(header::CONNECTION, "upgrade".parse().unwrap());
+    answer.headers_mut().insert(header::UPGRADE, "corehold-tunnel".parse().unwrap());
+    answer
 }
 
 /// A streamed answer of these chunks; after them it ends, or stays open for ever.
@@ -233,6 +256,9 @@ impl Inner {
             .is_some_and(|value| value.as_bytes().starts_with(b"Bearer ey"));
         if !bearer {
             return problem(&Problem::new(Code::Unauthorized, "no token"));
+        }
+        if let Some(port) = path.strip_prefix("/v1/tunnel/") {
+            return tunnel(port.parse().unwrap(), request).await;
         }
         let method = request.method().clone();
         let body = request.into_body().collect().await.unwrap().to_bytes();

@@ -1,6 +1,7 @@
 //! A workspace: the thing a user has, reached through the agent inside it.
 
 mod command;
+mod forward;
 mod id;
 mod info;
 
@@ -14,6 +15,7 @@ use futures_util::Stream;
 
 pub use self::{
     command::{CommandOutcome, RunCommand},
+    forward::{Forward, ForwardOptions},
     id::WorkspaceId,
     info::{WorkspaceInfo, WorkspaceStatus},
 };
@@ -22,7 +24,7 @@ pub(crate) use self::{
     info::{Labelled, describe},
 };
 use crate::{
-    client::{AgentClient, FileStream, Patience, TokenSource, ToolStream},
+    client::{AgentClient, FileStream, Patience, TokenSource, ToolStream, Tunnel},
     error::{Error, ErrorKind, Result},
     host::{AGENT_PORT, HostInner},
     runtime::{ContainerId, Endpoint},
@@ -158,6 +160,25 @@ impl Workspace {
         content: impl Stream<Item = Result<Bytes>> + Send + 'static,
     ) -> Result<FileWritten> {
         self.client.upload_file(&self.tokens, path.as_ref(), Box::pin(content)).await
+    }
+
+    /// Opens a connection to whatever listens on a port inside, on the container's own loopback included. Cancel-safe: a
+    /// connection that nobody waits for any more is closed.
+    ///
+    /// # Errors
+    /// `Agent` with the agent's problem: `NOT_LISTENING` (retryable) when nothing listens there, `LIMIT_EXCEEDED` when too
+    /// many are open; `AgentUnavailable` when the agent can't be reached.
+    pub async fn tunnel(&self, port: u16) -> Result<Tunnel> {
+        self.client.tunnel(&self.tokens, port).await
+    }
+
+    /// Has a port of this machine lead to a port inside, until the [`Forward`] is dropped. It needs no port that was
+    /// published when the container was made. Nothing has to listen inside yet. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Conflict` when the port of this machine is in use, `Io` when it can't be had otherwise, `Invalid` for port 0 inside.
+    pub async fn forward(&self, port: u16, options: ForwardOptions) -> Result<Forward> {
+        forward::start(self.clone(), port, options).await
     }
 
     /// A token by which somebody else may talk to the agent for a while: a browser, a coding agent.

@@ -12,6 +12,8 @@ mod container;
 mod create;
 // What goes wrong in a creation is told, and nothing is left behind.
 mod create_failures;
+// Ports inside, reached through the agent.
+mod forward;
 // The core image: built, cached, measured, and what is in it.
 mod image;
 // Killing Corehold at any step leaves nothing that `ls` and `down --all` don't find.
