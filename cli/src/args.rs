@@ -1,6 +1,6 @@
 //! What the user may say: flags, their help, and nothing of what is done with them.
 
-use std::path::PathBuf;
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Ls,
     /// Run a command in a workspace; its exit code is the exit code
     Exec(Exec),
+    /// Reach ports inside, its own loopback included, on ports of this machine, until Ctrl-C
+    Forward(Forward),
     /// Show what the dev server writes
     Logs(Logs),
     /// Remove workspaces and all they hold
@@ -137,6 +139,25 @@ pub(crate) struct Exec {
     pub(crate) argv: Vec<String>,
 }
 
+/// Flags of `forward`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  corehold forward demo 8080                here on port 8080 too, or on another one if that is in use
+  corehold forward demo 8080:9000 5432      port 8080 here on port 9000, and port 5432
+  corehold forward demo 8080:0              here on any free port
+  corehold forward demo 8080:9000-9099      here on the first of these that is free
+
+It listens on 127.0.0.1 only, and prints an address for each port. WebSockets pass. A server inside may start later:
+until then connections are reset, and it says why. Ctrl-C ends it with exit code 0.")]
+pub(crate) struct Forward {
+    /// The workspace
+    pub(crate) workspace: String,
+    /// Ports inside, each with where it is to be reached here: <PORT>, <PORT>:<LOCAL> or <PORT>:<FIRST>-<LAST>
+    #[arg(required = true, value_name = "PORT[:LOCAL]", value_parser = parse_ports)]
+    pub(crate) ports: Vec<PortPair>,
+}
+
 /// Flags of `logs`.
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
@@ -204,6 +225,39 @@ fn parse_variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A port inside, and where it is to be reached here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PortPair {
+    pub(crate) inside: u16,
+    pub(crate) local: Option<RangeInclusive<u16>>,
+}
+
+/// Reads `<port>`, `<port>:<local>` or `<port>:<first>-<last>`.
+fn parse_ports(text: &str) -> Result<PortPair, String> {
+    let number = |text: &str| match text.parse::<u16>() {
+        // Digits only: a number may otherwise begin with a sign.
+        Ok(number) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
+        _ => Err(format!("{text:?} is no port: a number up to 65535 was expected")),
+    };
+    let (inside, local) = text.split_once(':').map_or((text, None), |(inside, local)| (inside, Some(local)));
+    let inside = number(inside)?;
+    if inside == 0 {
+        return Err("nothing can listen on port 0 inside".to_owned());
+    }
+    let local = match local.map(|local| (local, local.split_once('-'))) {
+        None => None,
+        Some((local, None)) => Some(number(local)?).map(|port| port..=port),
+        Some((_, Some((first, last)))) => {
+            let range = number(first)?..=number(last)?;
+            if range.is_empty() {
+                return Err(format!("{first} is greater than {last}"));
+            }
+            Some(range)
+        }
+    };
+    Ok(PortPair { inside, local })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -227,5 +281,16 @@ mod tests {
     fn a_variable_needs_a_name() {
         assert!(parse_variable("=x").is_err() && parse_variable("x").is_err());
         assert_eq!(parse_variable("a=b=c"), Ok(("a".into(), "b=c".into())));
+    }
+
+    #[test]
+    fn ports_are_read_as_the_help_says() {
+        let pair = |inside, local| Ok(PortPair { inside, local });
+        assert_eq!(parse_ports("8080"), pair(8080, None));
+        assert_eq!(parse_ports("8080:0"), pair(8080, Some(0..=0)));
+        assert_eq!(parse_ports("80:9000-9010"), pair(80, Some(9000..=9010)));
+        for wrong in ["", ":", "0", "8080:", ":8080", "+80", "65536", "80:9-8", "80:1-", "80:a", "80:1:2", "-1"] {
+            assert!(parse_ports(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, process::ExitCode};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Tells of an error on standard error and gives the exit code that goes with it.
 ///
@@ -11,20 +11,12 @@ pub(crate) fn report(error: &anyhow::Error, as_json: bool) -> ExitCode {
     if is_closed_output(error) {
         return ExitCode::SUCCESS;
     }
-    let ours = error.downcast_ref::<corehold_host::Error>();
-    // The library's messages say their causes; those of others are a chain.
-    let message = ours.map_or_else(|| format!("{error:#}"), ToString::to_string);
     if as_json {
-        let mut object = json!({ "message": message });
-        if let Some(ours) = ours {
-            object["kind"] = format!("{:?}", ours.kind()).into();
-            object["step"] = json!(ours.step());
-            object["hint"] = ours.hint_text().into();
-            object["output"] = ours.output().into();
-        }
-        eprintln!("{}", json!({ "error": object }));
+        eprintln!("{}", json!({ "error": describe(error) }));
         return ExitCode::FAILURE;
     }
+    let ours = error.downcast_ref::<corehold_host::Error>();
+    let message = message(error);
     match ours.and_then(corehold_host::Error::step) {
         Some(step) => eprintln!("error in step {step}: {message}"),
         None => eprintln!("error: {message}"),
@@ -39,6 +31,23 @@ pub(crate) fn report(error: &anyhow::Error, as_json: bool) -> ExitCode {
         eprintln!("hint: {hint}");
     }
     ExitCode::FAILURE
+}
+
+/// An error as scripts get it.
+pub(crate) fn describe(error: &anyhow::Error) -> Value {
+    let mut object = json!({ "message": message(error) });
+    if let Some(ours) = error.downcast_ref::<corehold_host::Error>() {
+        object["kind"] = format!("{:?}", ours.kind()).into();
+        object["step"] = json!(ours.step());
+        object["hint"] = ours.hint_text().into();
+        object["output"] = ours.output().into();
+    }
+    object
+}
+
+/// The library's messages say their causes; those of others are a chain.
+fn message(error: &anyhow::Error) -> String {
+    error.downcast_ref::<corehold_host::Error>().map_or_else(|| format!("{error:#}"), ToString::to_string)
 }
 
 fn is_closed_output(error: &anyhow::Error) -> bool {

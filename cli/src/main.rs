@@ -21,6 +21,7 @@ async fn main() -> ExitCode {
         Command::Up(up) => commands::up::run(global, up).await,
         Command::Ls => commands::ls::run(global).await,
         Command::Exec(exec) => return commands::exec::run(global, exec).await,
+        Command::Forward(forward) => commands::forward::run(global, forward).await,
         Command::Logs(logs) => commands::logs::run(global, logs).await,
         Command::Down(down) => commands::down::run(global, down).await,
         Command::Image(Image::Build(build)) => commands::image::build(global, build).await,

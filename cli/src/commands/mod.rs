@@ -3,6 +3,7 @@
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod exec;
+pub(crate) mod forward;
 pub(crate) mod image;
 pub(crate) mod logs;
 pub(crate) mod ls;

@@ -1,17 +1,21 @@
 //! Ports inside, reached through the agent: tunnels and forwarded ports to listeners on the container's own loopback.
 
+use std::process::Stdio;
+
 use corehold_e2e::{
     corehold::Corehold,
-    web::{Socket, get},
+    web::{Socket, address, get},
 };
 use corehold_host::{
     CreateWorkspace, ErrorKind, ForwardOptions, Workspace,
     tools::{Ports, PortsRequest},
     types::Code,
 };
+use rustix::process::{Pid, Signal};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
+    process::Command,
 };
 
 /// A page and a WebSocket on 8080, on 8081 whatever comes goes back; both on the container's loopback only.
@@ -90,6 +94,53 @@ async fn sixty_four_megabytes_go_both_ways_unchanged() {
         }
     }
     assert_eq!((length, received.finalize()), (BYTES, sending.await.unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_forwards_until_it_is_interrupted() {
+    let corehold = Corehold::start().await;
+    let workspace = served(&corehold).await;
+    let id = workspace.id().as_str();
+    for (json, signal) in [(false, Signal::INT), (true, Signal::TERM)] {
+        let mut command = corehold.cli(&["forward", id, "8080:0", "9:0"]);
+        command.args(json.then_some("--json")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Command::from(command).kill_on_drop(true).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut urls = Vec::new();
+        for port in [8080, 9] {
+            let line = lines.next_line().await.unwrap().expect("a line for each port");
+            urls.push(if json {
+                let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+                assert_eq!((value["type"].as_str(), value["port"].as_u64()), (Some("forward"), Some(port)), "{line}");
+                value["url"].as_str().unwrap().to_owned()
+            } else {
+                assert!(line.ends_with(&format!(" leads to port {port} of {id}")), "{line}");
+                line.split(' ').next().unwrap().to_owned()
+            });
+        }
+        assert_eq!(get(&urls[0], "/").await.0, 200);
+        let mut nobody = TcpStream::connect(address(&urls[1])).await.unwrap();
+        assert!(nobody.read(&mut [0; 1]).await.is_err(), "it is reset");
+        let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+        let told = loop {
+            let line = if json { lines.next_line().await } else { errors.next_line().await };
+            let line = line.unwrap().expect("it says why");
+            if line.contains("nothing listens on port 9") {
+                break line;
+            }
+        };
+        assert_eq!(json, told.contains("\"type\":\"failure\""), "{told}");
+        rustix::process::kill_process(Pid::from_raw(child.id().unwrap() as i32).unwrap(), signal).unwrap();
+        assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    }
+    // A workspace that is not there, and a port that is in use, are told at once.
+    let missing = corehold.cli(&["forward", "no-such", "80"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let refused = corehold.cli(&["forward", id, &format!("8080:{port}")]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("in use"), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
