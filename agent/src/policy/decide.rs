@@ -20,6 +20,10 @@ use super::{
 const NESTING: usize = 16;
 /// Commands in one line. Each is looked up on disk, and the caller waits.
 const COMMANDS: usize = 1_000;
+/// Guesses in one line.
+const GUESSES: usize = 10_000;
+/// Words behind a wrapper that are taken for programs, and words that each of these is given.
+const GUESSED_WORDS: usize = 64;
 /// Characters of a part in a refusal.
 const SHOWN: usize = 200;
 
@@ -40,18 +44,24 @@ pub(super) struct Checker<'a> {
     place: &'a Place,
     /// Commands seen.
     seen: Cell<usize>,
+    /// Commands of which it isn't known that they are any.
+    guessed: Cell<usize>,
 }
 
-/// How deep, and whether a `cd` before leaves the directory unknown.
-#[derive(Clone, Copy)]
+/// Where a command stands.
+#[derive(Clone, Copy, Default)]
 struct At {
+    /// How deep.
     depth: usize,
+    /// Whether a `cd` before leaves the directory unknown.
     moved: bool,
+    /// Whether it is only a guess that this is a command: then nothing but a denial counts.
+    guess: bool,
 }
 
 impl<'a> Checker<'a> {
     pub(super) fn new(policy: &'a Policy, place: &'a Place) -> Self {
-        Self { policy, place, seen: Cell::new(0) }
+        Self { policy, place, seen: Cell::default(), guessed: Cell::default() }
     }
 
     /// A command given as program and arguments.
@@ -62,13 +72,13 @@ impl<'a> Checker<'a> {
             Some(_) => vec![Word { text: "stdin".to_owned(), exact: false }],
             None => Vec::new(),
         };
-        self.command(&Simple { words, documents, ..Simple::default() }, At { depth: 0, moved: false })
+        self.command(&Simple { words, documents, ..Simple::default() }, At::default())
     }
 
     /// A shell line.
     pub(super) fn line(&self, line: &str) -> Result<(), Refusal> {
         // `/bin/sh` itself isn't asked for by the caller and needs no rule.
-        self.parts(line, At { depth: 0, moved: false })
+        self.parts(line, At::default())
     }
 
     /// Variables that are set for a command.
@@ -80,7 +90,7 @@ impl<'a> Checker<'a> {
                 }
                 Some(_) => {}
                 None if DECIDING_VARIABLES.iter().any(|pattern| pattern::matches(pattern, name)) => {
-                    self.undecided(name, "this variable may change what a program runs")?;
+                    self.undecided(name, "this variable may change what a program runs", At::default())?;
                 }
                 None => {}
             }
@@ -88,16 +98,21 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn undecided(&self, part: &str, why: &str) -> Result<(), Refusal> {
+    fn undecided(&self, part: &str, why: &str, at: At) -> Result<(), Refusal> {
         match self.policy.undecided {
+            _ if at.guess => Ok(()),
             Undecided::Allow => Ok(()),
             Undecided::Refuse => Err(refusal(part, "undecided", format!("it can't be decided: {why}"))),
         }
     }
 
     fn parts(&self, line: &str, at: At) -> Result<(), Refusal> {
-        let parts = line::parts(line, at.depth)
-            .map_err(|error| refusal(line, "unreadable", format!("the line can't be read: {}", error.0)))?;
+        let parts = match line::parts(line, at.depth) {
+            Err(_) if at.guess => return Ok(()),
+            parts => {
+                parts.map_err(|error| refusal(line, "unreadable", format!("the line can't be read: {}", error.0)))?
+            }
+        };
         // Order and subshells don't matter: after any of these, a relative path may mean another file.
         let moves = |part: &Part| match part {
             Part::Command(command) => command
@@ -110,7 +125,7 @@ impl<'a> Checker<'a> {
         for part in &parts {
             match part {
                 Part::Command(command) => self.command(command, at)?,
-                Part::Undecided(what) => self.undecided(line, what)?,
+                Part::Undecided(what) => self.undecided(line, what, at)?,
             }
         }
         Ok(())
@@ -120,17 +135,21 @@ impl<'a> Checker<'a> {
         if at.depth >= NESTING {
             return Err(refusal(&shown(command), "unreadable", "commands are nested too deeply".to_owned()));
         }
-        self.seen.set(self.seen.get() + 1);
-        if self.seen.get() > COMMANDS {
+        let (count, most) = if at.guess { (&self.guessed, GUESSES) } else { (&self.seen, COMMANDS) };
+        count.set(count.get() + 1);
+        if count.get() > most {
             return Err(refusal(
                 &shown(command),
                 "unreadable",
                 format!("the line holds more than {COMMANDS} commands"),
             ));
         }
-        self.variables(command.variables.iter().map(String::as_str))?;
+        let at = At { moved: at.moved || command.elsewhere, ..at };
+        if !at.guess {
+            self.variables(command.variables.iter().map(String::as_str))?;
+        }
         let files: Vec<_> = command.files.iter().filter(|file| !file.exact || file.text != "/dev/null").collect();
-        if let (false, Some(file)) = (self.policy.redirections, files.first()) {
+        if let (false, false, Some(file)) = (self.policy.redirections, at.guess, files.first()) {
             let why = "the policy doesn't let a line redirect from or to files".to_owned();
             return Err(refusal(&file.text, "redirections", why));
         }
@@ -138,14 +157,14 @@ impl<'a> Checker<'a> {
             return files.iter().try_for_each(|file| self.denied(":", std::slice::from_ref(*file), command, at));
         };
         if !first.exact {
-            return self.undecided(&shown(command), "the program's name is not written out");
+            return self.undecided(&shown(command), "the program's name is not written out", at);
         }
         let arguments = &command.words[1..];
         self.denied(&first.text, arguments, command, at)?;
         for file in files {
             self.denied(&first.text, std::slice::from_ref(file), command, at)?;
         }
-        if self.policy.mode == PolicyMode::Allow {
+        if self.policy.mode == PolicyMode::Allow && !at.guess {
             self.allowed(&first.text, arguments, command, at)?;
         }
         self.inner(&first.text, command, At { depth: at.depth + 1, ..at })
@@ -166,13 +185,49 @@ impl<'a> Checker<'a> {
             Runs::Nothing => Ok(()),
             Runs::Commands(commands) => commands.iter().try_for_each(|inner| self.command(inner, at)),
             Runs::Line(line) => self.parts(&line, at),
-            Runs::Unseen(why) => self.undecided(&shown(command), why),
+            Runs::Unseen(why) => self.undecided(&shown(command), why, at),
+            Runs::Somewhere(why) => {
+                self.undecided(&shown(command), why, at)?;
+                self.guess(command, at)
+            }
         }
+    }
+
+    /// Where it isn't known which of its words begin a command, each may: if that one is denied, all of it is.
+    fn guess(&self, command: &Simple, at: At) -> Result<(), Refusal> {
+        if at.guess {
+            return Ok(());
+        }
+        let at = At { guess: true, ..at };
+        for from in 1..command.words.len().min(GUESSED_WORDS) {
+            let behind = &command.words[from..];
+            let mut words: Vec<Word> = behind.iter().take(GUESSED_WORDS).cloned().collect();
+            let text = &words[0].text;
+            if let Some(option) = text.strip_prefix('-') {
+                // `--exec=PROGRAM`, `-cPROGRAM`.
+                let value = match option.split_once('=') {
+                    Some((_, value)) => Some(value),
+                    None if option.starts_with('-') => None,
+                    None => option.get(1..),
+                };
+                words[0].text = value.unwrap_or_default().to_owned();
+            }
+            if words[0].exact && words[0].text.contains([' ', '\t', '\n', ';', '|', '&', '`', '(', '<', '>']) {
+                self.parts(&words[0].text, at)?;
+            } else if !words[0].text.is_empty() {
+                self.command(&Simple { words, ..Simple::default() }, at)?;
+            }
+        }
+        Ok(())
     }
 
     fn denied(&self, written: &str, arguments: &[Word], command: &Simple, at: At) -> Result<(), Refusal> {
         let program = self.place.program(written);
         for (name, rule) in &self.policy.deny {
+            // A rule for every program was asked about these words already.
+            if at.guess && rule.program == "*" {
+                continue;
+            }
             if !denies_program(&rule.program, &program) || !(at.moved || self.in_directory(rule)) {
                 continue;
             }
@@ -188,7 +243,9 @@ impl<'a> Checker<'a> {
                 }
                 // A denial for every program would make each `$X` undecided; it counts for what is written out.
                 Match::Perhaps if rule.program == "*" => {}
-                Match::Perhaps => self.undecided(&shown(command), &format!("its arguments may be denied by {name}"))?,
+                Match::Perhaps => {
+                    self.undecided(&shown(command), &format!("its arguments may be denied by {name}"), at)?;
+                }
             }
         }
         Ok(())

@@ -7,6 +7,10 @@ use super::text::{self, Stop};
 /// Substitutions inside of each other, and blocks inside of blocks.
 pub(super) const DEPTH: usize = 32;
 
+/// What is no program where a command may begin.
+const KEYWORDS: &[&str] =
+    &["!", "{", "if", "for", "while", "until", "case", "function", "select", "coproc", "[[", "time"];
+
 /// One word of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Word {
@@ -42,6 +46,8 @@ pub(super) struct Simple {
     pub(super) files: Vec<Word>,
     /// What its here-documents hold.
     pub(super) documents: Vec<Word>,
+    /// Whether it runs in another directory than the line.
+    pub(super) elsewhere: bool,
 }
 
 /// The line can't be read with certainty.
@@ -239,6 +245,11 @@ impl Parser {
                     // What follows a keyword is a command again.
                     break;
                 }
+            }
+            let timed = command.words.first().is_some_and(|first| first.text == "time")
+                && command.words[1..].iter().all(|option| option.text.starts_with('-'));
+            if timed && !quoted && KEYWORDS.contains(&&*word.text) {
+                return Err(unreadable("`time` before a keyword is a keyword in some shells"));
             }
             command.words.push(word);
         }

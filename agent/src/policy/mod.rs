@@ -2,6 +2,7 @@
 //! what the kernel holds is [`process`](crate::process)'s business.
 
 mod decide;
+mod known;
 mod line;
 mod pattern;
 mod place;
@@ -10,6 +11,8 @@ mod shipped;
 mod tests;
 mod text;
 mod wrapper;
+#[cfg(test)]
+mod wrapper_tests;
 
 use corehold_types::{
     Code, Problem,
