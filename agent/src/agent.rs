@@ -21,6 +21,7 @@ use crate::{
     process::Processes,
     root::Root,
     socket::Sockets,
+    watch::Watches,
 };
 
 /// One running agent. Handlers reach it through [`Call`](crate::handler::Call).
@@ -47,7 +48,9 @@ pub struct Agent {
     /// One permit for each open tunnel.
     pub tunnels: Arc<Semaphore>,
     /// One permit for each call of `watch`.
-    pub watches: Arc<Semaphore>,
+    pub watch_calls: Arc<Semaphore>,
+    /// What these calls watch.
+    pub watches: Watches,
     /// The open WebSockets.
     pub sockets: Sockets,
     /// Calls by MCP that are under way.
@@ -107,7 +110,8 @@ impl Agent {
             edits,
             transfers: config.limits.transfers.permits(),
             searches: Arc::new(Semaphore::new(searches)),
-            watches: config.limits.watches.permits(),
+            watch_calls: config.limits.watches.permits(),
+            watches: Watches::new(&config.limits),
             sockets: Sockets::new(&config.limits),
             tunnels: config.limits.tunnels.permits(),
             config,

@@ -118,7 +118,7 @@ fn answer(agent: &Agent, headers: &HeaderMap) -> Result<String, Problem> {
         ("commands_running", "Commands that run.", running.len() as f64),
         ("sockets_open", "Open WebSockets.", agent.sockets.open() as f64),
         ("tunnels_open", "Open tunnels.", taken(agent.tunnels.available_permits(), limits.tunnels.as_usize())),
-        ("watches_open", "Calls of `watch`.", taken(agent.watches.available_permits(), limits.watches.as_usize())),
+        ("watches_open", "Calls of `watch`.", taken(agent.watch_calls.available_permits(), limits.watches.as_usize())),
         ("searches_running", "Searches.", taken(agent.searches.available_permits(), limits.searches.as_usize())),
         (
             "transfers_running",

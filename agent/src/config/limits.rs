@@ -98,9 +98,11 @@ limits! {
     tunnel_connect_ms: "tunnelConnectMs", "ms", "COREHOLD_LIMIT_TUNNEL_CONNECT_MS", 5_000;
     /// Bytes of the variables that a claim brings. Default 64 KiB, less than the kernel takes for one (128 KiB).
     claim_environment_bytes: "claimEnvironmentBytes", "bytes", "COREHOLD_LIMIT_CLAIM_ENVIRONMENT_BYTES", 64 << 10;
-    /// Calls of `watch` at a time. Default 32: the kernel has 128 of what each needs.
-    watches: "watches", "watches", "COREHOLD_LIMIT_WATCHES", 32;
-    /// Directories that one call of `watch` may watch. Default 65,536; each takes about a kilobyte of the kernel's memory.
+    /// Calls of `watch` at a time. Default 64; those who ask for the same share what they watch.
+    watches: "watches", "watches", "COREHOLD_LIMIT_WATCHES", 64;
+    /// Different trees that are watched at a time. Default 32: the kernel has 128 of what each needs for all of a user's processes.
+    watch_trees: "watchTrees", "trees", "COREHOLD_LIMIT_WATCH_TREES", 32;
+    /// Directories that are watched at a time, in all trees. Default 65,536; each takes about a kilobyte of the kernel's memory.
     watch_directories: "watchDirectories", "directories", "COREHOLD_LIMIT_WATCH_DIRECTORIES", 65_536;
     /// WebSockets open at a time. Default 256.
     sockets: "sockets", "sockets", "COREHOLD_LIMIT_SOCKETS", 256;

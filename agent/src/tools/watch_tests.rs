@@ -197,9 +197,7 @@ async fn limits_are_told() {
     let told = client.until("1").await;
     assert!(told.contains(&"?c Limit".to_owned()), "{told:?}");
     drop(client);
-    while agent.watches.available_permits() == 0 {
-        tokio::task::yield_now().await;
-    }
+    drop(timeout(PATIENCE, agent.watch_calls.acquire()).await.unwrap().unwrap());
     let problem = Watch::handle(testing::call(&agent), request("{}"), Events::none()).await.unwrap_err();
     assert_eq!(problem.context["variable"], "COREHOLD_LIMIT_WATCH_DIRECTORIES");
     for (json, field) in [
@@ -213,6 +211,78 @@ async fn limits_are_told() {
     let problem =
         Watch::handle(testing::call(&agent), request(r#"{"path":"absent"}"#), Events::none()).await.unwrap_err();
     assert_eq!(problem.code, Code::NotFound);
+}
+
+#[tokio::test]
+async fn those_who_watch_the_same_share_it() {
+    const TABS: usize = 10;
+    let agent = testing::agent_with(&[("COREHOLD_LIMIT_WATCH_TREES", "2"), ("COREHOLD_LIMIT_WATCH_DIRECTORIES", "5")]);
+    let root = agent.root.path().to_owned();
+    fs::create_dir_all(root.join("a/b")).unwrap();
+    let mut clients = Vec::new();
+    for tab in 0..TABS {
+        // What is told later is told to all, whenever they came.
+        fs::write(root.join(format!("before{tab}")), "").unwrap();
+        let (client, directories) = watch(&agent, "{}").await;
+        assert_eq!(directories, 3, "tab {tab}");
+        clients.push(client);
+    }
+    assert_eq!(
+        (agent.watches.directories(), agent.watches.room().available_permits()),
+        (3, 1),
+        "one tree for all of them"
+    );
+    fs::write(root.join("a/b/f"), "").unwrap();
+    for client in &mut clients {
+        while shown(&client.next().await) != "+a/b/f" {}
+    }
+    // Others want something else, as far as there is room.
+    let (other, directories) = watch(&agent, r#"{"path": "a"}"#).await;
+    assert_eq!((directories, agent.watches.directories()), (2, 5));
+    let third = Watch::handle(testing::call(&agent), request(r#"{"path": "a/b"}"#), Events::none()).await.unwrap_err();
+    assert_eq!((third.code, &third.context["variable"]), (Code::LimitExceeded, &"COREHOLD_LIMIT_WATCH_TREES".into()));
+    drop(other);
+    drop(timeout(PATIENCE, agent.watches.room().acquire()).await.unwrap().unwrap());
+    // All directories together are counted.
+    let (_other, _) = watch(&agent, r#"{"path": "a", "debounceMs": 10}"#).await;
+    fs::create_dir(root.join("c")).unwrap();
+    let told = clients[0].until("1").await;
+    assert!(told.contains(&"?. Limit".to_owned()) || told.contains(&"?c Limit".to_owned()), "{told:?}");
+    // A tree that isn't whole is nobody else's: who comes now is told what is wrong.
+    let late = Watch::handle(testing::call(&agent), request("{}"), Events::none()).await.unwrap_err();
+    assert_eq!(late.code, Code::LimitExceeded);
+    drop((clients, _other));
+    drop(timeout(PATIENCE, agent.watches.room().acquire_many(2)).await.unwrap().unwrap());
+    assert_eq!(agent.watches.directories(), 0, "with the last of them it is over");
+}
+
+#[tokio::test]
+async fn a_reader_who_does_not_read_costs_the_others_nothing() {
+    let agent = testing::agent();
+    let root = agent.root.path().to_owned();
+    let (mut slow, _) = watch(&agent, r#"{"debounceMs": 10}"#).await;
+    let (mut quick, _) = watch(&agent, r#"{"debounceMs": 10}"#).await;
+    assert_eq!(agent.watches.directories(), 1);
+    // More than is kept for one reader.
+    let long = "x".repeat(200);
+    for round in 0..60 {
+        for file in 0..100 {
+            fs::write(root.join(format!("{round}-{file}{long}")), "").unwrap();
+        }
+        while shown(&quick.next().await) != format!("+{round}-99{long}") {}
+    }
+    fs::write(root.join("end"), "").unwrap();
+    while shown(&quick.next().await) != "+end" {}
+    let mut told = 0;
+    let resync = loop {
+        match slow.next().await {
+            WatchEvent::Resync { path, reason } => break (path.to_string(), reason),
+            _ => told += 1,
+        }
+    };
+    assert_eq!(resync, (".".to_owned(), ResyncReason::Overflow));
+    assert!(told < 3000, "{told}: what is kept for it goes when it is too much");
+    assert_eq!(slow.until("after").await, Vec::<String>::new());
 }
 
 /// What is there: each path, and whether it is a directory.

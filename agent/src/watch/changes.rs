@@ -31,17 +31,31 @@ impl Change {
     }
 }
 
-/// What waits, in order. Whoever applies it to what he knew before knows what is there.
+/// Bytes that a change takes, about.
+pub(super) fn cost(change: &Change) -> usize {
+    let paths = match change {
+        Change::Created(path, _) | Change::Modified(path) | Change::Removed(path, _) | Change::Resync(path, _) => {
+            path.len()
+        }
+        Change::Renamed(from, to, _) => from.len() + to.len(),
+    };
+    paths + size_of::<Change>()
+}
+
+/// What waits, in order. Whoever applies it to what he knew before knows what is there. So a file that has come and gone is
+/// told as gone: somebody may have listed its directory in between.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// Nothing where changes cancelled out.
+    /// Nothing where changes became one.
     list: Vec<Option<Change>>,
     /// The last change of each path.
     last: HashMap<Vec<u8>, usize>,
+    /// Files whose end is told, but whose beginning wasn't.
+    untold: HashSet<Vec<u8>>,
     /// Created ones that may have taken another's place.
     replacing: HashSet<Vec<u8>>,
-    /// Found in a directory that was looked through. The kernel's queue may tell of them later, in another batch.
-    found: HashSet<Vec<u8>>,
+    /// What they cost, those that became one with others included.
+    bytes: usize,
 }
 
 impl Changes {
@@ -49,33 +63,25 @@ impl Changes {
         self.list.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.list.len()
+    /// How much memory they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// What waited, and nothing waits any more.
     pub(super) fn take(&mut self) -> Vec<Change> {
         self.last.clear();
+        self.untold.clear();
         self.replacing.clear();
+        self.bytes = 0;
         std::mem::take(&mut self.list).into_iter().flatten().collect()
-    }
-
-    /// It is quiet: the kernel's queue holds nothing from before.
-    pub(super) fn caught_up(&mut self) {
-        self.found.clear();
-    }
-
-    /// It was found in a directory that is new here.
-    pub(super) fn found(&mut self, path: Vec<u8>, directory: bool) {
-        self.found.insert(path.clone());
-        self.created(path, directory);
     }
 
     pub(super) fn created(&mut self, path: Vec<u8>, directory: bool) {
         match self.pending(&path) {
             // Also seen when the directory was looked through.
             Some(Change::Created(_, was)) if *was == directory => {}
-            Some(Change::Removed(_, false)) if !directory && !self.may_be_known(&path) => {
+            Some(Change::Removed(_, false)) if !directory && !self.untold.contains(&path) => {
                 self.replace(&path, Change::Modified(path.clone()))
             }
             _ => self.push(Change::Created(path, directory)),
@@ -84,7 +90,9 @@ impl Changes {
 
     /// It came from where nobody watches, and may have taken another's place.
     pub(super) fn came(&mut self, path: Vec<u8>, directory: bool) {
-        self.replacing.insert(path.clone());
+        if !matches!(self.pending(&path), Some(Change::Created(..))) {
+            self.replacing.insert(path.clone());
+        }
         self.created(path, directory);
     }
 
@@ -97,7 +105,9 @@ impl Changes {
     /// Something else has taken the file's place at once, in an exchange of names.
     pub(super) fn replaced(&mut self, path: Vec<u8>) {
         match self.pending(&path) {
-            Some(Change::Created(..)) => self.replace(&path, Change::Modified(path.clone())),
+            Some(Change::Created(..)) if self.replacing.contains(&path) => {
+                self.replace(&path, Change::Modified(path.clone()));
+            }
             _ => self.modified(path),
         }
     }
@@ -107,10 +117,11 @@ impl Changes {
             self.forget_beneath(&path);
         }
         match self.pending(&path) {
-            // A directory's end is told all the same: more may have come into it than is still known by its path.
-            Some(Change::Created(..)) if !directory && !self.may_be_known(&path) => self.forget(&path),
             // At the end, behind all that may have come into a directory.
-            Some(Change::Created(..) | Change::Modified(_)) => {
+            Some(pending @ (Change::Created(..) | Change::Modified(_))) => {
+                if matches!(pending, Change::Created(..)) {
+                    self.untold.insert(path.clone());
+                }
                 self.forget(&path);
                 self.push(Change::Removed(path, directory));
             }
@@ -129,12 +140,7 @@ impl Changes {
     pub(super) fn renamed(&mut self, from: Vec<u8>, to: Vec<u8>, directory: bool) {
         if !directory && matches!(self.pending(&from), Some(Change::Created(..))) {
             // A file that nobody has heard of under its first name, as editors make when they save.
-            let known = self.may_be_known(&from);
-            self.forget(&from);
-            if known {
-                self.push(Change::Removed(from, false));
-            }
-            self.replacing.insert(to.clone());
+            self.removed(from, false);
             self.push(Change::Created(to, false));
             return;
         }
@@ -149,6 +155,7 @@ impl Changes {
     pub(super) fn resync(&mut self, path: Vec<u8>, reason: ResyncReason) {
         let change = Change::Resync(path, reason);
         if !self.list.iter().flatten().any(|other| *other == change) {
+            self.bytes += cost(&change);
             self.list.push(Some(change));
         }
     }
@@ -175,11 +182,6 @@ impl Changes {
         self.last.keys().filter(|other| other.starts_with(&prefix)).cloned().collect()
     }
 
-    /// Whether those who listen may know something of this name, although its creation is yet to be told.
-    fn may_be_known(&self, path: &[u8]) -> bool {
-        self.replacing.contains(path) || self.found.contains(path)
-    }
-
     fn pending(&self, path: &[u8]) -> Option<&Change> {
         self.last.get(path).and_then(|index| self.list[*index].as_ref())
     }
@@ -197,6 +199,7 @@ impl Changes {
     }
 
     fn push(&mut self, change: Change) {
+        self.bytes += cost(&change);
         if let Some(path) = change.path().map(<[u8]>::to_vec) {
             let is_new = matches!(change, Change::Created(..) | Change::Renamed(..));
             if is_new && matches!(self.pending(&path), Some(Change::Created(..) | Change::Modified(_))) {
@@ -246,19 +249,22 @@ mod tests {
         for (happened, told) in [
             ("+a ~a ~a", "+a"),
             ("~a ~a", "~a"),
-            ("+a -a", ""),
+            ("+a -a", "-a"),
             ("~a -a", "-a"),
             ("-a +a", "~a"),
             ("-a/ +a", "-a/ +a"),
             ("-a +a/", "-a +a/"),
-            ("+a a>b", "+b"),
+            ("+a a>b", "-a +b"),
+            ("+a -a +a", "-a +a"),
+            ("-a +a -a", "-a"),
+            ("-a +a -a +a", "~a"),
             ("a>b b>c", "a>b b>c"),
             ("a>b ~b", "a>b ~b"),
             ("a>b -b", "a>b -b"),
-            ("+t t>a -a", "-a"),
+            ("+t t>a -a", "-t -a"),
             ("-a b>a", "-a b>a"),
             ("a>b a>c", "a>b a>c"),
-            ("x>t t>a +t t>b", "x>t t>a +b"),
+            ("x>t t>a +t t>b", "x>t t>a -t +b"),
             ("x/f>g x>y/ g>h", "x/f>g x>y/ g>h"),
             ("+d/ +d/f x>d/y -d/", "-x -d/"),
             ("+a b>a", "b>a"),
@@ -266,7 +272,7 @@ mod tests {
             ("a>b b>a", "a>b b>a"),
             ("+d/ +d/f d>e/ +d/f", "+d/ +d/f d>e/ +d/f"),
             // An editor that saves beside and renames.
-            ("+t ~t t>a", "+a"),
+            ("+t ~t t>a", "-t +a"),
         ] {
             assert_eq!(of(happened), told, "{happened}");
         }

@@ -1,378 +1,129 @@
-//! Changes in the workspace, from the kernel's inotify, one instance for each who watches.
+//! Changes in the workspace, from the kernel's inotify: one instance for all who watch the same.
 //!
-//! [`tree`] is what is watched, [`changes`] what waits to be told. A thread of its own reads the kernel's queue, and waits
-//! while its reader does: what is too much for the reader then is too much for that queue, which is bounded and says so.
-//! Ignore rules are those of the search room, and what they exclude isn't watched at all.
+//! [`tree`] is what is watched, [`changes`] what waits to be told, [`listeners`] who is told, [`watcher`] the thread between
+//! them. Ignore rules are those of the search room, and what they exclude isn't watched at all.
 
 mod changes;
+mod listeners;
 mod tree;
+mod watcher;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     io,
-    mem::MaybeUninit,
-    os::fd::{AsFd as _, OwnedFd},
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
-use corehold_types::tools::ResyncReason;
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::{FileType, OFlags, inotify::ReadFlags},
-    io::Errno,
-    pipe::{PipeFlags, pipe_with},
+use rustix::io::Errno;
+use tokio::sync::Semaphore;
+
+pub use self::{
+    changes::Change,
+    listeners::{Listening, Told},
+    tree::Incomplete,
 };
-use tokio::sync::mpsc;
-
-pub use changes::Change;
-
 use self::{
-    changes::Changes,
-    tree::{Incomplete, Tree},
+    listeners::Listeners,
+    tree::{Allowance, Tree},
+    watcher::Watcher,
 };
-use crate::{
-    agent::Agent,
-    root::Own,
-    search::{
-        beneath::{Beneath as _, as_path},
-        filter::Filter,
-        rules::{RuleOptions, join},
-    },
-};
+use crate::{agent::Agent, config::Limits, search::filter::Filter};
 
-/// Bytes of the kernel's queue that are read at a time.
-const BUFFER: usize = 64 << 10;
-
-/// Changes that wait at most; then they are told without waiting for quiet.
-const MOST_WAITING: usize = 4096;
-
-/// Batches between the thread and its reader.
-const BATCHES: usize = 4;
-
-/// What to watch.
-#[derive(Debug, Clone)]
-pub struct Options {
+/// What to watch. Those who ask for the same share it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct What {
     /// The directory, beneath the root.
     pub start: Vec<u8>,
     /// Whether the directories beneath too.
     pub recursive: bool,
-    /// Which names.
-    pub filter: Filter,
-    /// Which ignore files count.
-    pub rules: RuleOptions,
+    /// Which names, as in `search`.
+    pub globs: Vec<String>,
+    /// Whether names that begin with a dot are told of.
+    pub hidden: bool,
+    /// Whether ignore files count.
+    pub ignore_files: bool,
     /// How long it must be quiet before changes are told.
     pub quiet: Duration,
-    /// Directories at most.
-    pub most: usize,
 }
 
-/// Somebody watches. Dropping it ends that.
-pub struct Watching {
-    /// Changes, in the order in which they happened.
-    pub changes: mpsc::Receiver<Vec<Change>>,
-    /// Directories that are watched from the beginning.
-    pub directories: usize,
-    /// Whether these are all.
-    pub complete: bool,
-    /// The thread sees it close.
-    _stop: OwnedFd,
+/// All that is watched in this agent.
+#[derive(Debug)]
+pub struct Watches {
+    trees: Mutex<HashMap<What, Slot>>,
+    /// One permit for each tree, whose thread gives it back at its end.
+    room: Arc<Semaphore>,
+    allowance: Arc<Allowance>,
 }
+
+/// Where those who want the same meet. Whoever has the lock begins it, and the others wait.
+type Slot = Arc<Mutex<Weak<Listeners>>>;
 
 /// Why nothing is watched.
 #[derive(Debug)]
 pub enum CantWatch {
     /// The starting directory.
     Start(Errno),
-    /// There is no room for another one who watches.
-    Instance(io::Error),
+    /// The agent watches enough different trees.
+    Trees,
+    /// Not all of the directories.
+    Incomplete(Incomplete),
+    /// The kernel gives no further inotify instance.
+    Instance(Errno),
+    /// There is no thread for it.
+    Thread(io::Error),
 }
 
-/// Watches. Looks through all directories first, so not for a thread that others wait for.
-///
-/// # Errors
-/// [`CantWatch`] says what lacks.
-pub fn start(agent: &Arc<Agent>, options: Options) -> Result<Watching, CantWatch> {
-    let instance = |errno: Errno| CantWatch::Instance(errno.into());
-    let mut tree = Tree::new(options.clone()).map_err(instance)?;
-    let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC).map_err(instance)?;
-    let queue = tree.inotify().try_clone().map_err(CantWatch::Instance)?;
-    let complete = tree.start(&agent.root).map_err(CantWatch::Start)?.is_ok();
-    let directories = tree.len();
-    let (sender, changes) = mpsc::channel(BATCHES);
-    let watcher = Watcher {
-        agent: Arc::clone(agent),
-        quiet: options.quiet,
-        start: options.start,
-        tree,
-        queue,
-        stopped,
-        sender,
-        changes: Changes::default(),
-        moved: HashMap::new(),
-        looked_ahead: false,
-        uncertain: false,
-        new_rules: BTreeSet::new(),
-    };
-    std::thread::Builder::new().name("watch".to_owned()).spawn(move || watcher.run()).map_err(CantWatch::Instance)?;
-    Ok(Watching { changes, directories, complete, _stop: stop })
-}
-
-struct Watcher {
-    agent: Arc<Agent>,
-    quiet: Duration,
-    start: Vec<u8>,
-    tree: Tree,
-    /// The same instance as the tree's, for reading.
-    queue: OwnedFd,
-    stopped: OwnedFd,
-    sender: mpsc::Sender<Vec<Change>>,
-    changes: Changes,
-    /// Names that were left, by the kernel's number for the move, until the name that was taken instead is known.
-    moved: HashMap<u32, (Vec<u8>, bool)>,
-    /// Whether a directory was looked through since it was last quiet. What was found there is how things were then, further
-    /// on than the events that are yet to be read, and a path may have named another directory.
-    looked_ahead: bool,
-    /// Whether a directory has got or lost a name meanwhile.
-    uncertain: bool,
-    /// Directories whose ignore files have changed.
-    new_rules: BTreeSet<Vec<u8>>,
-}
-
-/// An event, as far as it matters here.
-struct Seen {
-    number: i32,
-    flags: ReadFlags,
-    cookie: u32,
-    name: Vec<u8>,
-}
-
-impl Watcher {
-    fn run(mut self) {
-        let mut since: Option<Instant> = None;
-        loop {
-            let wait = since.map(|_| Timespec::try_from(self.quiet).unwrap_or_default());
-            let quiet = match self.wait(wait.as_ref()) {
-                Ok(Some(quiet)) => quiet,
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::error!(%error, "changes of files can't be watched any more");
-                    return;
-                }
-            };
-            if !quiet {
-                self.read();
-            }
-            if self.has_nothing() {
-                since = None;
-                continue;
-            }
-            let first = *since.get_or_insert_with(Instant::now);
-            if quiet || first.elapsed() >= self.quiet * 4 || self.changes.len() >= MOST_WAITING {
-                if quiet {
-                    self.changes.caught_up();
-                }
-                self.settle();
-                if quiet {
-                    self.looked_ahead = false;
-                    if std::mem::take(&mut self.uncertain) {
-                        self.changes.resync(self.start.clone(), ResyncReason::Moves);
-                    }
-                }
-                since = None;
-                let told = self.changes.take();
-                if !told.is_empty() && self.sender.blocking_send(told).is_err() {
-                    return;
-                }
-            }
-        }
+impl Watches {
+    /// Room for as much as the limits say.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        let allowance = Arc::new(Allowance::new(limits.watch_directories.as_usize()));
+        Self { trees: Mutex::default(), room: limits.watch_trees.permits(), allowance }
     }
 
-    fn has_nothing(&self) -> bool {
-        self.changes.is_empty() && self.moved.is_empty() && self.new_rules.is_empty()
+    /// Directories that are watched now.
+    #[must_use]
+    pub fn directories(&self) -> usize {
+        self.allowance.taken()
     }
 
-    /// Waits for events: whether the time was over instead; nothing when nobody watches any more.
-    fn wait(&self, time: Option<&Timespec>) -> Result<Option<bool>, Errno> {
-        loop {
-            let mut fds = [PollFd::new(&self.queue, PollFlags::IN), PollFd::new(&self.stopped, PollFlags::empty())];
-            match poll(&mut fds, time) {
-                Ok(_) if !fds[1].revents().is_empty() => return Ok(None),
-                Ok(ready) => return Ok(Some(ready == 0)),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
+    /// One permit for each further tree. A thread that ends gives its own back last.
+    #[must_use]
+    pub fn room(&self) -> &Arc<Semaphore> {
+        &self.room
     }
 
-    /// Takes in what is in the kernel's queue, as far as one buffer holds it.
-    fn read(&mut self) {
-        let mut buffer = [MaybeUninit::<u8>::uninit(); BUFFER];
-        let mut seen = Vec::new();
-        {
-            let mut reader = rustix::fs::inotify::Reader::new(self.queue.as_fd(), &mut buffer);
-            while let Ok(event) = reader.next() {
-                let name = event.file_name().map(|name| name.to_bytes().to_vec()).unwrap_or_default();
-                seen.push(Seen { number: event.wd(), flags: event.events(), cookie: event.cookie(), name });
-                if reader.is_buffer_empty() {
-                    break;
-                }
-            }
+    /// Listens to what changes. Looks through all directories first unless somebody watches the same, so not for a thread
+    /// that others wait for. `filter` is made from `what`.
+    ///
+    /// # Errors
+    /// [`CantWatch`] says what lacks.
+    pub fn listen(&self, agent: &Arc<Agent>, what: What, filter: Filter) -> Result<Listening, CantWatch> {
+        let slot = self.slot(&what);
+        let mut listeners = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listening) = listeners.upgrade().and_then(|listeners| listeners.join()) {
+            return Ok(listening);
         }
-        for event in seen {
-            self.take_in(event);
-        }
+        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| CantWatch::Trees)?;
+        let mut tree = Tree::new(what.clone(), filter, Arc::clone(&self.allowance)).map_err(CantWatch::Instance)?;
+        tree.start(&agent.root).map_err(CantWatch::Start)?.map_err(CantWatch::Incomplete)?;
+        let (begun, listening) = Listeners::new(what.start.clone()).map_err(|errno| CantWatch::Thread(errno.into()))?;
+        let watcher =
+            Watcher::new(Arc::clone(agent), what, tree, Arc::clone(&begun), room).map_err(CantWatch::Thread)?;
+        *listeners = Arc::downgrade(&begun);
+        let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(move || watcher.run());
+        thread.map_err(CantWatch::Thread)?;
+        Ok(listening)
     }
 
-    fn take_in(&mut self, event: Seen) {
-        if event.flags.contains(ReadFlags::QUEUE_OVERFLOW) {
-            return self.overflowed();
-        }
-        if event.flags.contains(ReadFlags::IGNORED) {
-            if self.tree.path_of(event.number) == Some(self.start.as_slice()) {
-                self.changes.removed(self.start.clone(), true);
-            }
-            self.tree.dropped(event.number);
-            return;
-        }
-        // Of a directory that is watched no more.
-        let Some(directory_path) = self.tree.path_of(event.number) else { return };
-        let path = join(directory_path, &event.name);
-        let directory = event.flags.contains(ReadFlags::ISDIR);
-        if !directory && matches!(event.name.as_slice(), b".gitignore" | b".ignore" | b".rgignore") {
-            self.new_rules.insert(directory_path.to_vec());
-        }
-        let wanted = self.tree.wants(event.number, &path, &event.name, directory);
-        if event.flags.contains(ReadFlags::MOVED_TO) {
-            let from = self.moved.remove(&event.cookie);
-            return match (from, wanted) {
-                (Some((from, _)), true) if directory && self.looked_ahead => {
-                    // Which directory had which name is anybody's guess: what is there now counts, and whoever listens is
-                    // told to look too.
-                    self.left(from, true);
-                    self.came(path, true);
-                }
-                (Some((from, _)), true) => {
-                    if directory {
-                        self.tree.renamed(&from, &path);
-                        self.moves_beneath(&from, Some(&path));
-                    }
-                    self.changes.renamed(from, path, directory);
-                }
-                // The agent exchanges files with new ones of names of its own.
-                (Some((from, false)), false)
-                    if Own::of(&event.name).is_some() && self.kind_of(&from) == Some(false) =>
-                {
-                    self.changes.replaced(from);
-                }
-                (Some((from, _)), false) => self.left(from, directory),
-                (None, true) => self.came(path, directory),
-                (None, false) => {}
-            };
-        }
-        if !wanted {
-            return;
-        }
-        if event.flags.contains(ReadFlags::MOVED_FROM) {
-            self.moved.insert(event.cookie, (path, directory));
-        } else if event.flags.contains(ReadFlags::CREATE) {
-            self.created(path, directory);
-        } else if event.flags.contains(ReadFlags::DELETE) {
-            if directory {
-                self.tree.leave(&path);
-                self.moves_beneath(&path, None);
-            }
-            self.changes.removed(path, directory);
-        } else if event.flags.contains(ReadFlags::MODIFY) {
-            self.changes.modified(path);
-        }
-    }
-
-    fn created(&mut self, path: Vec<u8>, directory: bool) {
-        if self.moved.values().any(|(left, _)| *left == path) {
-            return self.came(path, directory);
-        }
-        self.changes.created(path.clone(), directory);
-        self.look_into(path, directory);
-    }
-
-    /// As created, but it may have taken another's place.
-    fn came(&mut self, path: Vec<u8>, directory: bool) {
-        self.changes.came(path.clone(), directory);
-        self.look_into(path, directory);
-    }
-
-    fn look_into(&mut self, path: Vec<u8>, directory: bool) {
-        if directory {
-            self.looked_ahead = true;
-            let changes = &mut self.changes;
-            let entered =
-                self.tree.enter(&self.agent.root, &path, &mut |path, directory| changes.found(path, directory));
-            if entered == Err(Incomplete) {
-                self.changes.resync(path, ResyncReason::Limit);
-            }
-        }
-    }
-
-    /// Something went where nobody watches.
-    fn left(&mut self, path: Vec<u8>, directory: bool) {
-        // Also what has come in its place: that is looked through anew below.
-        self.tree.leave(&path);
-        self.moves_beneath(&path, None);
-        let kind = self.kind_of(&path);
-        self.uncertain |= self.looked_ahead && directory;
-        match kind {
-            // Another file has its name by now.
-            Some(false) if !directory => self.changes.came(path, false),
-            Some(is_directory) => {
-                self.changes.left(path.clone(), directory);
-                self.came(path, is_directory);
-            }
-            None => self.changes.left(path, directory),
-        }
-    }
-
-    /// Names beneath a directory that were left are beneath another one now, or beneath none.
-    fn moves_beneath(&mut self, directory: &[u8], now: Option<&[u8]>) {
-        let prefix = [directory, b"/"].concat();
-        self.moved.retain(|_, (path, _)| {
-            if path.starts_with(&prefix) {
-                let Some(now) = now else { return false };
-                *path = [now, &path[directory.len()..]].concat();
-            }
-            true
+    fn slot(&self, what: &What) -> Slot {
+        let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that somebody begins now, and those to which somebody listens.
+        trees.retain(|_, slot| {
+            Arc::strong_count(slot) > 1
+                || slot.try_lock().is_ok_and(|listeners| listeners.upgrade().is_some_and(|these| !these.is_over()))
         });
-    }
-
-    /// What has this name now: whether it is a directory.
-    fn kind_of(&self, path: &[u8]) -> Option<bool> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let stat = self.agent.root.open_beneath(as_path(path), flags).and_then(rustix::fs::fstat).ok()?;
-        Some(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-    }
-
-    /// Moves that were never completed here, and ignore files that have changed.
-    fn settle(&mut self) {
-        for (_, (path, directory)) in std::mem::take(&mut self.moved) {
-            self.left(path, directory);
-        }
-        for path in std::mem::take(&mut self.new_rules) {
-            let complete = self.tree.again(&self.agent.root, &path);
-            self.changes.resync(path.clone(), ResyncReason::Rules);
-            if complete == Err(Incomplete) {
-                self.changes.resync(path, ResyncReason::Limit);
-            }
-        }
-    }
-
-    /// The kernel's queue was full: nobody knows what changed.
-    fn overflowed(&mut self) {
-        self.moved.clear();
-        self.changes.take();
-        self.changes.resync(self.start.clone(), ResyncReason::Overflow);
-        let start = self.start.clone();
-        if self.tree.again(&self.agent.root, &start) == Err(Incomplete) {
-            self.changes.resync(start, ResyncReason::Limit);
-        }
+        Arc::clone(trees.entry(what.clone()).or_default())
     }
 }

@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use rustix::{
@@ -18,12 +21,13 @@ use rustix::{
     io::Errno,
 };
 
-use super::Options;
+use super::What;
 use crate::{
     root::{Own, Root},
     search::{
+        filter::Filter,
         listing::Listing,
-        rules::{Rules, Source, join},
+        rules::{RuleOptions, Rules, Source, join},
         troubles::Troubles,
     },
 };
@@ -47,21 +51,61 @@ struct Watched {
 /// The watched directories.
 pub(super) struct Tree {
     inotify: OwnedFd,
-    options: Options,
+    what: What,
+    filter: Filter,
     by_number: HashMap<i32, Watched>,
     by_path: BTreeMap<Vec<u8>, i32>,
+    allowance: Arc<Allowance>,
 }
 
-/// Not every directory could be watched.
+/// How many directories all trees together may watch.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+/// Why not every directory could be watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Incomplete;
+pub enum Incomplete {
+    /// The agent's own limit.
+    Allowance,
+    /// The kernel watches no more of them for this user.
+    Kernel(Errno),
+}
+
+impl Allowance {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, taken: AtomicUsize::new(0) }
+    }
+
+    /// Directories that are watched now.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> bool {
+        let more = |taken: usize| (taken < self.most).then(|| taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_back(&self, number: usize) {
+        self.taken.fetch_sub(number, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        self.allowance.give_back(self.by_number.len());
+    }
+}
 
 impl Tree {
     /// # Errors
     /// The kernel gives no further inotify instance.
-    pub(super) fn new(options: Options) -> Result<Self, Errno> {
+    pub(super) fn new(what: What, filter: Filter, allowance: Arc<Allowance>) -> Result<Self, Errno> {
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        Ok(Self { inotify, options, by_number: HashMap::new(), by_path: BTreeMap::new() })
+        Ok(Self { inotify, what, filter, by_number: HashMap::new(), by_path: BTreeMap::new(), allowance })
     }
 
     pub(super) fn inotify(&self) -> &OwnedFd {
@@ -79,16 +123,22 @@ impl Tree {
 
     /// The kernel has dropped a watch.
     pub(super) fn dropped(&mut self, number: i32) {
-        if let Some(watched) = self.by_number.remove(&number)
+        if let Some(watched) = self.forget(number)
             && self.by_path.get(&watched.path) == Some(&number)
         {
             self.by_path.remove(&watched.path);
         }
     }
 
+    fn forget(&mut self, number: i32) -> Option<Watched> {
+        let watched = self.by_number.remove(&number)?;
+        self.allowance.give_back(1);
+        Some(watched)
+    }
+
     /// Whether an entry of a watched directory is told of.
     pub(super) fn wants(&self, number: i32, path: &[u8], name: &[u8], directory: bool) -> bool {
-        self.by_number.get(&number).is_some_and(|watched| self.options.wants(&watched.rules, path, name, directory))
+        self.by_number.get(&number).is_some_and(|watched| self.tells_of(&watched.rules, path, name, directory))
     }
 
     /// Watches the starting directory and what is in it.
@@ -96,7 +146,7 @@ impl Tree {
     /// # Errors
     /// It can't be opened or watched.
     pub(super) fn start(&mut self, root: &Root) -> Result<Result<(), Incomplete>, Errno> {
-        let (start, options) = (self.options.start.clone(), self.options.rules);
+        let (start, options) = (self.what.start.clone(), self.rule_options());
         let rules = Rules::down_to(root, &Troubles::default(), &start, options)?;
         self.add(root, &start, &rules, &mut |_, _| {})
     }
@@ -108,7 +158,7 @@ impl Tree {
         path: &[u8],
         seen: &mut dyn FnMut(Vec<u8>, bool),
     ) -> Result<(), Incomplete> {
-        if !self.options.recursive {
+        if !self.what.recursive {
             return Ok(());
         }
         let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&path[..0], |slash| &path[..slash]);
@@ -126,7 +176,7 @@ impl Tree {
     /// Looks through a directory again whose ignore files have changed.
     pub(super) fn again(&mut self, root: &Root, path: &[u8]) -> Result<(), Incomplete> {
         self.leave(path);
-        let rules = Rules::down_to(root, &Troubles::default(), path, self.options.rules);
+        let rules = Rules::down_to(root, &Troubles::default(), path, self.rule_options());
         rules.and_then(|rules| self.add(root, path, &rules, &mut |_, _| {})).unwrap_or(Ok(()))
     }
 
@@ -134,7 +184,7 @@ impl Tree {
     pub(super) fn leave(&mut self, path: &[u8]) {
         for path in self.beneath(path) {
             if let Some(number) = self.by_path.remove(&path) {
-                self.by_number.remove(&number);
+                self.forget(number);
                 // Gone with the directory, maybe.
                 let _ = inotify::remove_watch(&self.inotify, number);
             }
@@ -177,22 +227,25 @@ impl Tree {
         let mut complete = Ok(());
         while let Some((path, rules)) = waiting.pop() {
             match self.add_one(root, &path, &rules, &mut listing) {
-                Ok(None) => {}
-                Ok(Some(rules)) => {
+                Ok(Added::Already) => {}
+                Ok(Added::TooMany) => complete = Err(Incomplete::Allowance),
+                Ok(Added::With(rules)) => {
                     for entry in listing.entries() {
                         let name = listing.name(*entry).to_bytes();
                         let child = join(&path, name);
                         let directory = entry.kind == FileType::Directory;
-                        if !self.options.wants(&rules, &child, name, directory) {
+                        if !self.tells_of(&rules, &child, name, directory) {
                             continue;
                         }
-                        if directory && self.options.recursive {
+                        if directory && self.what.recursive {
                             waiting.push((child.clone(), Arc::clone(&rules)));
                         }
                         seen(child, directory);
                     }
                 }
-                Err(Errno::NOSPC | Errno::NOMEM | Errno::MFILE) => complete = Err(Incomplete),
+                Err(errno @ (Errno::NOSPC | Errno::NOMEM | Errno::MFILE | Errno::NFILE)) => {
+                    complete = Err(Incomplete::Kernel(errno));
+                }
                 Err(errno) if first => return Err(errno),
                 // Gone again, or not ours to read.
                 Err(_) => {}
@@ -202,23 +255,13 @@ impl Tree {
         Ok(complete)
     }
 
-    /// Watches first and lists then, so that nothing comes in between unseen. Returns the rules of its entries; nothing if this
-    /// very directory is watched under this path already, whose events tell what has changed since.
-    fn add_one(
-        &mut self,
-        root: &Root,
-        path: &[u8],
-        rules: &Arc<Rules>,
-        listing: &mut Listing,
-    ) -> Result<Option<Arc<Rules>>, Errno> {
-        if self.by_number.len() >= self.options.most {
-            return Err(Errno::NOSPC);
-        }
+    /// Watches first and lists then, so that nothing comes in between unseen.
+    fn add_one(&mut self, root: &Root, path: &[u8], rules: &Arc<Rules>, listing: &mut Listing) -> Result<Added, Errno> {
         let directory = crate::search::beneath::open_directory(root, path, OFlags::NOFOLLOW)?;
         let through = format!("/proc/self/fd/{}", directory.as_raw_fd());
         let mut number = inotify::add_watch(&self.inotify, through.as_str(), EVENTS)?;
         match self.by_path.get(path) {
-            Some(watched) if *watched == number => return Ok(None),
+            Some(watched) if *watched == number => return Ok(Added::Already),
             // Another directory had the path, and has left it.
             Some(_) => {
                 self.leave(path);
@@ -227,7 +270,13 @@ impl Tree {
             }
             None => {}
         }
-        listing.read(directory.as_fd())?;
+        let listed = listing.read(directory.as_fd());
+        let is_new = !self.by_number.contains_key(&number);
+        if is_new && (listed.is_err() || !self.allowance.take()) {
+            let _ = inotify::remove_watch(&self.inotify, number);
+            return listed.map(|()| Added::TooMany);
+        }
+        listed?;
         let rules = rules.enter(&Source { root, troubles: &Troubles::default(), path, listing });
         if let Some(before) = self.by_number.insert(number, Watched { path: path.to_vec(), rules: Arc::clone(&rules) })
             && before.path != path
@@ -236,13 +285,25 @@ impl Tree {
             self.by_path.remove(&before.path);
         }
         self.by_path.insert(path.to_vec(), number);
-        Ok(Some(rules))
+        Ok(Added::With(rules))
+    }
+
+    fn rule_options(&self) -> RuleOptions {
+        RuleOptions { ignore_files: self.what.ignore_files, require_git: false }
+    }
+
+    fn tells_of(&self, rules: &Rules, path: &[u8], name: &[u8], directory: bool) -> bool {
+        let is_git = name == b".git" && self.what.ignore_files;
+        !is_git && Own::of(name).is_none() && self.filter.leaves_out(rules, path, name, directory).is_none()
     }
 }
 
-impl Options {
-    fn wants(&self, rules: &Rules, path: &[u8], name: &[u8], directory: bool) -> bool {
-        let is_git = name == b".git" && self.rules.ignore_files;
-        !is_git && Own::of(name).is_none() && self.filter.leaves_out(rules, path, name, directory).is_none()
-    }
+/// What became of a directory.
+enum Added {
+    /// It is watched; these are the rules of its entries.
+    With(Arc<Rules>),
+    /// This very directory was watched under this path already; its events tell what has changed since.
+    Already,
+    /// The agent watches enough of them.
+    TooMany,
 }
