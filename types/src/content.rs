@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::patterns::BASE64;
+
 /// Content of a file or a piece of one: a string, or `{"base64": …}` (RFC 4648 section 4, padded) for any bytes.
 ///
 /// The request's form of what [`Data`](crate::Data) is in answers; a string is shorter to write.
@@ -18,6 +20,7 @@ pub enum Content {
     /// Any bytes.
     Bytes {
         /// Standard alphabet, padded.
+        #[schemars(regex(pattern = BASE64))]
         base64: String,
     },
 }

@@ -5,6 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::patterns::BASE64;
+
 /// Bytes as `{"text": …}` where they are valid UTF-8, else as `{"base64": …}` (RFC 4648 section 4, padded).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
 #[serde(rename_all = "camelCase")]
@@ -12,7 +14,7 @@ pub enum Data {
     /// The bytes are UTF-8; this is them.
     Text(String),
     /// The bytes in base64.
-    Base64(String),
+    Base64(#[schemars(regex(pattern = BASE64))] String),
 }
 
 impl Data {

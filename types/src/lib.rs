@@ -8,6 +8,7 @@ mod content;
 mod data;
 pub mod env_vars;
 mod path;
+mod patterns;
 pub mod policy;
 mod problem;
 pub mod rpc;

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::patterns::{BASE64, WITHOUT_NUL};
+
 /// A path of the workspace: a string, or `{"base64": …}` where the name isn't UTF-8 (Linux names are bytes).
 ///
 /// Relative to the workspace root. An absolute path under the root is accepted and means the same file.
@@ -14,10 +16,11 @@ use ts_rs::TS;
 #[serde(untagged)]
 pub enum WorkspacePath {
     /// The path as text.
-    Text(String),
+    Text(#[schemars(regex(pattern = WITHOUT_NUL))] String),
     /// The path's bytes in base64, for names that are not UTF-8.
     Bytes {
         /// Standard alphabet, padded.
+        #[schemars(regex(pattern = BASE64))]
         base64: String,
     },
 }

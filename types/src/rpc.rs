@@ -62,7 +62,7 @@ pub enum RpcId {
     /// A whole number.
     Number(i64),
     /// A word of at most 64 bytes.
-    Text(String),
+    Text(#[schemars(length(max = 64))] String),
 }
 
 /// `error` of a response.

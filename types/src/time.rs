@@ -8,7 +8,7 @@ use ts_rs::TS;
 
 /// A moment, written as `2026-11-20T22:43:28.000000000Z`. Text order is time order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, TS)]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "date-time"))]
 #[ts(type = "string")]
 pub struct Timestamp(jiff::Timestamp);
 

@@ -162,6 +162,7 @@ fn query(limits: &Limits, request: &SearchRequest) -> Result<Query, Problem> {
     if max_matches_per_file == Some(0) {
         return Err(out_of_range("maxMatchesPerFile", 0, 1, u64::MAX));
     }
+    let (before, after) = (context("before", request.before)?, context("after", request.after)?);
     let mut searcher = SearcherBuilder::new();
     // As `searcher` in ripgrep's `crates/core/flags/hiargs.rs`, but never by memory map: a file that is cut meanwhile
     // would kill the agent.
@@ -173,10 +174,7 @@ fn query(limits: &Limits, request: &SearchRequest) -> Result<Query, Problem> {
         .line_number(report == SearchReport::Lines)
         .multi_line(multiline);
     if report == SearchReport::Lines {
-        searcher
-            .before_context(context("before", request.before)?)
-            .after_context(context("after", request.after)?)
-            .max_matches(max_matches_per_file);
+        searcher.before_context(before).after_context(after).max_matches(max_matches_per_file);
     } else if report == SearchReport::Counts {
         searcher.max_matches(max_matches_per_file);
     } else {

@@ -1,7 +1,9 @@
 //! `auditRead`: the records of calls, page by page or as they are made.
 
+use std::os::unix::ffi::OsStrExt as _;
+
 use corehold_types::{
-    Problem,
+    Problem, WorkspacePath,
     tools::{ActivitySource, AuditEvent, AuditRead, AuditReadRequest, AuditReadResponse},
 };
 
@@ -34,6 +36,11 @@ impl Handler for AuditRead {
             }
             (None, after) => after.unwrap_or(0),
         };
+        let is_path =
+            |path: &WorkspacePath| path.to_path_buf().is_ok_and(|path| !path.as_os_str().as_bytes().contains(&0));
+        if !request.path.as_ref().is_none_or(is_path) {
+            return Err(refused("path", "the path has a NUL byte, or its base64 form is malformed"));
+        }
         if events.wanted() {
             return Ok(stream(call, &request, after, events).await);
         }

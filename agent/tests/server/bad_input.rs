@@ -3,7 +3,6 @@
 
 use std::{
     convert::Infallible,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -19,62 +18,13 @@ use http::Method;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
-use crate::support::{Answer, TestAgent};
+use crate::{
+    schemas::{smallest, tools, types},
+    support::{Answer, TestAgent},
+};
 
 /// Longer than any refusal takes, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A tool's name, and the schema of its request.
-pub(crate) fn tools() -> Vec<(String, Value)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../types/schema");
-    let mut tools: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('_'))
-        .map(|path| {
-            let schema: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-            (schema["tool"]["name"].as_str().unwrap().to_owned(), schema["request"].clone())
-        })
-        .collect();
-    tools.sort_by(|left, right| left.0.cmp(&right.0));
-    assert!(tools.len() > 15, "only {} tools have schemas", tools.len());
-    tools
-}
-
-/// The smallest value that the schema allows.
-fn smallest(schema: &Value, request: &Value) -> Value {
-    if let Some(name) = schema["$ref"].as_str() {
-        return smallest(&request["$defs"][name.rsplit('/').next().unwrap()], request);
-    }
-    for choice in ["oneOf", "anyOf", "allOf"] {
-        if let Some(first) = schema[choice].get(0) {
-            return smallest(first, request);
-        }
-    }
-    if let Some(value) = schema.get("const").or_else(|| schema["enum"].get(0)) {
-        return value.clone();
-    }
-    match schema["type"].as_str() {
-        Some("object") => {
-            let needed = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let fields = needed.map(|name| (name.to_owned(), smallest(&schema["properties"][name], request)));
-            Value::Object(fields.collect())
-        }
-        Some("array") => json!([]),
-        Some("integer" | "number") => json!(1),
-        Some("boolean") => json!(false),
-        _ => json!("x"),
-    }
-}
-
-/// The JSON types that a field takes; none where the schema says it in another way.
-fn types(schema: &Value) -> Vec<&str> {
-    match &schema["type"] {
-        Value::String(name) => vec![name],
-        Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    }
-}
 
 fn type_of(value: &Value) -> &'static str {
     match value {
@@ -151,7 +101,7 @@ async fn bodies_that_are_no_request_are_refused() {
 
 /// Requests with a field that lacks, or has another type than the schema says.
 pub(crate) fn malformed(schema: &Value) -> Vec<String> {
-    let Value::Object(whole) = smallest(schema, schema) else { panic!("no object: {schema}") };
+    let Value::Object(whole) = smallest(schema, schema, "x") else { panic!("no object: {schema}") };
     let mut requests = Vec::new();
     for needed in schema["required"].as_array().into_iter().flatten() {
         let mut request = whole.clone();
@@ -205,7 +155,7 @@ async fn strange_text_in_any_field_is_no_mistake_of_the_agents() {
     let texts = ["", "\0", "a\0b", "..", "/", "../../etc/passwd", "\u{202e}\u{feff}", "%00", "[", "(((((", "\\", "*{a"];
     let long = "x".repeat(1 << 20);
     for (tool, schema) in tools() {
-        let whole = strange(&smallest(&schema, &schema), "x");
+        let whole = strange(&smallest(&schema, &schema, "x"), "x");
         assert!(whole.is_object(), "{tool}");
         for text in texts.into_iter().chain([long.as_str(), "\u{1f600}"]) {
             let body = strange(&whole, text).to_string();

@@ -5,6 +5,7 @@ mod archive_corpus; // archives that are refused, and that nothing is left of th
 mod archives; // what comes out of archives that are taken
 mod audit; // auditRead
 mod bad_input; // every field of every tool, and bodies that are no JSON, from the committed schemas
+mod bounds; // each bound of the committed schemas is what the agent checks
 mod claim; // who wins, who is refused, what commands see
 mod connections; // over a real socket: time-outs, shutdown, callers that go away
 mod edits; // edit, write, stat, mkdir, move, copy, remove
@@ -12,6 +13,7 @@ mod files; // GET, HEAD, PUT, DELETE /v1/files
 mod mcp; // POST /mcp
 mod repeats; // Idempotency-Key
 mod requests; // bodies, problems, request ids, streams
+mod schemas; // the committed schemas, and requests made from them
 mod searches; // search and find
 mod served; // an agent behind a real socket
 mod socket_input; // what a client types over GET /v1/ws

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     access::{claims, sign},
-    bad_input,
+    bad_input, schemas,
     served::{PATIENCE, serve, until},
     support::{Answer, TestAgent},
 };
@@ -232,7 +232,7 @@ async fn what_is_no_message_is_refused() {
 #[tokio::test]
 async fn bad_input_to_every_tool_is_told_to_the_model() {
     let agent = TestAgent::new();
-    for (name, schema) in bad_input::tools() {
+    for (name, schema) in schemas::tools() {
         if name == "claim" {
             continue;
         }

@@ -18,7 +18,7 @@ use tokio_tungstenite::{
 
 use crate::{
     access::{claims, key, sign},
-    bad_input,
+    bad_input, schemas,
     served::{PATIENCE, Served, serve, until},
 };
 
@@ -337,7 +337,7 @@ async fn bad_input_to_every_tool_is_refused_and_the_socket_goes_on() {
     let served = serve(&[]).await;
     let mut client = open(&served).await;
     let codes = [codes::PARSE_ERROR, codes::INVALID_REQUEST, codes::INVALID_PARAMS].map(i64::from);
-    for (tool, schema) in bad_input::tools() {
+    for (tool, schema) in schemas::tools() {
         let no_requests = bad_input::no_requests().into_iter().filter_map(|body| String::from_utf8(body).ok());
         // No params are a request of a tool that needs none.
         let no_requests = no_requests.filter(|body| body != "null");

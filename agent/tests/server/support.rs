@@ -1,6 +1,10 @@
 //! An agent on a temporary directory, and short words for requests and answers.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
@@ -13,6 +17,7 @@ use corehold_agent::{
 use corehold_types::{Code, Problem, env_vars};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
+use serde_json::Value;
 use tower::ServiceExt as _;
 
 /// SHA-256 of `token`.
@@ -77,8 +82,10 @@ impl TestAgent {
 
     /// Sends a request as it is.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let asked = (request.method().as_str().to_lowercase(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
+        assert_documented(&asked.0, &asked.1, head.status);
         Answer { status: head.status, headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
     }
 
@@ -109,6 +116,24 @@ impl TestAgent {
     pub(crate) async fn tool(&self, name: &str, request: impl Into<Body>) -> Answer {
         let uri = format!("/v1/tools/{name}");
         self.call(Method::POST, &uri, &[("content-type", "application/json")], request).await
+    }
+}
+
+/// Every answer's status is one that the OpenAPI document gives for its route.
+#[track_caller]
+fn assert_documented(method: &str, path: &str, status: StatusCode) {
+    static DOCUMENT: LazyLock<Value> =
+        LazyLock::new(|| serde_json::from_str(include_str!("../../../types/openapi/openapi.json")).unwrap());
+    let template = match path {
+        path if path.len() > "/v1/files/".len() && path.starts_with("/v1/files/") => "/v1/files/{path}",
+        path if path.starts_with("/v1/tunnel/") => "/v1/tunnel/{port}",
+        path => path,
+    };
+    let operation = &DOCUMENT["paths"][template][method];
+    // A route or a method that isn't there is refused as such.
+    if operation.is_object() {
+        let documented = operation["responses"].get(status.as_str()).is_some();
+        assert!(documented, "{method} {path} answers {status}, which isn't in types/openapi");
     }
 }
 

@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-use crate::{NoEvent, Scope, Standing, Timestamp, Tool};
+use crate::{
+    NoEvent, Scope, Standing, Timestamp, Tool,
+    patterns::{VARIABLE_NAME, WITHOUT_NUL},
+};
 
 /// Takes an agent that serves no workspace yet.
 pub struct Claim;
@@ -32,15 +35,18 @@ impl Tool for Claim {
 #[ts(optional_fields)]
 pub struct ClaimRequest {
     /// The workspace that the agent is to serve, the token's own: lower-case letters, digits and inner hyphens, at most 32.
+    #[schemars(regex(pattern = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"))]
     pub workspace: String,
     /// Names this claim, so that a repeated one is told from another's for the same workspace: 8 to 64 letters, digits, `.`,
     /// `_` and `-`, chosen at random.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{8,64}$"))]
     pub claim_id: String,
     /// Variables that every command sees which is started from now on, besides `COREHOLD_WORKSPACE_ID`. They stand in no
     /// environment but the commands' own. Of the names that begin with `COREHOLD_` only `COREHOLD_OWNER_ID`,
     /// `COREHOLD_TEAM_ID` and `COREHOLD_API_URL` may be given.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[ts(optional, as = "Option<BTreeMap<String, String>>")]
+    #[schemars(extend("propertyNames" = { "pattern": VARIABLE_NAME }, "additionalProperties" = { "type": "string", "pattern": WITHOUT_NUL }))]
     pub env: BTreeMap<String, String>,
 }
 

@@ -6,7 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-use crate::{CollectedOutput, Data, Event, EventBytes, Scope, Timestamp, Tool, WorkspacePath, rpc::FrameKind};
+use crate::{
+    CollectedOutput, Data, Event, EventBytes, Scope, Timestamp, Tool, WorkspacePath,
+    patterns::{VARIABLE_NAME, WITHOUT_NUL},
+    rpc::FrameKind,
+};
 
 /// Runs a command. The process belongs to the agent, not to the connection: a caller who goes away doesn't end it.
 pub struct Command;
@@ -24,13 +28,19 @@ impl Tool for Command {
 /// Request of `command`. Exactly one of `argv` and `line` is given.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    { "required": ["argv"], "properties": { "argv": { "type": "array" } } },
+    { "required": ["line"], "properties": { "line": { "type": "string" } } },
+]))]
 #[ts(optional_fields)]
 pub struct CommandRequest {
     /// Program and arguments, passed as they are. The program is looked up in the command's `PATH`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1), inner(regex(pattern = WITHOUT_NUL)))]
     pub argv: Option<Vec<String>>,
     /// A shell line, run by `/bin/sh -c`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1), regex(pattern = WITHOUT_NUL))]
     pub line: Option<String>,
     /// Working directory. Default: the workspace root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,6 +48,7 @@ pub struct CommandRequest {
     /// Variables added to the agent's own environment for commands; an empty value sets an empty variable.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[ts(as = "Option<BTreeMap<String, String>>")]
+    #[schemars(extend("propertyNames" = { "pattern": VARIABLE_NAME }, "additionalProperties" = { "type": "string", "pattern": WITHOUT_NUL }))]
     pub env: BTreeMap<String, String>,
     /// What the command reads from its standard input, which then ends unless it is `interactive` or a terminal. Default:
     /// nothing.
@@ -64,9 +75,11 @@ pub struct CommandRequest {
     pub detach: Option<bool>,
     /// Bytes of each stream that a collected answer holds, half from its head and half from its tail. Default 65,536.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-limit" = "commandCollectedBytes"))]
     pub max_output_bytes: Option<u64>,
     /// A word for people, shown by `commandList`: `dev`, `setup`. At most 64 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub label: Option<String>,
 }
 
@@ -76,11 +89,14 @@ pub struct CommandRequest {
 #[ts(optional_fields)]
 pub struct Pty {
     /// Characters in a line, 1 to 4,096.
+    #[schemars(range(min = 1, max = 4_096))]
     pub columns: u16,
     /// Lines, 1 to 4,096.
+    #[schemars(range(min = 1, max = 4_096))]
     pub rows: u16,
     /// The variable `TERM`. Default: that of `env`, else `xterm-256color`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = WITHOUT_NUL))]
     pub term: Option<String>,
 }
 
@@ -102,20 +118,25 @@ pub struct PtySize {
 pub struct CommandLimits {
     /// CPU time of each process, rounded up to seconds; SIGXCPU, and SIGKILL a second later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub cpu_ms: Option<u64>,
     /// Private writable memory of each process (`RLIMIT_DATA`). Not the address space (`RLIMIT_AS`), of which Node.js, Go
     /// and Java reserve many gigabytes that they never use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub memory_bytes: Option<u64>,
     /// Processes and threads of the agent's user, all of the workspace's together (`RLIMIT_NPROC`): where as many are
     /// there, the command can't start another. Does not bind root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub processes: Option<u64>,
     /// Open files of each process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub open_files: Option<u64>,
     /// Size of a file that each process may write; SIGXFSZ beyond.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub file_bytes: Option<u64>,
 }
 

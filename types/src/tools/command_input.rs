@@ -36,6 +36,7 @@ pub struct CommandInputRequest {
     pub end: Option<bool>,
     /// Milliseconds to wait for a command that doesn't read. Default and most: the agent's `commandInputMs` limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-limit" = "commandInputMs"))]
     pub timeout_ms: Option<u64>,
 }
 

@@ -30,6 +30,7 @@ pub struct CommandListRequest {
     pub label: Option<String>,
     /// Commands in one answer. Default 100, maximum 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000))]
     pub limit: Option<u32>,
     /// Where to go on: the `cursor` of the answer before.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -38,5 +38,6 @@ pub struct CommandOutputRequest {
     pub follow: Option<bool>,
     /// Bytes of each stream that a collected answer holds, half from its head and half from its tail. Default 65,536.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-limit" = "commandCollectedBytes"))]
     pub max_output_bytes: Option<u64>,
 }

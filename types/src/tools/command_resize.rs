@@ -26,8 +26,10 @@ pub struct CommandResizeRequest {
     /// The command.
     pub id: String,
     /// Characters in a line, 1 to 4,096.
+    #[schemars(range(min = 1, max = 4_096))]
     pub columns: u16,
     /// Lines, 1 to 4,096.
+    #[schemars(range(min = 1, max = 4_096))]
     pub rows: u16,
 }
 

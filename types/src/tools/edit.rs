@@ -29,6 +29,7 @@ impl Tool for Edit {
 #[ts(optional_fields)]
 pub struct EditRequest {
     /// The files and what happens to them. At least one.
+    #[schemars(length(min = 1), extend("x-limit" = "editFiles"))]
     pub files: Vec<FileEdit>,
     /// Answers what would happen and touches nothing. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,9 +40,11 @@ pub struct EditRequest {
     pub durable: Option<bool>,
     /// Lines of context in the diffs that come back. Default 3, maximum 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100))]
     pub context_lines: Option<u32>,
     /// Bytes of diff in the answer, all files together; 0 for none. Default and maximum: the agent's `editDiffBytes` limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-limit" = "editDiffBytes"))]
     pub max_diff_bytes: Option<u64>,
 }
 
@@ -56,6 +59,7 @@ pub struct FileEdit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
     /// What happens, in this order. At least one.
+    #[schemars(length(min = 1))]
     pub operations: Vec<EditOperation>,
 }
 
@@ -70,6 +74,7 @@ pub enum EditOperation {
     /// Replaces text that occurs exactly once, unless `all` or `count` says otherwise.
     Replace {
         /// What is there. Not empty.
+        #[schemars(extend("minLength" = 1))]
         old: Content,
         /// What takes its place.
         new: Content,
@@ -78,6 +83,7 @@ pub enum EditOperation {
         all: Option<bool>,
         /// Replaces every occurrence, and there must be exactly this many. Default 1.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
         count: Option<u64>,
         /// Takes `old` and `new` byte for byte, line endings included. The only way to change a file that isn't UTF-8, and
         /// to change line endings. Default false.
@@ -87,9 +93,11 @@ pub enum EditOperation {
     /// Replaces the lines from `start` to `end`, both included, counted from 1.
     Lines {
         /// The first line to go.
+        #[schemars(range(min = 1))]
         start: u64,
         /// The last line to go; it must exist. Default: `start`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
         end: Option<u64>,
         /// The lines that come instead; a line ending after the last one makes no difference. Empty: none.
         text: String,
@@ -97,6 +105,7 @@ pub enum EditOperation {
     /// Inserts lines before a line.
     Insert {
         /// Becomes the number of the first new line: 1 puts them at the beginning, one more than the file has at the end.
+        #[schemars(range(min = 1))]
         line: u64,
         /// The lines; a line ending after the last one makes no difference.
         text: String,
@@ -107,6 +116,7 @@ pub enum EditOperation {
         diff: String,
         /// Lines of context at the edges of a hunk that may differ. Default 0, maximum 10 (`patch` takes 2).
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(max = 10))]
         fuzz: Option<u32>,
     },
     /// Makes the file, with its parent directories. Only as the first operation, and not together with `rename`.
@@ -118,6 +128,7 @@ pub enum EditOperation {
         overwrite: Option<bool>,
         /// Permission bits, such as 493 (0o755). Default: as the umask says; a file that exists keeps its own.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(max = 0o777))]
         mode: Option<u32>,
     },
     /// Deletes the file. Only as the only operation.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-use crate::{Event, Scope, Tool, WorkspacePath};
+use crate::{Event, Scope, Tool, WorkspacePath, patterns::HASH};
 
 /// Extracts an archive.
 ///
@@ -35,6 +35,7 @@ pub struct ExtractRequest {
     pub destination: Option<WorkspacePath>,
     /// BLAKE3, in hex, that the archive's bytes must have. Checked before anything is moved in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = HASH))]
     pub expected_hash: Option<String>,
     /// Whether the archive is deleted afterwards, also when extracting failed. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,7 +47,7 @@ pub struct ExtractRequest {
 #[serde(rename_all = "camelCase")]
 pub enum ArchiveSource {
     /// A file name in the agent's inbox.
-    Inbox(String),
+    Inbox(#[schemars(regex(pattern = r"^[^/\x00]+$"))] String),
     /// A path of the workspace.
     Path(WorkspacePath),
 }

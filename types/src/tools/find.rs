@@ -32,6 +32,7 @@ pub struct FindRequest {
     /// literally, `^word` at the beginning, `word$` at the end, `!word` excludes. Case matters if there is an upper-case
     /// letter in a word. Best matches come first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1_024))]
     pub query: Option<String>,
     /// Only paths that these globs allow, as in `search`: `*.rs`, `src/**`, `!*.test.ts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -68,6 +69,7 @@ pub struct FindRequest {
     pub positions: Option<bool>,
     /// Entries in one answer. Default 100; maximum: the agent's `listEntries` limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-limit" = "listEntries"))]
     pub limit: Option<u32>,
     /// Where to go on: the `cursor` of the answer before, with the same request. Its place is that of the last entry in
     /// the order, so entries made or removed in between shift nothing.
@@ -75,6 +77,7 @@ pub struct FindRequest {
     pub cursor: Option<String>,
     /// Milliseconds after which the walk stops with what it has. Default and maximum: the agent's `searchMs` limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-limit" = "searchMs"))]
     pub timeout_ms: Option<u64>,
 }
 

@@ -29,9 +29,11 @@ pub struct ListRequest {
     pub path: Option<WorkspacePath>,
     /// How deep: 1 is the directory's own entries. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
     pub depth: Option<u32>,
     /// Entries in one answer. Default 1,000; maximum: the agent's `listEntries` limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-limit" = "listEntries"))]
     pub limit: Option<u32>,
     /// Where to go on: the `cursor` of the answer before. Entries made or removed in between may be missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -34,6 +34,7 @@ pub struct MkdirRequest {
     pub exist_ok: Option<bool>,
     /// Permission bits of the directory itself, if it is made. Default: as the umask says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 0o777))]
     pub mode: Option<u32>,
 }
 

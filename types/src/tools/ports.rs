@@ -26,16 +26,20 @@ impl Tool for Ports {
 pub struct PortsRequest {
     /// Answer as soon as something listens on this port, instead of at once. A stream ends then. From 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub wait_for: Option<u16>,
     /// Milliseconds after which a collected answer with `waitFor`, or a stream, ends; `opened` says whether the port did.
     /// Maximum 600,000. Default: 30,000 for a collected answer; a stream goes on until its caller leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 600_000))]
     pub timeout_ms: Option<u64>,
     /// Milliseconds between two looks at the kernel's tables, which have no events. Default 250; from 100 to 60,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 100, max = 60_000))]
     pub interval_ms: Option<u64>,
     /// Ports in one answer. Default 1,000, maximum 10,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
     pub limit: Option<u32>,
     /// Where to go on: the `cursor` of the answer before.
     #[serde(default, skip_serializing_if = "Option::is_none")]

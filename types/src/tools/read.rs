@@ -25,9 +25,11 @@ impl Tool for Read {
 #[ts(optional_fields)]
 pub struct ReadRequest {
     /// The files, answered in this order. At least one.
+    #[schemars(length(min = 1), extend("x-limit" = "readFiles"))]
     pub files: Vec<ReadTarget>,
     /// Bytes of content that the whole answer may hold. Default and maximum: the agent's `readBytes` limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-limit" = "readBytes"))]
     pub max_bytes: Option<u64>,
 }
 
@@ -52,9 +54,11 @@ pub struct ReadTarget {
 #[ts(optional_fields)]
 pub struct LineRange {
     /// The first line; 1 is the first of the file.
+    #[schemars(range(min = 1))]
     pub start: u64,
     /// The last line. Absent: to the end. A line past the end is the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub end: Option<u64>,
 }
 

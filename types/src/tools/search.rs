@@ -32,6 +32,7 @@ pub struct SearchRequest {
     /// Files and directories to search. A file named here is searched whatever the ignore rules say. Default: the root.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[ts(as = "Option<Vec<WorkspacePath>>")]
+    #[schemars(length(max = 1_000))]
     pub paths: Vec<WorkspacePath>,
     /// Whether letter case matters. Default `sensitive`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,9 +57,11 @@ pub struct SearchRequest {
     pub invert: Option<bool>,
     /// Lines of context before each match (`-B`). Default 0, maximum 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000))]
     pub before: Option<u32>,
     /// Lines of context after each match (`-A`). Default 0, maximum 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000))]
     pub after: Option<u32>,
     /// Only paths that these globs allow, in the syntax of a line of `.gitignore`: one that begins with `!` excludes, any
     /// other includes; the last that matches decides; they win over ignore files (`-g`).
@@ -113,15 +116,19 @@ pub struct SearchRequest {
     /// Matching lines (files, where lines are not reported) in the answer; the search stops there. Default 1,000; maximum: the
     /// agent's `searchMatches` limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-limit" = "searchMatches"))]
     pub max_matches: Option<u64>,
     /// Matching lines of each file; the file's search stops there (`-m`). Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_matches_per_file: Option<u64>,
     /// Bytes of each line that are shown, around its first match. Default 1,024, maximum 1,048,576.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_048_576))]
     pub max_line_bytes: Option<u32>,
     /// Milliseconds after which the search stops with what it has. Default and maximum: the agent's `searchMs` limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-limit" = "searchMs"))]
     pub timeout_ms: Option<u64>,
 }
 

@@ -26,6 +26,7 @@ impl Tool for Stat {
 #[ts(optional_fields)]
 pub struct StatRequest {
     /// The paths, answered in this order. At least one.
+    #[schemars(length(min = 1), extend("x-limit" = "statPaths"))]
     pub paths: Vec<WorkspacePath>,
     /// Whether a symbolic link means what it leads to. Default false: the link itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]

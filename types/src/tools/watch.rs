@@ -43,10 +43,12 @@ pub struct WatchRequest {
     /// Milliseconds of quiet after which changes are told together, one for each file; four times as long at most. Default
     /// 50; from 10 to 10,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 10_000))]
     pub debounce_ms: Option<u64>,
     /// Milliseconds after which the answer comes though nothing has changed, or a stream ends. Maximum 600,000. Default: 30,000
     /// for a collected answer; a stream goes on until its caller leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 600_000))]
     pub timeout_ms: Option<u64>,
 }
 

@@ -25,6 +25,7 @@ impl Tool for Write {
 #[ts(optional_fields)]
 pub struct WriteRequest {
     /// The files, written and answered in this order. At least one.
+    #[schemars(length(min = 1), extend("x-limit" = "writeFiles"))]
     pub files: Vec<WriteTarget>,
     /// Whether the answer waits until everything is on the disk (fsync). Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,6 +49,7 @@ pub struct WriteTarget {
     pub overwrite: Option<bool>,
     /// Permission bits, such as 493 (0o755). Default: as the umask says; a file that exists keeps its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 0o777))]
     pub mode: Option<u32>,
 }
 

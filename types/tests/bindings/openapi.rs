@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     committed, samples,
-    schema::{has_events, sorted},
+    schema::{has_events, sorted, with_ranges},
 };
 
 /// Schemas by name: of what a client may send, and of what it gets.
@@ -47,30 +47,71 @@ impl Schemas {
             let same = other.is_none_or(|other| other == all[&name]);
             assert!(same, "{name} is accepted in another form than it is sent: it needs two types");
         }
+        let Value::Object(all) = with_ranges(&Value::Object(all)) else { panic!("an object stays one") };
         all
     }
 }
 
-fn problems(statuses: &[(&str, &str)]) -> Map<String, Value> {
-    let content = json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
-    let mut responses = Map::new();
-    for (status, description) in statuses {
-        responses.insert((*status).to_owned(), json!({ "description": description, "content": content }));
-    }
-    responses
+/// The answers that a route gives in the form of a problem, with these statuses and no others: the agent's tests hold each
+/// of their answers against them.
+fn problems(statuses: &[u16]) -> Map<String, Value> {
+    only(&[ALWAYS, statuses].concat())
 }
 
-/// Problems that every route with a token may answer with.
-const USUAL: &[(&str, &str)] = &[
-    ("400", "The request is malformed; `context.field` names the field."),
-    ("401", "There is no token, or it isn't valid."),
-    ("403", "The token's scopes don't allow it, or a page of this origin may not ask."),
-    ("404", "Something that the request names does not exist."),
-    ("409", "It can't be done as things are: another version, a file in the way, no workspace yet."),
-    ("413", "A limit is exceeded; `context.variable` names the variable that sets it."),
-    ("415", "The body is not JSON."),
-    ("default", "Any other problem."),
-];
+fn only(statuses: &[u16]) -> Map<String, Value> {
+    let content = json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
+    let response = |status: &u16| (status.to_string(), json!({ "description": why(*status), "content": content }));
+    statuses.iter().map(response).collect()
+}
+
+/// Statuses of problems that every route with a token may answer with.
+const ALWAYS: &[u16] = &[401, 403, 409, 500];
+
+/// What may be wrong with a body, besides its content.
+const BODY: &[u16] = &[400, 408, 413];
+
+/// What may be wrong with an `Idempotency-Key`. (Too many of them: 413.)
+const KEY: &[u16] = &[400, 413, 422, 503];
+
+fn why(status: u16) -> &'static str {
+    match status {
+        400 => "The request is malformed (`context.field` names the field), or means nothing here.",
+        401 => "There is no token, or it isn't valid.",
+        403 => {
+            "The token's scopes, the command policy or a file's mode don't allow it, or a page of this origin may not ask."
+        }
+        404 => "Something that the request names does not exist.",
+        408 => "It took too long: the body didn't come, or what was waited for.",
+        409 => "It can't be done as things are: another version, a file in the way, no workspace yet.",
+        412 => "A condition isn't met.",
+        413 => "A limit is exceeded; `context.variable` names the variable that sets it.",
+        415 => "The body is not JSON.",
+        416 => "The range lies behind the file's end.",
+        422 => "The `Idempotency-Key` stands for another request.",
+        500 => "The agent made a mistake.",
+        503 => "The agent is shutting down.",
+        507 => "The disk is full, or a quota is used up.",
+        other => panic!("say when the agent answers {other}"),
+    }
+}
+
+/// Tools that name nothing that could be missing.
+const NAMELESS: &[&str] = &["info", "claim", "activity", "auditRead", "commandList", "ports"];
+
+/// Statuses of a tool's problems, besides those of every route's.
+fn of_tool<T: Tool>() -> Vec<u16> {
+    let mut statuses = [BODY, &[415, 503]].concat();
+    if T::CHANGES {
+        statuses.extend(KEY);
+    }
+    if !NAMELESS.contains(&T::NAME) {
+        statuses.push(404);
+    }
+    if T::SCOPE == Scope::Write {
+        statuses.push(507);
+    }
+    statuses
+}
 
 fn with(mut responses: Map<String, Value>, more: Value) -> Value {
     let Value::Object(more) = more else { panic!("{more}") };
@@ -106,7 +147,7 @@ fn tool<T: Tool>(schemas: &mut Schemas, samples: &BTreeMap<String, Value>) -> (S
         "x-scope": T::SCOPE,
         // Without a body it is an empty object.
         "requestBody": { "required": needed, "content": { "application/json": request } },
-        "responses": with(problems(USUAL), json!({ "200": { "description": "Done.", "content": content } })),
+        "responses": with(problems(&of_tool::<T>()), json!({ "200": { "description": "Done.", "content": content } })),
     });
     if T::CHANGES {
         operation["parameters"] = json!([{ "$ref": "#/components/parameters/IdempotencyKey" }]);
@@ -157,35 +198,26 @@ fn files(schemas: &mut Schemas) -> Value {
     let if_range = header("If-Range", "The range only if the file has this version, else all of it.");
     let etag = json!({ "ETag": { "description": "The file's version.", "schema": { "type": "string" } } });
     let octets = bytes("application/octet-stream");
-    let unmet = [("412", "A condition isn't met."), ("416", "The range lies behind the file's end.")];
     let read = json!({
         "200": { "description": "The file.", "headers": etag, "content": octets },
         "206": { "description": "The part that was asked for.", "headers": etag, "content": octets },
         "304": { "description": "The file still has this version." },
     });
+    let read = with(problems(&[400, 404, 412, 416]), read);
     let mut head = read.clone();
-    for (status, description) in USUAL.iter().chain(&unmet) {
-        head[*status] = json!({ "description": description });
-    }
-    for status in ["200", "206"] {
-        head[status].as_object_mut().unwrap().remove("content");
+    for response in head.as_object_mut().unwrap().values_mut() {
+        response.as_object_mut().unwrap().remove("content");
     }
     let readable = json!([path, if_match, if_none_match, range, if_range]);
     let written = json!({ "application/json": { "schema": schemas.sent::<wire::FileWritten>() } });
-    let with_unmet = || {
-        let mut all = problems(USUAL);
-        all.extend(problems(&unmet[..1]));
-        all
-    };
-    let mut get_problems = problems(USUAL);
-    get_problems.extend(problems(&unmet));
+    let changing = |more: &[u16]| problems(&[KEY, &[404, 412], more].concat());
     let mut put = operation(
         "putFile",
         "Writes a file whole and atomically, with the parent directories it needs.",
         Some(Scope::Write),
         json!([path, if_match, if_none_match, key]),
         with(
-            with_unmet(),
+            changing(&[408, 507]),
             json!({
                 "200": { "description": "It was replaced.", "headers": etag, "content": written },
                 "201": { "description": "It is new.", "headers": etag, "content": written },
@@ -194,7 +226,7 @@ fn files(schemas: &mut Schemas) -> Value {
     );
     put["requestBody"] = json!({ "required": true, "content": octets });
     json!({
-        "get": operation("getFile", "Reads a file, or a part of it.", Some(Scope::Read), readable.clone(), with(get_problems, read)),
+        "get": operation("getFile", "Reads a file, or a part of it.", Some(Scope::Read), readable.clone(), read),
         "head": operation("headFile", "Says what GET would, without the bytes.", Some(Scope::Read), readable, head),
         "put": put,
         "delete": operation(
@@ -202,15 +234,32 @@ fn files(schemas: &mut Schemas) -> Value {
             "Deletes a file; a symbolic link is deleted itself.",
             Some(Scope::Write),
             json!([path, if_match, if_none_match, key]),
-            with(with_unmet(), json!({ "204": { "description": "It is gone." } })),
+            with(changing(&[]), json!({ "204": { "description": "It is gone." } })),
         ),
     })
+}
+
+/// The route without a path: the workspace root, which is no file.
+fn no_file(files: &Value, suffix: &str) -> Value {
+    let mut methods = files.clone();
+    for operation in methods.as_object_mut().unwrap().values_mut() {
+        let id = operation["operationId"].as_str().unwrap().replace("File", "Root");
+        operation["operationId"] = json!(format!("{id}{suffix}"));
+        operation["summary"] = json!("Names the workspace root, which is no file, so it is always refused.");
+        operation["parameters"].as_array_mut().unwrap().remove(0);
+        operation["responses"].as_object_mut().unwrap().retain(|status, _| status.starts_with(['4', '5']));
+    }
+    methods
 }
 
 fn archive(schemas: &mut Schemas) -> Value {
     let path = query("path", "The directory. Default: the root.", json!({ "type": "string" }));
     let format = query("format", "Default `tar.gz`.", json!({ "enum": ["tar.gz", "tar", "tar.zst"] }));
-    let hash = query("hash", "BLAKE3 of the archive in hex: another one changes nothing.", json!({ "type": "string" }));
+    let hash = query(
+        "hash",
+        "BLAKE3 of the archive in hex: another one changes nothing.",
+        json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" }),
+    );
     let octets = json!({ "schema": { "type": "string", "format": "binary" } });
     let sent = json!({ "application/gzip": octets, "application/x-tar": octets, "application/zstd": octets });
     let taken = json!({ "application/json": { "schema": schemas.sent::<tools::ExtractResponse>() } });
@@ -219,7 +268,10 @@ fn archive(schemas: &mut Schemas) -> Value {
         "Extracts a tar archive, plain or compressed by gzip or zstd, into a directory.",
         Some(Scope::Write),
         json!([path, hash, { "$ref": "#/components/parameters/IdempotencyKey" }]),
-        with(problems(USUAL), json!({ "200": { "description": "Extracted.", "content": taken } })),
+        with(
+            problems(&[KEY, BODY, &[404, 507]].concat()),
+            json!({ "200": { "description": "Extracted.", "content": taken } }),
+        ),
     );
     put["requestBody"] = json!({ "required": true, "content": { "application/octet-stream": octets } });
     json!({
@@ -228,13 +280,14 @@ fn archive(schemas: &mut Schemas) -> Value {
             "Sends a directory as an archive.",
             Some(Scope::Read),
             json!([path, format]),
-            with(problems(USUAL), json!({ "200": { "description": "The archive.", "content": sent } })),
+            with(problems(&[400, 404]), json!({ "200": { "description": "The archive.", "content": sent } })),
         ),
         "put": put,
     })
 }
 
 fn others(schemas: &mut Schemas) -> Map<String, Value> {
+    let files = files(schemas);
     let upgraded = |what: &str| json!({ "101": { "description": what } });
     let health = json!({ "200": {
         "description": "The agent answers.",
@@ -252,7 +305,7 @@ fn others(schemas: &mut Schemas) -> Map<String, Value> {
             header("Mcp-Session-Id", "As `initialize` answered.")
         ]),
         with(
-            problems(USUAL),
+            problems(&[BODY, &[415]].concat()),
             json!({
                 "200": { "description": "Answers.", "content": { "application/json": { "schema": {} }, "text/event-stream": { "schema": { "type": "string" } } } },
                 "202": { "description": "Notifications are taken." },
@@ -265,8 +318,7 @@ fn others(schemas: &mut Schemas) -> Map<String, Value> {
     );
     mcp["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": messages } } });
     let port = in_path("port", "The port inside.", json!({ "type": "integer", "minimum": 1, "maximum": 65535 }));
-    let mut tunnel = problems(USUAL);
-    tunnel.extend(problems(&[("504", "What listens takes no connection.")]));
+    let tunnel = problems(&[400, 404, 408, 413, 503]);
     let metrics = json!({ "200": {
         "description": "Counters, gauges and a histogram of durations.",
         "content": { "text/plain": { "schema": { "type": "string" } } },
@@ -279,13 +331,21 @@ fn others(schemas: &mut Schemas) -> Map<String, Value> {
             "What the agent has done and has open, in the text format of Prometheus.",
             Some(Scope::Read),
             json!([]),
-            with(problems(USUAL), metrics),
+            with(problems(&[]), metrics),
         ) }),
         ),
-        ("/health", json!({ "get": operation("health", "Whether the agent answers.", None, json!([]), health) })),
-        ("/openapi.json", json!({ "get": operation("openapi", "This document.", None, json!([]), document) })),
+        (
+            "/health",
+            json!({ "get": operation("health", "Whether the agent answers.", None, json!([]), with(only(&[403, 500]), health)) }),
+        ),
+        (
+            "/openapi.json",
+            json!({ "get": operation("openapi", "This document.", None, json!([]), with(only(&[403, 500]), document)) }),
+        ),
         ("/mcp", json!({ "post": mcp })),
-        ("/v1/files/{path}", files(schemas)),
+        ("/v1/files", no_file(&files, "")),
+        ("/v1/files/", no_file(&files, "Slash")),
+        ("/v1/files/{path}", files),
         ("/v1/archive", archive(schemas)),
         (
             "/v1/tunnel/{port}",
@@ -304,7 +364,7 @@ fn others(schemas: &mut Schemas) -> Map<String, Value> {
             "Every tool over one WebSocket with the subprotocol `corehold.v1`; each call needs its tool's scope.",
             Some(Scope::Read),
             json!([]),
-            with(problems(USUAL), upgraded("The WebSocket is open.")),
+            with(problems(&[400, 413, 503]), upgraded("The WebSocket is open.")),
         ) }),
         ),
     ];

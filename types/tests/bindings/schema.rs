@@ -23,7 +23,32 @@ pub(crate) fn sent<T: JsonSchema>() -> Value {
 fn schema<T: JsonSchema>(settings: SchemaSettings) -> Value {
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
     schema.remove("$schema");
-    schema.to_value()
+    with_ranges(&schema.to_value())
+}
+
+/// With the largest and smallest number that each integer's type holds, where the type's own bounds don't say less: schemars
+/// says that only in `format`, which validators don't look at.
+pub(crate) fn with_ranges(schema: &Value) -> Value {
+    let Value::Object(fields) = schema else {
+        return match schema {
+            Value::Array(items) => items.iter().map(with_ranges).collect(),
+            other => other.clone(),
+        };
+    };
+    let mut fields: serde_json::Map<_, _> =
+        fields.iter().map(|(key, value)| (key.clone(), with_ranges(value))).collect();
+    let range = match fields.get("format").and_then(Value::as_str) {
+        Some("uint32") => Some((json!(0), json!(u32::MAX))),
+        Some("uint64") => Some((json!(0), json!(u64::MAX))),
+        Some("int32") => Some((json!(i32::MIN), json!(i32::MAX))),
+        Some("int64") => Some((json!(i64::MIN), json!(i64::MAX))),
+        _ => None,
+    };
+    if let Some((least, most)) = range {
+        fields.entry("minimum").or_insert(least);
+        fields.entry("maximum").or_insert(most);
+    }
+    Value::Object(fields)
 }
 
 fn tool_schema<T: Tool>() -> (String, Value) {
@@ -76,7 +101,7 @@ fn mcp_tool<T: Tool>() -> Value {
     // Each stands alone, and models do worse with references.
     settings.inline_subschemas = true;
     let mut schema = settings.into_generator().into_root_schema_for::<T::Request>();
-    for superfluous in ["$schema", "title", "description"] {
+    for superfluous in ["$schema", "title", "description", "oneOf"] {
         schema.remove(superfluous);
     }
     json!({
@@ -88,7 +113,8 @@ fn mcp_tool<T: Tool>() -> Value {
 }
 
 /// Without what costs a model's context and tells it nothing: `null` for what may be left out anyway, the form of paths
-/// that aren't UTF-8 (taken all the same), formats of numbers.
+/// that aren't UTF-8 (taken all the same), formats of numbers, names of limits, patterns that nobody breaks by mistake.
+/// Without a choice at the top too, which APIs of models refuse.
 fn for_models(schema: &Value) -> Value {
     let Value::Object(fields) = schema else {
         return match schema {
@@ -116,6 +142,13 @@ fn for_models(schema: &Value) -> Value {
             let only = (*only).clone();
             fields.insert("type".to_owned(), only);
         }
+    }
+    for superfluous in ["x-limit", "propertyNames"] {
+        fields.remove(superfluous);
+    }
+    let pattern = fields.get("pattern").and_then(Value::as_str).unwrap_or_default();
+    if pattern.contains(r"\x00") || pattern.contains("A-Za-z0-9+/") {
+        fields.remove("pattern");
     }
     if fields.get("format").is_some_and(|format| format.as_str().is_some_and(|format| format.starts_with(['u', 'i']))) {
         fields.remove("format");
