@@ -119,6 +119,12 @@ pub(crate) struct Up {
 
 /// Flags of `exec`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  corehold exec demo -- npm test                      its output is ours, its exit code too
+  corehold exec -it demo -- bash                      a shell
+  corehold exec -i demo -- tar x < project.tar        standard input goes in
+  corehold exec demo --timeout 60 -- sh -c 'a | b'    a shell line, ended after a minute")]
 pub(crate) struct Exec {
     /// The workspace
     pub(crate) workspace: String,
@@ -128,9 +134,12 @@ pub(crate) struct Exec {
     /// Variable for the command; may be given more than once
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
     pub(crate) env: Vec<(String, String)>,
-    /// Hand our standard input, read to its end, to the command; without it, its input is empty
+    /// Hand our standard input to the command as it comes; without it, its input is empty
     #[arg(long, short = 'i')]
     pub(crate) stdin: bool,
+    /// Run the command in a terminal, and hand it ours: every key, Ctrl-C too, the size and its changes. Implies --stdin
+    #[arg(long, short = 't')]
+    pub(crate) tty: bool,
     /// End the command after so many seconds; the exit code is then 124
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<u64>,

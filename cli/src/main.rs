@@ -3,9 +3,11 @@
 mod args;
 mod commands;
 mod failure;
+mod input;
 mod output;
 mod progress;
 mod surroundings;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -58,6 +58,11 @@ pub(crate) fn template_folders(global: &Global) -> Vec<PathBuf> {
     if global.templates.is_empty() { vec![PathBuf::from("templates")] } else { global.templates.clone() }
 }
 
+/// What kind of terminal we were started on.
+pub(crate) fn terminal_type() -> Option<String> {
+    std::env::var("TERM").ok().filter(|term| !term.is_empty())
+}
+
 /// The bundle of CAs that this machine itself uses: what `SSL_CERT_FILE` names, else the system's.
 pub(crate) fn machine_ca_bundle() -> Option<PathBuf> {
     let named = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);

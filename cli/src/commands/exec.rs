@@ -8,26 +8,28 @@ use std::{
 
 use anyhow::Context as _;
 use corehold_host::{
-    Frame, Workspace,
+    Frame, RunCommand, Workspace,
     types::{
         Data,
-        tools::{CommandEvent, CommandExit, CommandSignal, CommandSignalRequest, Signal},
+        tools::{CommandEvent, CommandExit, CommandSignal, CommandSignalRequest, Pty, PtySize, Signal},
     },
 };
 use futures_util::StreamExt as _;
-use tokio::io::AsyncReadExt as _;
+use tokio::{
+    signal::unix::{self, SignalKind},
+    task::JoinHandle,
+};
 
 use crate::{
     args::{Exec, Global},
-    failure, output, surroundings,
+    failure, input, output, surroundings,
+    terminal::{self, RawTerminal},
 };
 
 /// Our own failures, apart from the command's exit codes. `docker run` uses the same number.
 const OUR_FAILURE: u8 = 125;
 /// The command's time ran out; `timeout(1)` uses the same number.
 const TIMED_OUT: u8 = 124;
-/// Bytes of standard input that fit into one request.
-const STDIN_BYTES: u64 = 8 << 20;
 
 pub(crate) async fn run(global: &Global, exec: &Exec) -> ExitCode {
     match attempt(global, exec).await {
@@ -40,40 +42,56 @@ pub(crate) async fn run(global: &Global, exec: &Exec) -> ExitCode {
 }
 
 async fn attempt(global: &Global, exec: &Exec) -> anyhow::Result<ExitCode> {
+    if exec.tty {
+        anyhow::ensure!(
+            !global.json,
+            "--tty passes a terminal on as it is, so there is no JSON; leave out one of the two"
+        );
+        RawTerminal::check()?;
+    }
     let host = surroundings::host(global, surroundings::engine(global).await?).await?;
     let workspace = host.workspace(&exec.workspace).await?;
-    let mut command = workspace.command_argv(exec.argv.iter().cloned());
-    if let Some(cwd) = &exec.cwd {
-        command = command.cwd(cwd);
-    }
-    for (name, value) in &exec.env {
-        command = command.env(name, value);
-    }
-    // People leave long commands running; only --timeout ends one.
-    command = match exec.timeout {
-        Some(seconds) => command.timeout(Duration::from_secs(seconds)),
-        None => command.no_timeout(),
-    };
-    if exec.stdin {
-        command = command.stdin(standard_input().await?);
-    }
+    // From here on nothing that is signalled gets lost; the terminal's size is asked for after that.
+    let mut signals = Signals::listen()?;
+    let size = terminal::size();
+    let command = command(&workspace, exec, size);
+    let raw = exec.tty.then(RawTerminal::take).transpose()?;
 
     let mut stream = command.stream().await?;
-    let mut id = None;
+    let mut running = None;
     let mut exit = None;
     loop {
         let frame = tokio::select! {
             frame = stream.next() => frame,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.context("waiting for Ctrl-C")?;
-                interrupt(&workspace, id.as_deref()).await?;
+            signal = signals.next() => {
+                let id = running.as_ref().map(|running: &Running| running.id.as_str());
+                match (signal, &raw) {
+                    (Received::Resized, Some(_)) => resize(&workspace, id).await,
+                    (Received::Continued, Some(raw)) => {
+                        raw.set_raw()?;
+                        resize(&workspace, id).await;
+                    }
+                    // Ctrl-C is the command's, as it is in a shell.
+                    (Received::Interrupted, None) => signal_command(&workspace, id, Signal::Int).await?,
+                    // Of a terminal that goes away, those who worked on it learn.
+                    (Received::Interrupted | Received::Ended(_), Some(_)) => {
+                        // The command may have ended, or its agent be gone: we end anyhow.
+                        let _ = signal_command(&workspace, id, Signal::Hup).await;
+                        return Ok(ExitCode::from(128 + signal.number()));
+                    }
+                    (Received::Ended(_), None) => return Ok(ExitCode::from(128 + signal.number())),
+                    (Received::Resized | Received::Continued, None) => {}
+                }
                 continue;
             }
         };
         match frame.transpose()? {
             Some(Frame::Event(event)) => {
-                if let CommandEvent::Status { id: named, .. } = &event {
-                    id = Some(named.clone());
+                if let CommandEvent::Status { id, .. } = &event {
+                    if exec.tty && terminal::size() != size {
+                        resize(&workspace, Some(id)).await;
+                    }
+                    running = Some(Running::new(&workspace, id, exec.stdin || exec.tty));
                 }
                 if global.json {
                     output::json(&event)?;
@@ -88,6 +106,8 @@ async fn attempt(global: &Global, exec: &Exec) -> anyhow::Result<ExitCode> {
             None => break,
         }
     }
+    // Before anything else is written.
+    drop(raw);
     let exit = exit.context("the agent did not say how the command ended")?;
     if exit.oom_killed == Some(true) {
         eprintln!(
@@ -97,24 +117,125 @@ async fn attempt(global: &Global, exec: &Exec) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(exit_code(&exit)))
 }
 
-/// Ctrl-C is the command's, as it is in a shell.
-async fn interrupt(workspace: &Workspace, id: Option<&str>) -> anyhow::Result<()> {
+fn command(workspace: &Workspace, exec: &Exec, size: PtySize) -> RunCommand {
+    let mut command = workspace.command_argv(exec.argv.iter().cloned());
+    if let Some(cwd) = &exec.cwd {
+        command = command.cwd(cwd);
+    }
+    for (name, value) in &exec.env {
+        command = command.env(name, value);
+    }
+    // People leave long commands running; only --timeout ends one.
+    command = match exec.timeout {
+        Some(seconds) => command.timeout(Duration::from_secs(seconds)),
+        None => command.no_timeout(),
+    };
+    if exec.tty {
+        // What --env says of the terminal goes before what it is here.
+        let named = exec.env.iter().any(|(name, _)| name == "TERM");
+        let term = surroundings::terminal_type().filter(|_| !named);
+        return command.terminal(Pty { columns: size.columns, rows: size.rows, term });
+    }
+    if exec.stdin { command.interactive() } else { command }
+}
+
+/// The command while it runs, and what feeds it.
+struct Running {
+    id: String,
+    feeding: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    fn new(workspace: &Workspace, id: &str, fed: bool) -> Self {
+        let feed = || {
+            let (workspace, id) = (workspace.clone(), id.to_owned());
+            tokio::spawn(async move {
+                if let Err(error) = input::feed(workspace, id).await {
+                    tracing::warn!("standard input was not passed on: {error:#}");
+                }
+            })
+        };
+        Self { id: id.to_owned(), feeding: fed.then(feed) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(feeding) = &self.feeding {
+            feeding.abort();
+        }
+    }
+}
+
+/// A command that has ended meanwhile needs no size.
+async fn resize(workspace: &Workspace, id: Option<&str>) {
+    if let Some(id) = id
+        && let Err(error) = workspace.resize_terminal(id, terminal::size()).await
+    {
+        tracing::debug!(%error, "the terminal's size was not passed on");
+    }
+}
+
+async fn signal_command(workspace: &Workspace, id: Option<&str>, signal: Signal) -> anyhow::Result<()> {
     if let Some(id) = id {
-        let request = CommandSignalRequest { id: id.to_owned(), signal: Signal::Int };
+        let request = CommandSignalRequest { id: id.to_owned(), signal };
         workspace.call::<CommandSignal>(&request).await?;
     }
     Ok(())
 }
 
-async fn standard_input() -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    tokio::io::stdin().take(STDIN_BYTES + 1).read_to_end(&mut bytes).await.context("reading standard input")?;
-    anyhow::ensure!(
-        bytes.len() as u64 <= STDIN_BYTES,
-        "standard input is longer than {}; write it into a file of the workspace instead",
-        output::size(STDIN_BYTES)
-    );
-    Ok(bytes)
+/// What we are signalled.
+#[derive(Debug, Clone, Copy)]
+enum Received {
+    /// By Ctrl-C, where the terminal isn't the command's.
+    Interrupted,
+    /// The terminal has another size.
+    Resized,
+    /// A shell lets us go on.
+    Continued,
+    /// We are to end, by a signal of this number.
+    Ended(u8),
+}
+
+impl Received {
+    fn number(self) -> u8 {
+        match self {
+            Self::Ended(number) => number,
+            _ => 2,
+        }
+    }
+}
+
+struct Signals {
+    interrupt: unix::Signal,
+    resize: unix::Signal,
+    proceed: unix::Signal,
+    terminate: unix::Signal,
+    hang_up: unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| unix::signal(kind).context("listening for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            resize: listen(SignalKind::window_change())?,
+            proceed: listen(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one. Cancel-safe.
+    async fn next(&mut self) -> Received {
+        tokio::select! {
+            _ = self.interrupt.recv() => Received::Interrupted,
+            _ = self.resize.recv() => Received::Resized,
+            _ = self.proceed.recv() => Received::Continued,
+            _ = self.terminate.recv() => Received::Ended(15),
+            _ = self.hang_up.recv() => Received::Ended(1),
+        }
+    }
 }
 
 /// Output goes where the command wrote it.

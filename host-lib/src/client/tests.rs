@@ -200,6 +200,23 @@ async fn files_of_any_name_go_in_and_out() {
     assert_eq!(error.problem().unwrap().code, Code::NotFound);
 }
 
+/// The agent stops waiting for a command that doesn't read and says how much was taken; the rest is sent again.
+#[tokio::test]
+async fn input_is_sent_until_all_of_it_is_taken() {
+    static LENGTHS: std::sync::Mutex<Vec<u64>> = std::sync::Mutex::new(Vec::new());
+    let (_fixture, workspace) = workspace(|request| {
+        on(request, "commandInput").then(|| {
+            let mut lengths = LENGTHS.lock().unwrap();
+            lengths.push(hyper::body::Body::size_hint(request.body()).exact().unwrap());
+            reply(StatusCode::OK, format!("{{\"accepted\":3,\"complete\":{}}}", lengths.len() == 3))
+        })
+    })
+    .await;
+    workspace.send_input("7", "12345678").await.unwrap();
+    let lengths = LENGTHS.lock().unwrap().clone();
+    assert_eq!(lengths.windows(2).map(|pair| pair[0] - pair[1]).collect::<Vec<_>>(), [3, 3]);
+}
+
 #[tokio::test]
 async fn an_upload_whose_source_fails_is_an_error_and_says_why() {
     let (_fixture, workspace) = workspace(|_| None).await;

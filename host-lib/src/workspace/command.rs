@@ -4,7 +4,10 @@ use std::{path::Path, time::Duration};
 
 use corehold_types::{
     CollectedOutput, Data, WorkspacePath,
-    tools::{Command, CommandExit, CommandRequest},
+    tools::{
+        Command, CommandExit, CommandInput, CommandInputRequest, CommandRequest, CommandResize, CommandResizeRequest,
+        Pty, PtySize,
+    },
 };
 
 use super::Workspace;
@@ -99,6 +102,18 @@ impl RunCommand {
         self
     }
 
+    /// Leaves its standard input open for [`Workspace::send_input`] and [`Workspace::end_input`].
+    pub fn interactive(mut self) -> Self {
+        self.request.interactive = Some(true);
+        self
+    }
+
+    /// Runs it in a terminal. All that it writes there is standard output, and its input stays open.
+    pub fn terminal(mut self, terminal: Pty) -> Self {
+        self.request.pty = Some(terminal);
+        self
+    }
+
     /// Time after which its whole process group is ended. Default: the agent's limit, or none for a detached command.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout_ms = Some(milliseconds(timeout));
@@ -159,6 +174,52 @@ impl RunCommand {
     pub async fn detach(mut self) -> Result<String> {
         self.request.detach = Some(true);
         Ok(self.workspace.call::<Command>(&self.request).await?.id)
+    }
+}
+
+impl Workspace {
+    /// Hands bytes to the standard input or terminal of a command that was started with [`interactive`](RunCommand::interactive)
+    /// or [`terminal`](RunCommand::terminal), and waits until all are taken, however long it doesn't read.
+    ///
+    /// Dropping the future leaves open how many of the bytes were taken.
+    ///
+    /// # Errors
+    /// `Agent` with the problem `INPUT_CLOSED` when the command has ended or takes no more input, or `NOT_FOUND`.
+    pub async fn send_input(&self, command: &str, bytes: impl Into<Vec<u8>>) -> Result<()> {
+        let mut rest = bytes.into();
+        while !rest.is_empty() {
+            let request = CommandInputRequest {
+                id: command.to_owned(),
+                data: Some(Data::from_bytes(rest.clone())),
+                ..Default::default()
+            };
+            let response = self.call::<CommandInput>(&request).await?;
+            if response.complete {
+                return Ok(());
+            }
+            let accepted = usize::try_from(response.accepted).unwrap_or(usize::MAX).min(rest.len());
+            rest.drain(..accepted);
+        }
+        Ok(())
+    }
+
+    /// Ends a command's standard input. A terminal gets its end-of-input character (Ctrl-D) instead.
+    ///
+    /// # Errors
+    /// As [`send_input`](Self::send_input).
+    pub async fn end_input(&self, command: &str) -> Result<()> {
+        let request = CommandInputRequest { id: command.to_owned(), end: Some(true), ..Default::default() };
+        while !self.call::<CommandInput>(&request).await?.complete {}
+        Ok(())
+    }
+
+    /// Tells a command's terminal its size, 1 to 4,096 each way; its foreground processes get SIGWINCH.
+    ///
+    /// # Errors
+    /// As [`send_input`](Self::send_input).
+    pub async fn resize_terminal(&self, command: &str, size: PtySize) -> Result<()> {
+        let request = CommandResizeRequest { id: command.to_owned(), columns: size.columns, rows: size.rows };
+        self.call::<CommandResize>(&request).await.map(|_| ())
     }
 }
 

@@ -18,3 +18,5 @@ mod forward;
 mod image;
 // Killing Corehold at any step leaves nothing that `ls` and `down --all` don't find.
 mod killed;
+// `corehold exec` with standard input and on a terminal.
+mod terminal;
