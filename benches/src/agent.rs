@@ -53,6 +53,16 @@ impl Agent {
         self.child.id()
     }
 
+    /// The most memory that it had so far, as the kernel counts it (`VmHWM`), in kibibytes.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the kernel counts memory")?;
+        Ok(line.trim_end_matches("kB").trim().parse()?)
+    }
+
     fn is_healthy(&self) -> bool {
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
@@ -98,6 +108,12 @@ impl Agent {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What proves a caller of its.
+    #[must_use]
+    pub fn authorization(&self) -> String {
+        format!("Bearer {TOKEN}")
     }
 
     /// The head of a request that keeps its connection, up to its own headers.

@@ -6,3 +6,4 @@ pub mod agent;
 pub mod engine;
 pub mod figures;
 pub mod http;
+pub mod socket;
