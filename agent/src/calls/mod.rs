@@ -18,6 +18,7 @@ pub(crate) use once::key_in;
 pub use table::{Entry, ErasedEvent, entries, entry};
 
 use crate::{
+    activity::Guard,
     audit::Pending,
     handler::{Call, Events, Handler},
 };
@@ -42,16 +43,44 @@ pub(crate) async fn run_and_tell<T: Handler>(
     events: Events<T::Event>,
     replayed: &AtomicBool,
 ) -> Result<T::Response, Problem> {
-    if call.agent.is_shutting_down() {
-        let problem = Problem::new(Code::ShuttingDown, "the agent is shutting down and begins nothing new");
-        refused(&call, T::NAME, &problem);
-        return Err(problem);
-    }
-    let held = T::keeps_awake(events.wanted()).map(|source| call.agent.activity.request(source, T::NAME));
+    let held = enter::<T>(&call, events.wanted())?;
     match call.idempotency_key.clone().filter(|_| T::CHANGES) {
         Some(key) => once::run::<T>(call, &key, request, events, held, replayed).await,
         None => perform::<T>(call, request, events).await,
     }
+}
+
+/// A call that its surface carries out by itself, since its bytes come as the surface's own frames: what holds for every
+/// call holds for it too. It can't be repeated, so it takes no `Idempotency-Key`.
+pub(crate) async fn run_framed<T, F>(
+    call: Call,
+    request: T::Request,
+    work: impl FnOnce(Call, T::Request) -> F,
+) -> Result<T::Response, Problem>
+where
+    T: Handler,
+    F: Future<Output = Result<T::Response, Problem>>,
+{
+    let _held = enter::<T>(&call, true)?;
+    if call.idempotency_key.is_some() {
+        let problem =
+            Problem::new(Code::InvalidRequest, "bytes that come in frames are not kept, so they can't be repeated")
+                .with("field", "idempotencyKey")
+                .suggest("leave the key out, or send the bytes in the request, without `stream`");
+        refused(&call, T::NAME, &problem);
+        return Err(problem);
+    }
+    record::<T, F>(call, request, work).await
+}
+
+/// Whether a call may begin; what it gives back keeps the workspace awake.
+fn enter<T: Handler>(call: &Call, streamed: bool) -> Result<Option<Guard>, Problem> {
+    if call.agent.is_shutting_down() {
+        let problem = Problem::new(Code::ShuttingDown, "the agent is shutting down and begins nothing new");
+        refused(call, T::NAME, &problem);
+        return Err(problem);
+    }
+    Ok(T::keeps_awake(streamed).map(|source| call.agent.activity.request(source, T::NAME)))
 }
 
 /// Does what is asked, once, and records it.
@@ -60,11 +89,23 @@ async fn perform<T: Handler>(
     request: T::Request,
     events: Events<T::Event>,
 ) -> Result<T::Response, Problem> {
+    record::<T, _>(call, request, |call, request| T::handle(call, request, events)).await
+}
+
+async fn record<T, F>(
+    call: Call,
+    request: T::Request,
+    work: impl FnOnce(Call, T::Request) -> F,
+) -> Result<T::Response, Problem>
+where
+    T: Handler,
+    F: Future<Output = Result<T::Response, Problem>>,
+{
     let mut pending = Pending::of(&call, T::NAME);
     if let Some(touched) = pending.touched() {
         T::touches(&request, touched);
     }
-    let result = T::handle(call, request, events).await;
+    let result = work(call, request).await;
     if let (Ok(response), Some(touched)) = (&result, pending.touched()) {
         T::changed(response, touched);
     }

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::dispatch::notification;
-use crate::{audit::Pending, handler::Call, process::Command, server::body, tools};
+use crate::{calls, handler::Call, process::Command, server::body, tools};
 
 /// What came and the command hasn't read: never more than the client's credit.
 #[derive(Debug)]
@@ -87,13 +87,12 @@ impl Input {
         stream: u32,
         out: mpsc::Sender<Message>,
     ) -> Result<Vec<u8>, Problem> {
-        let pending = Pending::of(&call, CommandInput::NAME);
-        let result = match command_of(&call, params) {
-            Ok(command) => self.write(&command, id, stream, &out).await,
-            Err(problem) => Err(problem),
+        let request = parse(params).inspect_err(|problem| calls::refused(&call, CommandInput::NAME, problem))?;
+        let work = async |call: Call, request: CommandInputRequest| {
+            let command = tools::find_command(&call.agent, &request.id)?;
+            self.write(&command, id, stream, &out).await
         };
-        pending.finish(result.as_ref().err().map(|problem| problem.code));
-        body::to_json(&result?)
+        body::to_json(&calls::run_framed::<CommandInput, _>(call, request, work).await?)
     }
 
     async fn write(
@@ -141,12 +140,12 @@ impl Input {
     }
 }
 
-fn command_of(call: &Call, params: &[u8]) -> Result<Arc<Command>, Problem> {
+fn parse(params: &[u8]) -> Result<CommandInputRequest, Problem> {
     let request: CommandInputRequest = body::parse(params)?;
     if request.data.is_some() || request.end.is_some() || request.timeout_ms.is_some() {
         let problem =
             Problem::new(Code::InvalidRequest, "a streamed commandInput takes its bytes and its end in binary frames");
         return Err(problem.suggest("leave out data, end and timeoutMs, or call it without `stream`"));
     }
-    tools::find_command(&call.agent, &request.id)
+    Ok(request)
 }

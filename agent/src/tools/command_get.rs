@@ -6,7 +6,10 @@ use corehold_types::{
 };
 
 use super::command_output;
-use crate::handler::{Call, Events, Handler};
+use crate::{
+    audit::Touched,
+    handler::{Call, Events, Handler},
+};
 
 impl Handler for CommandGet {
     async fn handle(
@@ -27,5 +30,9 @@ impl Handler for CommandGet {
             stdout_bytes,
             stderr_bytes,
         })
+    }
+
+    fn touches(request: &CommandGetRequest, touched: &mut Touched) {
+        touched.detail(&request.id);
     }
 }

@@ -7,6 +7,7 @@ use corehold_types::{
 
 use super::{command::refused, command_output};
 use crate::{
+    audit::Touched,
     handler::{Call, Events, Handler},
     process::InputClosed,
 };
@@ -32,6 +33,10 @@ impl Handler for CommandInput {
             Ok(Err(InputClosed)) => Err(no_input().with("accepted", accepted)),
             result => Ok(CommandInputResponse { accepted: accepted as u64, complete: result.is_ok() }),
         }
+    }
+
+    fn touches(request: &CommandInputRequest, touched: &mut Touched) {
+        touched.detail(&request.id);
     }
 }
 

@@ -6,7 +6,10 @@ use corehold_types::{
 };
 
 use super::{command, command_output};
-use crate::handler::{Call, Events, Handler};
+use crate::{
+    audit::Touched,
+    handler::{Call, Events, Handler},
+};
 
 impl Handler for CommandResize {
     async fn handle(
@@ -18,6 +21,10 @@ impl Handler for CommandResize {
         let command = command_output::find(&call.agent, &request.id)?;
         command.resize(size).map_err(|_| no_terminal())?;
         Ok(CommandResizeResponse {})
+    }
+
+    fn touches(request: &CommandResizeRequest, touched: &mut Touched) {
+        touched.detail(&format!("{}x{} of {}", request.columns, request.rows, request.id));
     }
 }
 

@@ -7,6 +7,7 @@ mod audit; // auditRead
 mod bad_input; // every field of every tool, and bodies that are no JSON, from the committed schemas
 mod bounds; // each bound of the committed schemas is what the agent checks
 mod claim; // who wins, who is refused, what commands see
+mod commands; // the command tools: terminals, viewers, floods, bad input
 mod connections; // over a real socket: time-outs, shutdown, callers that go away
 mod edits; // edit, write, stat, mkdir, move, copy, remove
 mod files; // GET, HEAD, PUT, DELETE /v1/files

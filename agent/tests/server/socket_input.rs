@@ -3,6 +3,7 @@
 use corehold_types::{
     Code,
     rpc::{Frame, FrameKind, INITIAL_CREDIT, MAX_PAYLOAD},
+    tools::{AuditOutcome, AuditReadRequest},
 };
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
@@ -102,4 +103,40 @@ async fn frames_that_are_out_of_order_or_beyond_the_credit_close_the_socket() {
         client.ask_stream(2, "commandInput", params).await;
         assert!(client.answer(2).await["error"].is_object());
     }
+}
+
+/// The door that every call goes through: what keeps awake, what is recorded, what can't be repeated, what is too late.
+#[tokio::test]
+async fn a_stream_of_input_is_a_call_like_others() {
+    let served = serve(&[]).await;
+    let mut client = open(&served).await;
+    let id = type_to(&mut client, json!({"argv": ["cat"], "interactive": true, "detach": true})).await;
+    let awake = client.call(3, "activity", json!({})).await;
+    let sources = awake["result"]["sources"].as_array().unwrap();
+    let calls = sources.iter().find(|source| source["source"] == "call").unwrap_or_else(|| panic!("{awake}"));
+    assert!(calls["reason"].as_str().unwrap().contains("commandInput"), "{awake}");
+
+    let keyed = json!({"jsonrpc": "2.0", "id": 4, "method": "commandInput", "params": {"id": id}, "stream": true,
+        "idempotencyKey": "key"});
+    client.socket.send(Message::text(keyed.to_string())).await.unwrap();
+    let (_, problem) = error(&client.answer(4).await);
+    assert_eq!((problem.code, &problem.context["field"]), (Code::InvalidRequest, &json!("idempotencyKey")));
+
+    // The first stream is open, and so the socket is.
+    served.agent.agent.begin_shutdown();
+    client.ask_stream(5, "commandInput", json!({"id": id})).await;
+    let (_, problem) = error(&client.answer(5).await);
+    assert_eq!(problem.code, Code::ShuttingDown);
+    client.socket.send(typed(1, 0, b"")).await.unwrap();
+    assert_eq!(client.answer(2).await["result"], json!({"accepted": 0, "complete": true}));
+
+    let records = served.agent.agent.audit.page(&AuditReadRequest::default(), 0, 100).records;
+    let inputs: Vec<_> = records.iter().filter(|record| record.tool == "commandInput").collect();
+    let refused: Vec<_> = inputs.iter().filter(|record| record.outcome == AuditOutcome::Refused).collect();
+    assert_eq!(
+        refused.iter().map(|record| record.code).collect::<Vec<_>>(),
+        [Some(Code::InvalidRequest), Some(Code::ShuttingDown)]
+    );
+    let done: Vec<_> = inputs.iter().filter(|record| record.outcome == AuditOutcome::Ok).collect();
+    assert_eq!((done.len(), done[0].detail.as_deref()), (1, Some(&*id)));
 }
