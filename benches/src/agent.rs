@@ -6,6 +6,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,6 +15,9 @@ use anyhow::{Context as _, Result, ensure};
 /// The static token of these agents, and its SHA-256.
 const TOKEN: &str = "bench";
 const TOKEN_SHA256: &str = "1b32c28cb38c05480eccc1bd60ff97029b57a05c96718b96dad7e9d84894f549";
+
+/// How long an agent and its commands have to end.
+const PARTING: Duration = Duration::from_secs(10);
 
 /// A running agent; it ends with its owner.
 pub struct Agent {
@@ -169,7 +173,13 @@ fn status(reader: &mut impl BufRead) -> Result<String> {
 }
 
 impl Drop for Agent {
+    /// TERM, so that it ends its commands too; KILL when it takes too long.
     fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.pid().to_string()).status();
+        let told = Instant::now();
+        while told.elapsed() < PARTING && matches!(self.child.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(1));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

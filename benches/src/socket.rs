@@ -1,12 +1,16 @@
 //! The least of a client of the agent's WebSocket: calls, what commands write and read in binary frames, and credit.
 
-use std::{net::TcpStream, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{
-    Message, WebSocket, client, client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig,
+    Error, Message, WebSocket, client, client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig,
 };
 
 use crate::agent::Agent;
@@ -27,6 +31,8 @@ pub struct Socket {
     asked: u64,
     /// Bytes read of each stream since it was last granted more.
     owed: Vec<(u32, u64)>,
+    /// How long a read waits now.
+    patience: Duration,
 }
 
 /// What the agent says.
@@ -60,7 +66,7 @@ impl Socket {
         stream.set_read_timeout(Some(PATIENCE))?;
         let config = WebSocketConfig::default().read_buffer_size(64 << 10);
         let (socket, _) = client::client_with_config(request, stream, Some(config)).context("opening a WebSocket")?;
-        Ok(Self { socket, asked: 0, owed: Vec::new() })
+        Ok(Self { socket, asked: 0, owed: Vec::new(), patience: PATIENCE })
     }
 
     /// Asks for something, without waiting for the answer. Returns the call's id.
@@ -74,16 +80,20 @@ impl Socket {
         Ok(self.asked)
     }
 
-    /// Asks for something and waits for the answer, or, for a stream, for its number, as the first thing that is said.
+    /// Asks for something and waits for the answer or, for a stream, for its number. What else is said before is let go.
     ///
     /// # Errors
-    /// When the agent answers with an error, or says something else before.
+    /// When the agent answers with an error.
     pub fn call(&mut self, method: &str, params: &Value, stream: bool) -> Result<Value> {
         let id = self.ask(method, params, stream)?;
-        match self.hear()? {
-            Heard::Text(mut said) if stream && said["params"]["id"] == id => Ok(said["params"]["stream"].take()),
-            Heard::Text(mut said) if said["id"] == id && said.get("result").is_some() => Ok(said["result"].take()),
-            other => bail!("{method}: {other:?}"),
+        loop {
+            match self.hear()? {
+                Heard::Text(mut said) if stream && said["params"]["id"] == id => {
+                    return Ok(said["params"]["stream"].take());
+                }
+                Heard::Text(mut said) if said["id"] == id => return Ok(said["result"].take()),
+                _ => {}
+            }
         }
     }
 
@@ -101,20 +111,43 @@ impl Socket {
     /// # Errors
     /// When the connection is broken or closed, nothing comes for a minute, or a call has failed.
     pub fn hear(&mut self) -> Result<Heard> {
+        self.hear_until(Instant::now() + PATIENCE)?.context("the agent says nothing")
+    }
+
+    /// The same; nothing, when nothing has come by then.
+    ///
+    /// # Errors
+    /// When the connection is broken or closed, or a call has failed.
+    pub fn hear_until(&mut self, until: Instant) -> Result<Option<Heard>> {
         loop {
-            match self.socket.read()? {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            // Not for each message: setting it is a call of the kernel, and a fiftieth too late is early enough.
+            if left + left / 50 < self.patience || left > self.patience * 2 {
+                self.socket.get_ref().set_read_timeout(Some(left))?;
+                self.patience = left;
+            }
+            let message = match self.socket.read() {
+                Err(Error::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    continue;
+                }
+                message => message?,
+            };
+            match message {
                 Message::Binary(frame) => {
                     ensure!(frame.len() > HEADER, "a frame of {} bytes", frame.len());
                     let stream = u32::from_be_bytes(frame[1..5].try_into()?);
                     let offset = u64::from_be_bytes(frame[5..HEADER].try_into()?);
                     let payload = frame.slice(HEADER..);
                     self.took_in(stream, payload.len() as u64)?;
-                    return Ok(Heard::Bytes { stream, offset, payload });
+                    return Ok(Some(Heard::Bytes { stream, offset, payload }));
                 }
                 Message::Text(text) => {
                     let said: Value = serde_json::from_str(text.as_str())?;
                     ensure!(said.get("error").is_none(), "{said}");
-                    return Ok(Heard::Text(said));
+                    return Ok(Some(Heard::Text(said)));
                 }
                 Message::Close(reason) => bail!("the agent closed the socket: {reason:?}"),
                 _ => {}
