@@ -112,7 +112,8 @@ limits! {
     mcp_text_bytes: "mcpTextBytes", "bytes", "COREHOLD_LIMIT_MCP_TEXT_BYTES", 32 << 10;
     /// Bytes of a tool's request. Default 16 MiB.
     body_bytes: "bodyBytes", "bytes", "COREHOLD_LIMIT_BODY_BYTES", 16 << 20;
-    /// Milliseconds in which a tool's request body must have come, and the next piece of a streamed one. Default 30,000.
+    /// Milliseconds in which a tool's request body must have come, and the next 16 KiB of a streamed one, or its end. Default
+    /// 30,000.
     receive_ms: "receiveMs", "ms", "COREHOLD_LIMIT_RECEIVE_MS", 30_000;
     /// Milliseconds in which a request's head must have come, from the opening of the connection or the answer before.
     /// Default 120,000: longer than usual clients keep an idle connection, so that it is they who close it.

@@ -20,7 +20,7 @@ use crate::{
     access::Caller,
     agent::Agent,
     calls::{self, Begin, Outcome, Turn},
-    server::{body::next_piece, problem::Failure},
+    server::{body::Pace, problem::Failure},
 };
 
 /// What is part of the request besides its path and body.
@@ -153,8 +153,8 @@ fn digest_of(head: &Parts) -> blake3::Hash {
 async fn hash(mut body: Body, agent: &Agent) -> Result<String, Problem> {
     let limits = &agent.config.limits;
     let most = limits.file_bytes.value.max(limits.archive_bytes.value);
-    let (mut hasher, mut size) = (blake3::Hasher::new(), 0_u64);
-    while let Some(piece) = next_piece(&mut body, limits).await? {
+    let (mut pace, mut hasher, mut size) = (Pace::default(), blake3::Hasher::new(), 0_u64);
+    while let Some(piece) = pace.next_piece(&mut body, limits).await? {
         size += Bytes::len(&piece) as u64;
         if size > most {
             return Err(limits.file_bytes.exceeded("the request's body"));

@@ -6,7 +6,7 @@ use axum::body::{Body, Bytes};
 use corehold_types::Problem;
 use tokio::sync::mpsc;
 
-use super::body::next_piece;
+use super::body::Pace;
 use crate::{
     agent::Agent,
     blocking::{self, Cancelled},
@@ -46,8 +46,9 @@ pub(crate) async fn with_body<T: Send + 'static>(
     let mut upload = Upload { pieces, current: Bytes::new(), ended: false };
     let mut work = std::pin::pin!(blocking::run(move |cancelled| work(&mut upload, cancelled)));
     let feed = async {
+        let mut pace = Pace::default();
         loop {
-            let piece = match next_piece(&mut body, limits).await {
+            let piece = match pace.next_piece(&mut body, limits).await {
                 Ok(Some(data)) => Piece::Data(data),
                 Ok(None) => Piece::End,
                 Err(problem) => Piece::Failed(problem),

@@ -5,6 +5,7 @@ mod archive_corpus; // archives that are refused, and that nothing is left of th
 mod archives; // what comes out of archives that are taken
 mod audit; // auditRead
 mod bad_input; // every field of every tool, and bodies that are no JSON, from the committed schemas
+mod bodies; // HTTP byte by byte: what ends early, crawls, lies about its length, has no end
 mod bounds; // each bound of the committed schemas is what the agent checks
 mod claim; // who wins, who is refused, what commands see
 mod commands; // the command tools: terminals, viewers, floods, bad input
@@ -22,3 +23,4 @@ mod sockets; // GET /v1/ws: calls, events, credit, tokens, refusals
 mod support; // an agent, requests, answers
 mod tars; // archives to order
 mod tunnel; // GET /v1/tunnel: bytes both ways, ends, refusals
+mod watches; // watch: streams, slow readers, callers who leave

@@ -83,7 +83,7 @@ impl Client {
         self.say(request.to_string()).await;
     }
 
-    async fn tell(&mut self, method: &str, params: Value) {
+    pub(crate) async fn tell(&mut self, method: &str, params: Value) {
         self.say(json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string()).await;
     }
 
