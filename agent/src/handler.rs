@@ -9,7 +9,11 @@ use corehold_types::{Problem, Tool, tools::ActivitySource};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use crate::{access::Caller, agent::Agent, audit::Touched};
+use crate::{
+    access::Caller,
+    agent::Agent,
+    audit::{Notes, Touched},
+};
 
 /// Does what a tool promises.
 ///
@@ -66,6 +70,8 @@ pub struct Call {
     pub idempotency_key: Option<Arc<str>>,
     /// The request, as in the log and in problems.
     pub request_id: String,
+    /// For the audit log, and for the surface: whether the answer is an earlier call's.
+    pub notes: Notes,
 }
 
 /// The ways into the agent.

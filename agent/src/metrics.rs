@@ -63,7 +63,7 @@ impl Metrics {
             let _ = writeln!(text, "corehold_agent_calls_total{{{labels}}} {count}");
         }
         let name = "corehold_agent_call_duration_seconds";
-        head(text, name, "histogram", "How long they took; a stream until its end, a download until its first byte.");
+        head(text, name, "histogram", "How long they took; a stream or a download until its end.");
         for (tool, durations) in &counts.durations {
             let mut so_far = 0;
             for (bound, count) in BUCKETS.iter().zip(durations.buckets) {

@@ -55,5 +55,6 @@ pub(crate) fn call(agent: &Arc<Agent>) -> Call {
         surface: Surface::Http,
         idempotency_key: None,
         request_id: "1".to_owned(),
+        notes: crate::audit::Notes::default(),
     }
 }

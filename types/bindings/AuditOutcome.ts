@@ -3,4 +3,4 @@
 /**
  * How a call ended.
  */
-export type AuditOutcome = "ok" | "failed" | "refused" | "callerGone";
+export type AuditOutcome = "ok" | "failed" | "refused" | "callerGone" | "ended";

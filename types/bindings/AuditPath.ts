@@ -10,10 +10,11 @@ export type AuditPath = {
    */
   path: WorkspacePath,
   /**
-   * BLAKE3 of the content before, in hex; absent where there was none, and where it wasn't read.
+   * BLAKE3 of the content before, in hex, or the `version` where reading it would have cost too much; absent where there was
+   * no file, and where it wasn't looked at.
    */
   before?: string,
   /**
-   * BLAKE3 of the content after, in hex; where it wasn't read, the `version`.
+   * The same of the content after.
    */
   after?: string, };

@@ -23,6 +23,10 @@ export type AuditReadRequest = {
    */
   path?: WorkspacePath,
   /**
+   * Only calls that started this command or were about it, and its end.
+   */
+  command?: string,
+  /**
    * Only calls that began at this time or later.
    */
   since?: Timestamp,

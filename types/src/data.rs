@@ -27,6 +27,15 @@ impl Data {
         }
     }
 
+    /// How many bytes it is, without decoding it; of malformed base64 about as many.
+    #[must_use]
+    pub fn decoded_bytes(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.len() as u64,
+            Self::Base64(encoded) => decoded_bytes(encoded),
+        }
+    }
+
     /// The bytes themselves.
     ///
     /// # Errors
@@ -37,6 +46,11 @@ impl Data {
             Self::Base64(encoded) => STANDARD.decode(encoded),
         }
     }
+}
+
+/// How many bytes base64 with padding stands for.
+pub(crate) fn decoded_bytes(encoded: &str) -> u64 {
+    (encoded.trim_end_matches('=').len() as u64) * 3 / 4
 }
 
 impl Default for Data {
@@ -70,7 +84,8 @@ mod tests {
     #[test]
     fn bytes_survive_whether_text_or_not() {
         for bytes in [b"plain".to_vec(), vec![0xff, 0, 1], "žluťoučký".into(), Vec::new()] {
-            assert_eq!(Data::from_bytes(bytes.clone()).to_bytes().unwrap(), bytes);
+            let data = Data::from_bytes(bytes.clone());
+            assert_eq!((data.to_bytes().unwrap(), data.decoded_bytes()), (bytes.clone(), bytes.len() as u64));
         }
         assert_eq!(serde_json::to_string(&Data::from_bytes(vec![0xff])).unwrap(), r#"{"base64":"/w=="}"#);
     }

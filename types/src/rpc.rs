@@ -2,8 +2,9 @@
 //!
 //! Text frames are JSON-RPC 2.0: the method is the tool's name, `params` its request, `result` its response, and
 //! `error.data` the [`Problem`]. Two members are added to a request: `stream` asks for events, `idempotencyKey` is what the
-//! header is over HTTP. What is about the connection itself has a method that begins with `$/`, as in the Language Server
-//! Protocol. Bytes that commands write are binary frames, see [`Frame`].
+//! header is over HTTP. One is added to a response, beside `result` or `error`: `idempotencyReplayed`, true where the answer is that
+//! of an earlier request with the same key, else absent. What is about the connection itself has a method that begins with
+//! `$/`, as in the Language Server Protocol. Bytes that commands write are binary frames, see [`Frame`].
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

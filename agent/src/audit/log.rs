@@ -140,6 +140,7 @@ impl Entry {
         let subject = || self.caller.as_ref().map(|caller| caller.subject.as_str());
         request.tool.as_ref().is_none_or(|tool| self.tool == tool)
             && request.subject.as_ref().is_none_or(|wanted| subject() == Some(wanted))
+            && request.command.as_ref().is_none_or(|id| self.touched.command.as_ref().is_some_and(|own| own.id == *id))
             && request.since.is_none_or(|since: Timestamp| self.time >= since)
             && request.path.as_ref().is_none_or(|path| self.touched.paths.iter().any(|named| is_in(&named.path, path)))
     }
@@ -155,10 +156,16 @@ impl Entry {
             paths: self.touched.paths.clone(),
             paths_omitted: (self.touched.omitted > 0).then_some(self.touched.omitted),
             detail: self.touched.detail.clone(),
+            command: self.touched.command.as_deref().cloned(),
+            changed: self.touched.changed,
+            bytes_in: self.touched.bytes_in,
+            bytes_out: self.touched.bytes_out,
             duration_ms: self.duration_ms,
             outcome: self.outcome,
             code: self.code,
             replayed: self.replayed,
+            times: None,
+            since: None,
         }
     }
 }
@@ -185,8 +192,8 @@ mod tests {
     }
 
     fn call(audit: &Arc<Audit>, tool: &'static str, path: &str) {
-        let mut pending = Pending::new(audit, None, Surface::Http, "1", tool);
-        pending.touched().unwrap().path(&path.into());
+        let pending = Pending::new(audit, None, Surface::Http, "1", tool);
+        pending.note(|touched| touched.path(&path.into()));
         pending.finish(None);
     }
 

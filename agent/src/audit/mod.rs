@@ -4,6 +4,7 @@
 //! for longer follows the log with `auditRead`. What calls carry (contents, input, values of variables) never lands here.
 
 mod log;
+mod notes;
 mod touched;
 
 use std::{sync::Arc, time::Instant};
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub use log::{Audit, Page};
+pub use notes::Notes;
 pub use touched::Touched;
 
 /// A call as the log keeps it: what it shares with others is not copied.
@@ -42,14 +44,25 @@ pub(crate) struct Entry {
 pub struct Pending {
     audit: Arc<Audit>,
     began: Instant,
+    notes: Notes,
     entry: Option<Entry>,
 }
 
 impl Pending {
-    /// Begins the record of a call.
+    /// Begins the record of a call, with the call's notes.
     pub(crate) fn of(call: &Call, tool: &'static str) -> Self {
         let caller = Some(Arc::clone(&call.caller));
-        Self::new(&call.agent.audit, caller, call.surface, &call.request_id, tool)
+        let mut pending = Self::new(&call.agent.audit, caller, call.surface, &call.request_id, tool);
+        pending.notes = call.notes.clone();
+        pending
+    }
+
+    /// Begins the record of what a call starts and doesn't wait for, from what is noted of the call by now.
+    pub(crate) fn of_what_follows(call: &Call, tool: &'static str) -> Self {
+        let caller = Some(Arc::clone(&call.caller));
+        let pending = Self::new(&call.agent.audit, caller, call.surface, &call.request_id, tool);
+        pending.note(|touched| *touched = call.notes.so_far());
+        pending
     }
 
     pub(crate) fn new(
@@ -72,19 +85,22 @@ impl Pending {
             code: None,
             replayed: false,
         };
-        Self { audit: Arc::clone(audit), began: Instant::now(), entry: Some(entry) }
+        Self { audit: Arc::clone(audit), began: Instant::now(), notes: Notes::default(), entry: Some(entry) }
     }
 
-    /// What the call touches, to be added to. Nothing once it is recorded.
-    pub(crate) fn touched(&mut self) -> Option<&mut Touched> {
-        self.entry.as_mut().map(|entry| &mut entry.touched)
+    /// What is noted of the call by others.
+    pub(crate) fn notes(&self) -> Notes {
+        self.notes.clone()
+    }
+
+    /// What the call touches, to be added to.
+    pub(crate) fn note(&self, note: impl FnOnce(&mut Touched)) {
+        self.notes.note(note);
     }
 
     /// The call is answered with that of an earlier one.
-    pub(crate) fn replayed(&mut self) {
-        if let Some(entry) = &mut self.entry {
-            entry.replayed = true;
-        }
+    pub(crate) fn replayed(&self) {
+        self.notes.replay();
     }
 
     /// Somebody else records the call.
@@ -103,12 +119,21 @@ impl Pending {
         self.record(AuditOutcome::Refused, Some(code));
     }
 
+    /// This is no call: what one had started has ended, so long after it began.
+    pub(crate) fn end(mut self, began: Timestamp, duration_ms: u64) {
+        let Some(mut entry) = self.entry.take() else { return };
+        (entry.time, entry.duration_ms, entry.outcome) = (began, duration_ms, AuditOutcome::Ended);
+        entry.touched = self.notes.take();
+        self.audit.push(entry);
+    }
+
     fn record(&mut self, outcome: AuditOutcome, code: Option<Code>) {
         let Some(mut entry) = self.entry.take() else { return };
         let duration = self.began.elapsed();
         self.audit.metrics.count(entry.tool, entry.surface, outcome, duration);
         entry.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         (entry.outcome, entry.code) = (outcome, code);
+        (entry.touched, entry.replayed) = (self.notes.take(), self.notes.is_replayed());
         self.audit.push(entry);
     }
 }

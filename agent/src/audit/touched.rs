@@ -1,6 +1,9 @@
 //! What a call touched, bounded: a record is small, whatever the call was.
 
-use corehold_types::{WorkspacePath, tools::AuditPath};
+use corehold_types::{
+    WorkspacePath,
+    tools::{AuditChanged, AuditCommand, AuditExit, AuditPath, CommandExit},
+};
 
 /// Paths in one record.
 const PATHS: usize = 64;
@@ -15,6 +18,11 @@ pub struct Touched {
     pub(super) paths: Vec<AuditPath>,
     pub(super) omitted: u64,
     pub(super) detail: Option<String>,
+    pub(super) command: Option<Box<AuditCommand>>,
+    pub(super) changed: Option<AuditChanged>,
+    pub(super) bytes_in: Option<u64>,
+    pub(super) bytes_out: Option<u64>,
+    /// Of memory.
     pub(super) bytes: usize,
 }
 
@@ -29,6 +37,38 @@ impl Touched {
         for path in paths {
             self.path(path);
         }
+    }
+
+    /// The command that the call started or is about.
+    pub fn command(&mut self, id: &str) {
+        // Ids of ours have 25 characters; this may be what a caller takes for one.
+        let id = cut(id).to_owned();
+        self.bytes += size_of::<AuditCommand>() + id.len();
+        self.command = Some(Box::new(AuditCommand { id, exit: None }));
+    }
+
+    /// How that command ended.
+    pub fn exited(&mut self, exit: &CommandExit) {
+        if let Some(command) = &mut self.command {
+            let CommandExit { code, signal, timed_out, stalled, .. } = exit;
+            let exit = AuditExit { code: *code, signal: signal.clone(), timed_out: *timed_out, stalled: *stalled };
+            command.exit = Some(exit);
+        }
+    }
+
+    /// What was made or removed, where it isn't named one by one.
+    pub fn counted(&mut self, entries: u64, bytes: Option<u64>) {
+        self.changed = Some(AuditChanged { entries, bytes });
+    }
+
+    /// More bytes of content have come with the call.
+    pub fn came_in(&mut self, bytes: u64) {
+        self.bytes_in = Some(self.bytes_in.unwrap_or(0) + bytes);
+    }
+
+    /// More bytes of content have gone out.
+    pub fn went_out(&mut self, bytes: u64) {
+        self.bytes_out = Some(self.bytes_out.unwrap_or(0) + bytes);
     }
 
     /// What the content at the path was and is, as hash or version. The path may have been named before.

@@ -14,7 +14,10 @@ use corehold_types::{Code, Problem};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Limit, Limits};
+use crate::{
+    access::Caller,
+    config::{Limit, Limits},
+};
 
 /// What changes under keys have been answered.
 #[derive(Debug)]
@@ -98,11 +101,14 @@ impl Answers {
     /// # Errors
     /// `IDEMPOTENCY_MISMATCH` when the key stands for another request, `LIMIT_EXCEEDED` when the answer isn't kept any more
     /// or too many are being made.
-    pub(crate) fn begin(self: &Arc<Self>, subject: &str, key: &str, digest: Hash) -> Result<Begin, Problem> {
-        // A key is the subject's own; of fixed size here, whatever the caller sent.
+    pub(crate) fn begin(self: &Arc<Self>, caller: &Caller, key: &str, digest: Hash) -> Result<Begin, Problem> {
+        // A key is the subject's own, and the workspace's: of many that would claim an agent, each is asked for by itself. Of
+        // fixed size here, whatever the caller sent.
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&(subject.len() as u64).to_le_bytes()).update(subject.as_bytes()).update(key.as_bytes());
-        let hash = hasher.finalize();
+        for part in [caller.subject.as_str(), caller.workspace.as_deref().unwrap_or_default()] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        let hash = hasher.update(key.as_bytes()).finalize();
         let mut known = self.known();
         known.forget_old(Instant::now(), self.time);
         if let Some(slot) = known.slots.get(&hash) {
@@ -280,8 +286,12 @@ mod tests {
         Outcome::Response(vec![b'x'; length].into())
     }
 
+    fn begin_as(answers: &Arc<Answers>, subject: &str, key: &str, request: &str) -> Result<Begin, Problem> {
+        answers.begin(&Caller::with_every_scope(subject), key, blake3::hash(request.as_bytes()))
+    }
+
     fn begin(answers: &Arc<Answers>, key: &str) -> Result<Begin, Code> {
-        answers.begin("me", key, blake3::hash(b"request")).map_err(|problem| problem.code)
+        begin_as(answers, "me", key, "request").map_err(|problem| problem.code)
     }
 
     #[track_caller]
@@ -307,11 +317,14 @@ mod tests {
         assert_eq!(kept(&answers, "k"), None, "it is being made");
         turn.keep(response(3));
         assert_eq!(kept(&answers, "k"), Some(response(3)));
-        let other = answers.begin("me", "k", blake3::hash(b"another")).unwrap_err();
+        let other = begin_as(&answers, "me", "k", "another").unwrap_err();
         assert_eq!(other.code, Code::IdempotencyMismatch);
-        assert!(matches!(answers.begin("you", "k", blake3::hash(b"another")), Ok(Begin::First(_))));
+        assert!(matches!(begin_as(&answers, "you", "k", "another"), Ok(Begin::First(_))));
         // Not the same as ("me", "k"), though the letters are.
-        assert!(matches!(answers.begin("m", "ek", blake3::hash(b"request")), Ok(Begin::First(_))));
+        assert!(matches!(begin_as(&answers, "m", "ek", "request"), Ok(Begin::First(_))));
+        let mut elsewhere = Caller::with_every_scope("me");
+        elsewhere.workspace = Some("w".to_owned());
+        assert!(matches!(answers.begin(&elsewhere, "k", blake3::hash(b"another")), Ok(Begin::First(_))));
     }
 
     #[test]

@@ -7,8 +7,6 @@ mod answers;
 mod once;
 mod table;
 
-use std::sync::atomic::AtomicBool;
-
 use corehold_types::{Code, Problem};
 
 pub use answers::Answers;
@@ -23,7 +21,8 @@ use crate::{
     handler::{Call, Events, Handler},
 };
 
-/// Calls a tool whose caller was found to have its scope.
+/// Calls a tool whose caller was found to have its scope. The call's notes say as soon as it is known whether the answer is
+/// that of an earlier call with the same key.
 ///
 /// # Errors
 /// `SHUTTING_DOWN` when the agent ends, `IDEMPOTENCY_MISMATCH` when the call's key stands for another request, else the
@@ -33,19 +32,9 @@ pub(crate) async fn run<T: Handler>(
     request: T::Request,
     events: Events<T::Event>,
 ) -> Result<T::Response, Problem> {
-    run_and_tell::<T>(call, request, events, &AtomicBool::new(false)).await
-}
-
-/// The same; sets `replayed` as soon as it is known that the answer is that of an earlier call with the same key.
-pub(crate) async fn run_and_tell<T: Handler>(
-    call: Call,
-    request: T::Request,
-    events: Events<T::Event>,
-    replayed: &AtomicBool,
-) -> Result<T::Response, Problem> {
     let held = enter::<T>(&call, events.wanted())?;
     match call.idempotency_key.clone().filter(|_| T::CHANGES) {
-        Some(key) => once::run::<T>(call, &key, request, events, held, replayed).await,
+        Some(key) => once::run::<T>(call, &key, request, events, held).await,
         None => perform::<T>(call, request, events).await,
     }
 }
@@ -101,13 +90,11 @@ where
     T: Handler,
     F: Future<Output = Result<T::Response, Problem>>,
 {
-    let mut pending = Pending::of(&call, T::NAME);
-    if let Some(touched) = pending.touched() {
-        T::touches(&request, touched);
-    }
+    let pending = Pending::of(&call, T::NAME);
+    pending.note(|touched| T::touches(&request, touched));
     let result = work(call, request).await;
-    if let (Ok(response), Some(touched)) = (&result, pending.touched()) {
-        T::changed(response, touched);
+    if let Ok(response) = &result {
+        pending.note(|touched| T::changed(response, touched));
     }
     pending.finish(result.as_ref().err().map(|problem| problem.code));
     result

@@ -3,13 +3,7 @@
 //! It runs in a task of the agent's, not of its caller's: a caller who goes away and comes again gets the answer. What
 //! failed for the moment only (a time-out, a full disk, a limit) is not kept, and the next repeat tries it again.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use blake3::Hash;
 use corehold_types::{Code, Problem, Tool};
@@ -23,7 +17,7 @@ use super::{
 };
 use crate::{
     activity::Guard,
-    audit::Pending,
+    audit::{Notes, Pending},
     handler::{Call, Events, Handler, Resumption},
     server::{body, panicked},
 };
@@ -64,27 +58,24 @@ fn invalid() -> Problem {
         .with("field", HEADER)
 }
 
-/// Does it if nobody has under this key; else says what they were answered, and sets `replayed`.
+/// Does it if nobody has under this key; else says what they were answered, which is noted.
 pub(super) async fn run<T: Handler>(
     call: Call,
     key: &str,
     mut request: T::Request,
     events: Events<T::Event>,
     held: Option<Guard>,
-    replayed: &AtomicBool,
 ) -> Result<T::Response, Problem> {
     let refuse = |problem: &Problem| super::refused(&call, T::NAME, problem);
     check(key).inspect_err(refuse)?;
     let digest = digest_of::<T>(&request)?;
-    let mut pending = Pending::of(&call, T::NAME);
-    if let Some(touched) = pending.touched() {
-        T::touches(&request, touched);
-    }
+    let pending = Pending::of(&call, T::NAME);
+    pending.note(|touched| T::touches(&request, touched));
     let resumption = T::resumption(&call.agent, &mut request);
     let answers = Arc::clone(&call.agent.answers);
     let mut events = Some(events);
     let mut held = held;
-    let begun = match answers.begin(&call.caller.subject, key, digest) {
+    let begun = match answers.begin(&call.caller, key, digest) {
         Ok(begun) => begun,
         Err(problem) => {
             pending.refuse(problem.code);
@@ -94,7 +85,6 @@ pub(super) async fn run<T: Handler>(
     // The first one's record is made where it is done, whether or not its caller waits.
     let (mut told, repeat) = match begun {
         Begin::Repeat(told) => {
-            replayed.store(true, Ordering::Relaxed);
             pending.replayed();
             (told, Some(pending))
         }
@@ -106,7 +96,7 @@ pub(super) async fn run<T: Handler>(
                 Some(_) => (Events::none(), None),
                 None => (events.take().map_or_else(Events::none, Events::outliving_the_caller), held.take()),
             };
-            let first = Call { idempotency_key: None, ..call.clone() };
+            let first = Call { idempotency_key: None, notes: Notes::default(), ..call.clone() };
             answers.tasks.spawn(async move {
                 let result = AssertUnwindSafe(perform::<T>(first, request, events)).catch_unwind().await;
                 let result = result.unwrap_or_else(|_| Err(panicked()));

@@ -177,6 +177,9 @@ limits! {
     stat_paths: "statPaths", "paths", "COREHOLD_LIMIT_STAT_PATHS", 1_000;
     /// Bytes of memory for the records of calls that `auditRead` returns; an eighth of them is for refusals. Default 1 MiB.
     audit_bytes: "auditBytes", "bytes", "COREHOLD_LIMIT_AUDIT_BYTES", 1 << 20;
+    /// Bytes of a file that is read only to say in the audit log what it was, before a call removes or replaces it. Of a larger one
+    /// the log has the `version`. Default 1 MiB.
+    audit_hash_bytes: "auditHashBytes", "bytes", "COREHOLD_LIMIT_AUDIT_HASH_BYTES", 1 << 20;
     /// Milliseconds for which an answer is kept under its `Idempotency-Key`. Default 86,400,000 (a day).
     idempotency_ms: "idempotencyMs", "ms", "COREHOLD_LIMIT_IDEMPOTENCY_MS", 86_400_000;
     /// `Idempotency-Key`s that are remembered, of all subjects; the oldest are forgotten first. Default 10,000.

@@ -20,7 +20,10 @@ use rustix::{
 };
 
 use super::{attributes::Attributes, disk, locks::Key};
-use crate::root::{FinalLink, Own, Root, os_problem};
+use crate::{
+    config::Limits,
+    root::{FinalLink, Own, Root, is_hash, mark, os_problem},
+};
 
 /// A name beneath a directory that is held open, or beneath directories that are yet to be made in it.
 #[derive(Debug, Clone)]
@@ -113,6 +116,19 @@ impl Location {
         below.push(&name);
         let key = Key { device: stat.st_dev, directory: stat.st_ino, name: below.as_bytes().to_vec() };
         Ok(Self { path: path.clone(), directory: Rc::new(directory), missing, name, key })
+    }
+
+    /// What the file that was found under the name is, for the audit log; nothing for what is no regular file.
+    pub(crate) fn mark(&self, found: &Stat, limits: &Limits) -> Option<String> {
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return None;
+        }
+        mark(&disk::open(self.fd(), &self.name).ok()?, limits.audit_hash_bytes.value)
+    }
+
+    /// The same for a file of ours that is about to get its name. Its version would not outlast that.
+    pub(crate) fn mark_of_own(own: disk::Name<'_>, limits: &Limits) -> Option<String> {
+        mark(&disk::open(own.0, own.1).ok()?, limits.audit_hash_bytes.value).filter(|mark| is_hash(mark))
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {

@@ -13,6 +13,7 @@ use super::{
     shape,
 };
 use crate::{
+    audit::Notes,
     handler::{Call, Surface},
     server::panicked,
 };
@@ -47,7 +48,9 @@ pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming) -> Ans
         surface: Surface::Mcp,
         idempotency_key: params.meta.and_then(|meta| meta.idempotency_key).map(Arc::from),
         request_id: client.request_id.to_string(),
+        notes: Notes::default(),
     };
+    let notes = call.notes.clone();
     let work = std::panic::AssertUnwindSafe(entry.call(call, arguments, None)).catch_unwind();
     let result = tokio::select! {
         result = work => result.unwrap_or_else(|_| Err(panicked())),
@@ -61,7 +64,13 @@ pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming) -> Ans
             failed(&problem)
         }
     };
-    Answer::result(id, result)
+    Answer::result(id, if notes.is_replayed() { marked_as_replayed(&result) } else { result })
+}
+
+/// The result of a call that repeats an earlier one: what the header says over HTTP.
+fn marked_as_replayed(result: &str) -> String {
+    let rest = result.strip_prefix('{').unwrap_or_default();
+    format!(r#"{{"_meta":{{"corehold/idempotencyReplayed":true}},{rest}"#)
 }
 
 /// What a model would hardly think of asking for: answers that fit into its context. What it asks for itself, it gets.

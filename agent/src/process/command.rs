@@ -118,6 +118,18 @@ impl Command {
         self.state().ended.as_ref().map(|ended| ended.exit.clone())
     }
 
+    /// Resolves when its leader has ended: how, and where its log stood then.
+    pub async fn ended(&self) -> (CommandExit, u64) {
+        let mut changed = self.subscribe();
+        loop {
+            if let Some(ended) = &self.state().ended {
+                return (ended.exit.clone(), ended.offset);
+            }
+            // It lives as long as the command does, which is held.
+            let _ = changed.changed().await;
+        }
+    }
+
     /// Bytes written to standard output and standard error, kept or not.
     #[must_use]
     pub fn totals(&self) -> [u64; 2] {

@@ -35,7 +35,7 @@ pub use own::{JOURNALS, Own};
 pub use path::RelativePath;
 pub use problem::os_problem;
 pub use version::Version;
-pub(crate) use version::is_current;
+pub(crate) use version::{is_current, is_hash, mark};
 
 /// How often a resolution that the kernel gave up on, because of a rename elsewhere, is tried before walking instead.
 const RACED_RESOLUTIONS: u32 = 64;

@@ -59,12 +59,41 @@ impl Version {
     }
 }
 
+/// What a file is, for the audit log: the BLAKE3 of its content in hex if that has at most so many bytes, else its version.
+/// Nothing where that would need waiting, or where it can't be read.
+pub(crate) fn mark(file: &File, most_bytes: u64) -> Option<String> {
+    let stat = rustix::fs::fstat(file).ok()?;
+    if size_of(&stat) > most_bytes {
+        return (!is_fresh(&stat)).then(|| of_stat(&stat));
+    }
+    let (mut hasher, mut read) = (blake3::Hasher::new(), 0);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read_at(&mut buffer, read) {
+            Ok(0) => return Some(hasher.finalize().to_hex().to_string()),
+            // Somebody writes to it.
+            Ok(length) if read + length as u64 > most_bytes => return None,
+            Ok(length) => {
+                hasher.update(&buffer[..length]);
+                read += length as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Whether a word is a BLAKE3 in hex, and no version.
+pub(crate) fn is_hash(word: &str) -> bool {
+    word.len() == blake3::OUT_LEN * 2 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Whether a file is still what `expected` says: a version, or a BLAKE3 of the content in hex.
 ///
 /// # Errors
 /// The file can't be read.
 pub(crate) fn is_current(file: &File, expected: &str) -> io::Result<bool> {
-    if expected.len() == blake3::OUT_LEN * 2 && expected.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if is_hash(expected) {
         let mut hasher = blake3::Hasher::new();
         read_all(file, |bytes| {
             hasher.update(bytes);
@@ -182,6 +211,19 @@ mod tests {
         file.set_len(HASHED + 1).unwrap();
         let version = Version::of(&file).unwrap();
         assert!(!version.as_str().contains('-'), "{version:?}");
+    }
+
+    #[test]
+    fn a_mark_is_the_contents_hash_or_for_what_is_large_the_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        fs::write(&path, "content").unwrap();
+        let file = File::open(&path).unwrap();
+        assert_eq!(mark(&file, 7).unwrap(), blake3::hash(b"content").to_hex().as_str());
+        set_ctime_aside();
+        assert_eq!(mark(&file, 6).unwrap(), Version::of(&file).unwrap().as_str());
+        let directory = File::open(directory.path()).unwrap();
+        assert_eq!(mark(&directory, u64::MAX), None);
     }
 
     #[test]

@@ -1,72 +1,105 @@
-//! Around the routes that are no tools: each request is recorded, and is activity.
+//! Around the routes that are no tools: says once who asks, records each request, and takes it for activity.
 
 use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
-use corehold_types::{Code, Problem, Standing, WorkspacePath, tools::ActivitySource};
-use http::{Method, header};
-use http_body_util::BodyExt as _;
+use corehold_types::{Code, Problem, Scope, Standing, WorkspacePath, tools::ActivitySource};
+use http::{Extensions, Method};
 
-use super::{files, query};
-use crate::{agent::Agent, audit::Pending, calls, handler::Surface, server::RequestId};
+use super::{counted, files, query};
+use crate::{
+    access::Caller,
+    agent::Agent,
+    audit::{Notes, Pending},
+    calls,
+    handler::Surface,
+    server::{RequestId, problem::Failure},
+};
+
+/// Who asks: found here, and handed on with the request.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) request_id: Arc<str>,
+    /// What the route does is noted here.
+    pub(crate) notes: Notes,
+}
+
+impl Asked {
+    /// Who asks, if they may do what needs the scope.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` names the scope that is lacking.
+    pub(crate) fn with(extensions: &Extensions, scope: Scope) -> Result<&Self, Problem> {
+        // A route that isn't behind this room lets nobody in.
+        let nobody = || Problem::new(Code::Unauthorized, "nobody has looked at the request's token");
+        let asked = extensions.get::<Self>().ok_or_else(nobody)?;
+        asked.caller.need(scope)?;
+        Ok(asked)
+    }
+}
 
 /// Around `/v1/files`, `/v1/archive` and `/v1/tunnel`: records what was asked and how it ended, and says meanwhile that somebody is at work.
-pub(crate) async fn audited(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
+pub(crate) async fn audited(State(agent): State<Arc<Agent>>, mut request: Request, next: Next) -> Response {
     let Some(route) = name_of(request.method(), request.uri().path()) else { return next.run(request).await };
-    // The route checks the token too, and for the scope; that it has been verified is remembered.
-    let caller = agent.access.identify(request.headers(), Standing::Served).ok();
-    let id = request.extensions().get::<RequestId>().map_or_else(|| Arc::from(""), |id| Arc::clone(&id.0));
-    let mut pending = Pending::new(&agent.audit, caller, Surface::Http, &id, route);
-    let path = path_of(&request);
-    if let (Some(path), Some(touched)) = (&path, pending.touched()) {
-        touched.path(path);
-    }
-    let is_tunnel = route == "GET /v1/tunnel";
-    if let (true, Some(touched)) = (is_tunnel, pending.touched()) {
-        touched.detail(request.uri().path());
-    }
+    let caller = agent.access.identify(request.headers(), Standing::Served);
+    let request_id = request.extensions().get::<RequestId>().map_or_else(|| Arc::from(""), |id| Arc::clone(&id.0));
+    let known = caller.as_ref().ok().cloned();
+    let pending = Pending::new(&agent.audit, known, Surface::Http, &request_id, route);
+    let is_tunnel = request.uri().path().starts_with("/v1/tunnel");
+    pending.note(|touched| match path_of(&request) {
+        Some(path) => touched.path(&path),
+        None if is_tunnel => touched.detail(request.uri().path()),
+        None => {}
+    });
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(problem) => {
+            pending.refuse(problem.code);
+            return Failure(problem).into_response();
+        }
+    };
+    request.extensions_mut().insert(Asked { caller, request_id, notes: pending.notes() });
     // An open tunnel is held where it is open.
     let held = (!is_tunnel).then(|| agent.activity.request(ActivitySource::Transfer, route));
-    let changes = request.method() == Method::PUT;
+    let is_head = request.method() == Method::HEAD;
     let response = next.run(request).await;
-    let after = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
-    if let (true, Some(path), Some(after), Some(touched)) = (changes, &path, after, pending.touched()) {
-        touched.changed(path, None, Some(after.trim_matches('"')));
-    }
     if response.headers().contains_key(calls::REPLAYED) {
         pending.replayed();
     }
     match response.extensions().get::<Problem>().map(|problem| problem.code) {
         Some(code @ (Code::Unauthorized | Code::Forbidden | Code::NotClaimed | Code::InvalidRequest)) => {
             pending.refuse(code);
+            response
         }
-        code => pending.finish(code),
+        Some(code) => {
+            pending.finish(Some(code));
+            response
+        }
+        None if is_head || is_tunnel => {
+            pending.finish(None);
+            response
+        }
+        None => counted::until_sent(response, pending, held),
     }
-    if route != "GET /v1/archive" {
-        return response;
-    }
-    // It is made while it is sent.
-    response.map(|body| {
-        axum::body::Body::new(body.map_frame(move |frame| {
-            let _until_the_last = &held;
-            frame
-        }))
-    })
 }
 
 fn name_of(method: &Method, path: &str) -> Option<&'static str> {
-    Some(match (method.as_str(), path.starts_with("/v1/files")) {
-        ("GET", true) => "GET /v1/files",
-        ("HEAD", true) => "HEAD /v1/files",
-        ("PUT", true) => "PUT /v1/files",
-        ("DELETE", true) => "DELETE /v1/files",
-        ("GET", false) if path.starts_with("/v1/tunnel") => "GET /v1/tunnel",
-        ("GET", false) => "GET /v1/archive",
-        ("PUT", false) => "PUT /v1/archive",
+    let room = ["/v1/files", "/v1/archive", "/v1/tunnel"].into_iter().find(|room| path.starts_with(room))?;
+    Some(match (method.as_str(), room) {
+        ("GET", "/v1/files") => "GET /v1/files",
+        ("HEAD", "/v1/files") => "HEAD /v1/files",
+        ("PUT", "/v1/files") => "PUT /v1/files",
+        ("DELETE", "/v1/files") => "DELETE /v1/files",
+        ("GET", "/v1/archive") => "GET /v1/archive",
+        ("HEAD", "/v1/archive") => "HEAD /v1/archive",
+        ("PUT", "/v1/archive") => "PUT /v1/archive",
+        ("GET", "/v1/tunnel") => "GET /v1/tunnel",
+        ("HEAD", "/v1/tunnel") => "HEAD /v1/tunnel",
         _ => return None,
     })
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod audited;
+mod counted;
 pub(crate) mod files;
 pub(crate) mod health;
 mod query;

@@ -11,7 +11,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use corehold_types::{Code, Problem, Scope, Standing};
+use corehold_types::{Code, Problem, Scope};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use crate::{
     access::Caller,
     agent::Agent,
     calls::{self, Begin, Outcome, Turn},
+    routes::audited::Asked,
     server::{body::Pace, problem::Failure},
 };
 
@@ -42,9 +43,9 @@ pub(crate) async fn once(State(agent): State<Arc<Agent>>, request: Request, next
     if !matches!(*request.method(), Method::PUT | Method::DELETE) {
         return next.run(request).await;
     }
-    let caller = agent.access.identify(request.headers(), Standing::Served);
+    let caller = Asked::with(request.extensions(), Scope::Write).map(|asked| Arc::clone(&asked.caller));
     match (calls::key_in(request.headers()), caller) {
-        (Ok(Some(key)), Ok(caller)) if caller.need(Scope::Write).is_ok() => {
+        (Ok(Some(key)), Ok(caller)) => {
             let result = answer(&agent, &caller, &key, request, next).await;
             result.unwrap_or_else(|problem| Failure(problem).into_response())
         }
@@ -62,7 +63,7 @@ async fn answer(
     next: Next,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    match agent.answers.begin(&caller.subject, key, digest_of(&head))? {
+    match agent.answers.begin(caller, key, digest_of(&head))? {
         Begin::First(turn) => first(agent, turn, head, body, next).await,
         Begin::Repeat(mut told) => {
             let gone = || Problem::new(Code::ShuttingDown, "the agent ended before the request was answered");

@@ -8,14 +8,14 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
     extract::{Path, Request, State},
     response::{IntoResponse as _, Response},
 };
-use corehold_types::{Code, Problem, Scope, tools::ActivitySource};
+use corehold_types::{Code, Problem, Scope, Timestamp, tools::ActivitySource};
 use http::{HeaderMap, Method, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -28,6 +28,9 @@ use tokio::{
 
 use crate::{
     agent::Agent,
+    audit::Pending,
+    handler::Surface,
+    routes::audited::Asked,
     server::{problem::Failure, upgrade},
 };
 
@@ -48,7 +51,7 @@ pub(crate) async fn get(State(agent): State<Arc<Agent>>, Path(port): Path<String
 
 async fn open(agent: Arc<Agent>, port: &str, mut request: Request) -> Result<Response, Problem> {
     // As `command`: whoever reaches a dev server can do with it what it lets anybody do.
-    let caller = agent.access.authorize(request.headers(), Scope::Command)?;
+    let asked = Asked::with(request.extensions(), Scope::Command)?.clone();
     if request.method() != Method::GET {
         return Err(Problem::new(Code::MethodNotAllowed, "a tunnel is opened with GET"));
     }
@@ -67,13 +70,23 @@ async fn open(agent: Arc<Agent>, port: &str, mut request: Request) -> Result<Res
     let permit = Arc::clone(&agent.tunnels).try_acquire_owned();
     let permit = permit.map_err(|_| agent.config.limits.tunnels.exceeded("the number of open tunnels"))?;
     let inner = connect(&agent, port).await?;
-    tracing::info!(port, subject = caller.subject, "tunnel opened");
+    tracing::info!(port, subject = asked.caller.subject, "tunnel opened");
+    let began = (Timestamp::now(), Instant::now());
+    let ended = Pending::new(&agent.audit, Some(asked.caller), Surface::Http, &asked.request_id, "GET /v1/tunnel");
+    ended.note(|touched| touched.detail(request.uri().path()));
     let held = agent.activity.request(ActivitySource::Tunnel, format!("port {port}"));
     tokio::spawn(async move {
-        tokio::select! {
-            () = agent.shutting_down() => {}
-            () = carry(upgraded, inner) => {}
+        let carried = tokio::select! {
+            () = agent.shutting_down() => None,
+            carried = carry(upgraded, inner) => carried,
+        };
+        if let Some((into, out_of)) = carried {
+            ended.note(|touched| {
+                touched.came_in(into);
+                touched.went_out(out_of);
+            });
         }
+        ended.end(began.0, u64::try_from(began.1.elapsed().as_millis()).unwrap_or(u64::MAX));
         drop((permit, held));
     });
     Ok(upgrade::granted(PROTOCOL))
@@ -136,13 +149,14 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Carries bytes until both directions have ended, or one end is gone.
-async fn carry(upgrade: OnUpgrade, inner: TcpStream) {
+/// Carries bytes until both directions have ended, or one end is gone. Returns how many went to the port and came from it, if it
+/// ended well.
+async fn carry(upgrade: OnUpgrade, inner: TcpStream) -> Option<(u64, u64)> {
     let outer = match upgrade.await {
         Ok(outer) => outer,
         Err(error) => {
             tracing::debug!(%error, "a tunnel's caller went away before it was open");
-            return;
+            return None;
         }
     };
     let carried = match outer.downcast::<TokioIo<TcpStream>>() {
@@ -161,14 +175,12 @@ async fn carry(upgrade: OnUpgrade, inner: TcpStream) {
         }
         Err(outer) => copy(TokioIo::new(outer) as TokioIo<Upgraded>, inner).await,
     };
-    if let Err(error) = carried {
-        // One end broke off; the other learns of it by the connection's end.
-        tracing::debug!(%error, "a tunnel broke");
-    }
+    // One end broke off; the other learns of it by the connection's end.
+    carried.inspect_err(|error| tracing::debug!(%error, "a tunnel broke")).ok()
 }
 
-async fn copy(mut outer: impl AsyncRead + AsyncWrite + Unpin, mut inner: TcpStream) -> io::Result<()> {
-    copy_bidirectional_with_sizes(&mut outer, &mut inner, BUFFER, BUFFER).await.map(|_| ())
+async fn copy(mut outer: impl AsyncRead + AsyncWrite + Unpin, mut inner: TcpStream) -> io::Result<(u64, u64)> {
+    copy_bidirectional_with_sizes(&mut outer, &mut inner, BUFFER, BUFFER).await
 }
 
 /// Without probes, a caller whose machine is gone would hold an idle tunnel for ever.

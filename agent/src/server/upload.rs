@@ -27,7 +27,15 @@ enum Piece {
 pub(crate) struct Upload {
     pieces: mpsc::Receiver<Piece>,
     current: Bytes,
+    received: u64,
     ended: bool,
+}
+
+impl Upload {
+    /// Bytes of the body that have come to the working thread by now.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
 }
 
 /// Runs blocking work on a body. When the caller goes away the work finds its body broken off and [`Cancelled`] set.
@@ -43,7 +51,7 @@ pub(crate) async fn with_body<T: Send + 'static>(
     let _permit = agent.transfers.acquire().await.ok();
     let limits = &agent.config.limits;
     let (sender, pieces) = mpsc::channel(PIECES);
-    let mut upload = Upload { pieces, current: Bytes::new(), ended: false };
+    let mut upload = Upload { pieces, current: Bytes::new(), received: 0, ended: false };
     let mut work = std::pin::pin!(blocking::run(move |cancelled| work(&mut upload, cancelled)));
     let feed = async {
         let mut pace = Pace::default();
@@ -75,7 +83,10 @@ impl BufRead for Upload {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.current.is_empty() && !self.ended {
             match self.pieces.blocking_recv() {
-                Some(Piece::Data(data)) => self.current = data,
+                Some(Piece::Data(data)) => {
+                    self.received += data.len() as u64;
+                    self.current = data;
+                }
                 Some(Piece::End) => self.ended = true,
                 Some(Piece::Failed(problem)) => return Err(io::Error::other(problem)),
                 None => return Err(io::Error::other(Cancelled::problem())),

@@ -13,7 +13,7 @@ use corehold_types::{
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,7 @@ use crate::{
     access::Caller,
     activity::Guard,
     agent::Agent,
+    audit::Notes,
     calls::{self, Entry},
     handler::{Call, Surface},
     server::{RequestId, panicked},
@@ -143,7 +144,7 @@ impl Dispatch {
     /// Does what a text says.
     pub(super) async fn hear(&mut self, text: &str) {
         if let Err((id, error)) = self.understand(text).await {
-            self.say(failure(id.as_ref(), &error)).await;
+            self.say(failure(id.as_ref(), &error, false)).await;
         }
     }
 
@@ -205,6 +206,7 @@ impl Dispatch {
             surface: Surface::WebSocket,
             idempotency_key: incoming.idempotency_key.map(Arc::from),
             request_id: format!("{}-{}", self.request_id, self.asked),
+            notes: Notes::default(),
         };
         entry.allow(&call).map_err(failed)?;
         if self.active.is_none() {
@@ -217,7 +219,7 @@ impl Dispatch {
         self.calls.running().insert(id.clone(), Running { cancel: cancel.clone(), stream: line });
         let (out, calls) = (self.out.clone(), Arc::clone(&self.calls));
         tokio::spawn(async move {
-            let request_id = call.request_id.clone();
+            let (request_id, notes) = (call.request_id.clone(), call.notes.clone());
             let work: BoxFuture<'static, _> = match streamed {
                 Some(Streamed::Input { input, number }) => {
                     let (id, out) = (id.clone(), out.clone());
@@ -228,8 +230,8 @@ impl Dispatch {
             };
             let answer = run(entry.name, request_id, work, &cancel).await;
             let text = match answer {
-                Ok(result) => success(&id, &result),
-                Err(error) => failure(Some(&id), &error),
+                Ok(result) => success(&id, &result, notes.is_replayed()),
+                Err(error) => failure(Some(&id), &error, notes.is_replayed()),
             };
             // Nobody hears it when the socket is gone.
             let place = out.reserve().await;
@@ -289,7 +291,7 @@ impl Dispatch {
                 }
                 self.caller = caller;
                 if let Some(id) = &incoming.id {
-                    self.say(success(id, b"{}")).await;
+                    self.say(success(id, b"{}", false)).await;
                 }
                 Ok(())
             }
@@ -381,12 +383,17 @@ pub(super) fn notification<P: Serialize>(method: &str, params: &P) -> String {
 }
 
 /// The answer of a call: its response is JSON already.
-fn success(id: &RpcId, result: &[u8]) -> String {
-    let id = serde_json::to_string(id).unwrap_or_default();
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, String::from_utf8_lossy(result))
+fn success(id: &RpcId, result: &[u8], replayed: bool) -> String {
+    answer(Some(id), "result", &String::from_utf8_lossy(result), replayed)
 }
 
-fn failure(id: Option<&RpcId>, error: &RpcError) -> String {
-    serde_json::json!({ "jsonrpc": "2.0", "id": id.map_or(Value::Null, |id| serde_json::json!(id)), "error": error })
-        .to_string()
+fn failure(id: Option<&RpcId>, error: &RpcError, replayed: bool) -> String {
+    answer(id, "error", &serde_json::to_string(error).unwrap_or_default(), replayed)
+}
+
+fn answer(id: Option<&RpcId>, kind: &str, json: &str, replayed: bool) -> String {
+    // `null` where there is none.
+    let id = serde_json::to_string(&id).unwrap_or_default();
+    let replayed = if replayed { r#","idempotencyReplayed":true"# } else { "" };
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"{kind}":{json}{replayed}}}"#)
 }

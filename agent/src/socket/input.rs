@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::dispatch::notification;
-use crate::{calls, handler::Call, process::Command, server::body, tools};
+use crate::{audit::Notes, calls, handler::Call, process::Command, server::body, tools};
 
 /// What came and the command hasn't read: never more than the client's credit.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Input {
         let request = parse(params).inspect_err(|problem| calls::refused(&call, CommandInput::NAME, problem))?;
         let work = async |call: Call, request: CommandInputRequest| {
             let command = tools::find_command(&call.agent, &request.id)?;
-            self.write(&command, id, stream, &out).await
+            self.write(&command, id, stream, &out, &call.notes).await
         };
         body::to_json(&calls::run_framed::<CommandInput, _>(call, request, work).await?)
     }
@@ -101,6 +101,7 @@ impl Input {
         id: RpcId,
         stream: u32,
         out: &mpsc::Sender<Message>,
+        notes: &Notes,
     ) -> Result<CommandInputResponse, Problem> {
         let say = |text: String| async {
             // The reader notices when the socket is gone, and ends this.
@@ -113,7 +114,10 @@ impl Input {
                 came = self.next() => came,
                 () = command.input_closed() => return Err(tools::input_closed().with("accepted", accepted)),
             };
-            if command.write(&bytes, end, &mut accepted).await.is_err() {
+            let before = accepted;
+            let written = command.write(&bytes, end, &mut accepted).await;
+            notes.note(|touched| touched.came_in((accepted - before) as u64));
+            if written.is_err() {
                 return Err(tools::input_closed().with("accepted", accepted));
             }
             if end {

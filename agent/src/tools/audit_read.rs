@@ -67,7 +67,7 @@ async fn stream(
         let end = AuditReadResponse { records: Vec::new(), gap: None, cursor: None, last: page.last };
         let gap = page.gap.filter(|gap| gap.to > told_of).map(|gap| AuditEvent::Gap { gap });
         told_of = page.gap.map_or(told_of, |gap| gap.to);
-        let records = page.records.into_iter().map(|record| AuditEvent::Record { record });
+        let records = page.records.into_iter().map(|record| AuditEvent::Record { record: Box::new(record) });
         for event in gap.into_iter().chain(records) {
             if events.send(event).await.is_err() {
                 return end;

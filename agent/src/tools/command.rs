@@ -7,7 +7,10 @@ use corehold_types::{
     tools::{Command, CommandEvent, CommandRequest, CommandResponse, PtySize},
 };
 
-use super::command_output::{self, From};
+use super::{
+    command_end::UntoldEnd,
+    command_output::{self, From},
+};
 use crate::{
     agent::Agent,
     audit::Touched,
@@ -34,8 +37,9 @@ impl Handler for Command {
         crate::policy::check(agent, &request)?;
         let most = command_output::most_bytes(agent, request.max_output_bytes)?;
         let detach = request.detach.unwrap_or(false);
-        let command = agent.processes.start_command(to_start(agent, request)?).await?;
-        tracing::info!(id = command.id(), pid = command.pid(), subject = call.caller.subject, "command started");
+        let start = to_start(agent, request)?;
+        let mut untold = UntoldEnd::of(call, start);
+        let command = untold.started().await?;
         if detach {
             // Nobody may be there to be told; the command goes on all the same.
             let _ = events.send(command_output::status(&command, 0)).await;
@@ -48,7 +52,9 @@ impl Handler for Command {
             });
         }
         let from = From { offset: 0, follow: true };
-        Ok(command_output::answer(command, from, most, events).await)
+        let response = command_output::answer(command, from, most, events).await;
+        untold.answered_with(&response);
+        Ok(response)
     }
 
     /// The answer that is kept is the command's id: whoever repeats the request reads its log from the beginning.
@@ -75,6 +81,13 @@ impl Handler for Command {
             (None, Some(line)) => touched.detail(line),
             (None, None) => {}
         }
+        if let Some(stdin) = &request.stdin {
+            touched.came_in(stdin.decoded_bytes());
+        }
+    }
+
+    fn changed(response: &CommandResponse, touched: &mut Touched) {
+        command_output::told(response, 0, touched);
     }
 }
 

@@ -33,6 +33,6 @@ impl Handler for CommandGet {
     }
 
     fn touches(request: &CommandGetRequest, touched: &mut Touched) {
-        touched.detail(&request.id);
+        touched.command(&request.id);
     }
 }

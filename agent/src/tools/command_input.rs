@@ -29,6 +29,7 @@ impl Handler for CommandInput {
         let mut accepted = 0;
         let written = command.write(&bytes, request.end.unwrap_or(false), &mut accepted);
         let result = tokio::time::timeout(wait, written).await;
+        call.notes.note(|touched| touched.came_in(accepted as u64));
         match result {
             Ok(Err(InputClosed)) => Err(no_input().with("accepted", accepted)),
             result => Ok(CommandInputResponse { accepted: accepted as u64, complete: result.is_ok() }),
@@ -36,7 +37,7 @@ impl Handler for CommandInput {
     }
 
     fn touches(request: &CommandInputRequest, touched: &mut Touched) {
-        touched.detail(&request.id);
+        touched.command(&request.id);
     }
 }
 

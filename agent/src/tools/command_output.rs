@@ -31,11 +31,13 @@ impl Handler for CommandOutput {
             return Err(refused("offset", &format!("the command's log ends at {end}")).with("end", end));
         }
         let from = From { offset, follow: request.follow.unwrap_or_else(|| events.wanted()) };
-        Ok(answer(command, from, most, events).await)
+        let response = answer(command, from, most, events).await;
+        call.notes.note(|touched| told(&response, offset, touched));
+        Ok(response)
     }
 
     fn touches(request: &CommandOutputRequest, touched: &mut Touched) {
-        touched.detail(&request.id);
+        touched.command(&request.id);
     }
 }
 
@@ -62,6 +64,16 @@ pub(super) fn most_bytes(agent: &Agent, wanted: Option<u64>) -> Result<usize, Pr
         return Err(limit.exceeded("maxOutputBytes"));
     }
     Ok(usize::try_from(most).unwrap_or(usize::MAX))
+}
+
+/// What an answer that began at an offset has told, for the audit log.
+pub(super) fn told(response: &CommandResponse, from: u64, touched: &mut Touched) {
+    if response.offset > from || response.exit.is_some() {
+        touched.went_out(response.offset.saturating_sub(from));
+    }
+    if let Some(exit) = &response.exit {
+        touched.exited(exit);
+    }
 }
 
 /// The event that a stream about a command begins with.

@@ -24,7 +24,8 @@ impl Handler for CommandResize {
     }
 
     fn touches(request: &CommandResizeRequest, touched: &mut Touched) {
-        touched.detail(&format!("{}x{} of {}", request.columns, request.rows, request.id));
+        touched.command(&request.id);
+        touched.detail(&format!("{}x{}", request.columns, request.rows));
     }
 }
 

@@ -37,6 +37,7 @@ impl Handler for CommandSignal {
     }
 
     fn touches(request: &CommandSignalRequest, touched: &mut Touched) {
-        touched.detail(&format!("{:?} to {}", request.signal, request.id));
+        touched.command(&request.id);
+        touched.detail(&format!("{:?}", request.signal));
     }
 }

@@ -10,7 +10,7 @@ use rustix::{fs::FileType, io::Errno};
 
 use crate::{
     agent::Agent,
-    audit::Touched,
+    audit::{Notes, Touched},
     blocking::{self, Cancelled},
     edit::{
         aside::Aside,
@@ -24,16 +24,20 @@ use crate::{
 
 impl Handler for Copy {
     async fn handle(call: Call, request: CopyRequest, _: Events<Self::Event>) -> Result<CopyResponse, Problem> {
-        let agent = call.agent;
-        blocking::run(move |cancelled| copy(&agent, &request, cancelled)).await
+        let Call { agent, notes, .. } = call;
+        blocking::run(move |cancelled| copy(&agent, &request, cancelled, &notes)).await
     }
 
     fn touches(request: &CopyRequest, touched: &mut Touched) {
         touched.paths([&request.from, &request.to]);
     }
+
+    fn changed(response: &CopyResponse, touched: &mut Touched) {
+        touched.counted(response.files + response.directories + response.symlinks, Some(response.bytes));
+    }
 }
 
-fn copy(agent: &Agent, request: &CopyRequest, cancelled: &Cancelled) -> Result<CopyResponse, Problem> {
+fn copy(agent: &Agent, request: &CopyRequest, cancelled: &Cancelled, notes: &Notes) -> Result<CopyResponse, Problem> {
     let from = Location::resolve_entry(&agent.root, &request.from)?;
     let to = Location::resolve_entry(&agent.root, &request.to)?;
     agent.edits.settle(&agent.root)?;
@@ -68,12 +72,15 @@ fn copy(agent: &Agent, request: &CopyRequest, cancelled: &Cancelled) -> Result<C
     if from.key == to.key {
         return Err(Problem::new(Code::InvalidRequest, format!("{} and {} are the same", request.from, request.to)));
     }
+    let limits = &agent.config.limits;
+    let replaced = target.as_ref().and_then(|target| to.mark(target, limits));
     let parents = Parents::make(&to)?;
+    let copied;
     let done = {
         let aside = Aside::beside(&agent.edits, &agent.root, &to, &parents.directory)?;
-        let limits = &agent.config.limits;
         let mut copying = Copying { limits, cancelled, path: &request.from, done: CopyResponse::default() };
         copying.copy(Name(from.fd(), &from.name), aside.name())?;
+        copied = Location::mark_of_own(aside.name(), limits);
         let place = Name(parents.directory.as_fd(), &to.name);
         let placed =
             if target.is_some() { disk::rename(aside.name(), place) } else { disk::rename_new(aside.name(), place) };
@@ -81,6 +88,7 @@ fn copy(agent: &Agent, request: &CopyRequest, cancelled: &Cancelled) -> Result<C
         copying.done
     };
     parents.keep();
+    notes.note(|touched| touched.changed(&request.to, replaced.as_deref(), copied.as_deref()));
     Ok(done)
 }
 
@@ -96,7 +104,7 @@ mod tests {
     }
 
     fn run(agent: &Agent, request: &CopyRequest) -> Result<CopyResponse, Code> {
-        copy(agent, request, &Cancelled::default()).map_err(|problem| problem.code)
+        copy(agent, request, &Cancelled::default(), &Notes::default()).map_err(|problem| problem.code)
     }
 
     fn tree(variables: &[(&str, &str)]) -> TestAgent {

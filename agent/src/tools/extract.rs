@@ -65,6 +65,10 @@ impl Handler for Extract {
         }
         touched.paths(&request.destination);
     }
+
+    fn changed(response: &ExtractResponse, touched: &mut Touched) {
+        touched.counted(response.files + response.directories + response.symlinks, Some(response.bytes));
+    }
 }
 
 fn extract(

@@ -29,6 +29,10 @@ impl Handler for Mkdir {
     fn touches(request: &MkdirRequest, touched: &mut Touched) {
         touched.path(&request.path);
     }
+
+    fn changed(response: &MkdirResponse, touched: &mut Touched) {
+        touched.counted(response.created, None);
+    }
 }
 
 fn mkdir(agent: &Agent, request: &MkdirRequest) -> Result<MkdirResponse, Problem> {

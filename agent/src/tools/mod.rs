@@ -4,6 +4,7 @@ mod activity;
 mod audit_read;
 mod claim;
 mod command;
+mod command_end;
 mod command_get;
 mod command_input;
 mod command_list;

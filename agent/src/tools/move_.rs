@@ -10,7 +10,7 @@ use rustix::{fs::FileType, io::Errno};
 
 use crate::{
     agent::Agent,
-    audit::Touched,
+    audit::{Notes, Touched},
     blocking::{self, Cancelled},
     edit::{
         aside::Aside,
@@ -21,12 +21,13 @@ use crate::{
         tree,
     },
     handler::{Call, Events, Handler},
+    root::is_hash,
 };
 
 impl Handler for Move {
     async fn handle(call: Call, request: MoveRequest, _: Events<Self::Event>) -> Result<MoveResponse, Problem> {
-        let agent = call.agent;
-        blocking::run(move |cancelled| move_(&agent, &request, cancelled)).await
+        let Call { agent, notes, .. } = call;
+        blocking::run(move |cancelled| move_(&agent, &request, cancelled, &notes)).await
     }
 
     fn touches(request: &MoveRequest, touched: &mut Touched) {
@@ -34,7 +35,7 @@ impl Handler for Move {
     }
 }
 
-fn move_(agent: &Agent, request: &MoveRequest, cancelled: &Cancelled) -> Result<MoveResponse, Problem> {
+fn move_(agent: &Agent, request: &MoveRequest, cancelled: &Cancelled, notes: &Notes) -> Result<MoveResponse, Problem> {
     let from = Location::resolve_entry(&agent.root, &request.from)?;
     let to = Location::resolve_entry(&agent.root, &request.to)?;
     agent.edits.settle(&agent.root)?;
@@ -55,6 +56,9 @@ fn move_(agent: &Agent, request: &MoveRequest, cancelled: &Cancelled) -> Result<
             _ => {}
         }
     }
+    let limits = &agent.config.limits;
+    let moved = from.mark(&source, limits);
+    let replaced = target.as_ref().and_then(|target| to.mark(target, limits));
     let parents = Parents::make(&to)?;
     let (old, new) = (Name(from.fd(), &from.name), Name(parents.directory.as_fd(), &to.name));
     let renamed = if target.is_some() { disk::rename(old, new) } else { disk::rename_new(old, new) };
@@ -70,7 +74,6 @@ fn move_(agent: &Agent, request: &MoveRequest, cancelled: &Cancelled) -> Result<
         // Of the same directory, a file system that can't rename without replacing: looked at above.
         Err(Errno::XDEV) => {
             let aside = Aside::beside(&agent.edits, &agent.root, &to, &parents.directory)?;
-            let limits = &agent.config.limits;
             let mut copying = Copying { limits, cancelled, path: &request.from, done: CopyResponse::default() };
             copying.copy(old, aside.name())?;
             if copying.done.skipped > 0 {
@@ -89,6 +92,11 @@ fn move_(agent: &Agent, request: &MoveRequest, cancelled: &Cancelled) -> Result<
         Err(errno) => return Err(to.problem(errno, "move to")),
     }
     parents.keep();
+    notes.note(|touched| {
+        touched.changed(&request.from, moved.as_deref(), None);
+        // A version doesn't outlast a rename.
+        touched.changed(&request.to, replaced.as_deref(), moved.as_deref().filter(|mark| is_hash(mark)));
+    });
     Ok(MoveResponse { replaced: target.is_some() })
 }
 
@@ -102,7 +110,8 @@ mod tests {
     }
 
     fn run(agent: &Agent, request: &MoveRequest) -> Result<bool, Code> {
-        move_(agent, request, &Cancelled::default()).map(|response| response.replaced).map_err(|problem| problem.code)
+        let moved = move_(agent, request, &Cancelled::default(), &Notes::default());
+        moved.map(|response| response.replaced).map_err(|problem| problem.code)
     }
 
     #[test]

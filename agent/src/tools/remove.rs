@@ -11,7 +11,7 @@ use rustix::{
 
 use crate::{
     agent::Agent,
-    audit::Touched,
+    audit::{Notes, Touched},
     blocking,
     edit::{
         aside::Aside,
@@ -24,16 +24,20 @@ use crate::{
 
 impl Handler for Remove {
     async fn handle(call: Call, request: RemoveRequest, _: Events<Self::Event>) -> Result<RemoveResponse, Problem> {
-        let agent = call.agent;
-        blocking::run(move |_| remove(&agent, &request)).await
+        let Call { agent, notes, .. } = call;
+        blocking::run(move |_| remove(&agent, &request, &notes)).await
     }
 
     fn touches(request: &RemoveRequest, touched: &mut Touched) {
         touched.path(&request.path);
     }
+
+    fn changed(response: &RemoveResponse, touched: &mut Touched) {
+        touched.counted(response.removed, None);
+    }
 }
 
-fn remove(agent: &Agent, request: &RemoveRequest) -> Result<RemoveResponse, Problem> {
+fn remove(agent: &Agent, request: &RemoveRequest, notes: &Notes) -> Result<RemoveResponse, Problem> {
     let missing = |problem: Problem| match request.missing_ok.unwrap_or(false) && problem.code == Code::NotFound {
         true => Ok(RemoveResponse { removed: 0 }),
         false => Err(problem),
@@ -51,8 +55,12 @@ fn remove(agent: &Agent, request: &RemoveRequest) -> Result<RemoveResponse, Prob
     }
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+    let before = location.mark(&stat, &agent.config.limits);
     match rustix::fs::unlinkat(location.fd(), &location.name, flags) {
-        Ok(()) => return Ok(RemoveResponse { removed: 1 }),
+        Ok(()) => {
+            notes.note(|touched| touched.changed(&request.path, before.as_deref(), None));
+            return Ok(RemoveResponse { removed: 1 });
+        }
         Err(Errno::NOTEMPTY | Errno::EXIST) if is_directory => {}
         Err(error) => return Err(errno(error)),
     }
@@ -104,7 +112,7 @@ mod tests {
     }
 
     fn run(agent: &Agent, request: &RemoveRequest) -> Result<u64, Code> {
-        remove(agent, request).map(|response| response.removed).map_err(|problem| problem.code)
+        remove(agent, request, &Notes::default()).map(|response| response.removed).map_err(|problem| problem.code)
     }
 
     #[test]

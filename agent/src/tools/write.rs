@@ -30,6 +30,7 @@ impl Handler for Write {
         for result in &response.files {
             if let WriteResult::Ok(file) = result {
                 touched.changed(&file.path, file.previous_hash.as_deref(), Some(&file.hash));
+                touched.came_in(file.size);
             }
         }
     }

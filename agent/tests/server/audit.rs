@@ -9,15 +9,15 @@ use http::{Method, Request};
 
 use super::support::TestAgent;
 
-async fn read(agent: &TestAgent, request: &str) -> AuditReadResponse {
+pub(crate) async fn read(agent: &TestAgent, request: &str) -> AuditReadResponse {
     serde_json::from_slice(&agent.tool("auditRead", request.to_owned()).await.assert_ok().body).unwrap()
 }
 
-async fn records(agent: &TestAgent) -> Vec<AuditRecord> {
+pub(crate) async fn records(agent: &TestAgent) -> Vec<AuditRecord> {
     read(agent, "{}").await.records
 }
 
-fn hash(text: &str) -> Option<String> {
+pub(crate) fn hash(text: &str) -> Option<String> {
     Some(blake3::hash(text.as_bytes()).to_hex().to_string())
 }
 
@@ -52,7 +52,7 @@ async fn changes_leave_hashes_before_and_after() {
 #[tokio::test]
 async fn files_and_archives_are_recorded_too() {
     let agent = TestAgent::new();
-    let written = agent.put("/v1/files/dir/caf%C3%A9", "x").await;
+    agent.put("/v1/files/dir/caf%C3%A9", "x").await.assert_ok();
     agent.get("/v1/files/gone", &[]).await.assert_problem(404, Code::NotFound);
     agent.get("/v1/archive?path=dir", &[]).await.assert_ok();
     agent.call(Method::DELETE, "/v1/files/dir/caf%C3%A9", &[], "").await.assert_ok();
@@ -68,7 +68,10 @@ async fn files_and_archives_are_recorded_too() {
             ("DELETE /v1/files", "dir/café".to_owned(), None),
         ]
     );
-    assert_eq!(records[0].paths[0].after.as_deref(), Some(written.header("etag").trim_matches('"')));
+    assert_eq!((records[0].paths[0].before.clone(), records[0].paths[0].after.clone()), (None, hash("x")));
+    assert_eq!((records[3].paths[0].before.clone(), records[3].paths[0].after.clone()), (hash("x"), None));
+    assert_eq!((records[0].bytes_in, records[0].bytes_out), (Some(1), None));
+    assert!(records[2].bytes_out.unwrap() > 0);
     let under = read(&agent, r#"{"path": "dir", "tool": "PUT /v1/files"}"#).await.records;
     assert_eq!(under, records[..1]);
 }

@@ -4,6 +4,7 @@ mod access; // tokens, scopes, origins
 mod archive_corpus; // archives that are refused, and that nothing is left of them
 mod archives; // what comes out of archives that are taken
 mod audit; // auditRead
+mod audit_contents; // what a record says of content and of commands
 mod bad_input; // every field of every tool, and bodies that are no JSON, from the committed schemas
 mod bodies; // HTTP byte by byte: what ends early, crawls, lies about its length, has no end
 mod bounds; // each bound of the committed schemas is what the agent checks

@@ -129,10 +129,18 @@ async fn a_failure_says_what_to_do_next() {
 #[tokio::test]
 async fn a_repeat_with_a_key_is_not_done_again() {
     let agent = TestAgent::new();
-    for _ in 0..2 {
-        let params = json!({"name": "mkdir", "arguments": {"path": "d"}, "_meta": {"corehold/idempotencyKey": "k"}});
-        assert!(ask(&agent, "tools/call", params).await["result"]["isError"].is_null());
+    let call = async |name: &str, key: &str| {
+        let params = json!({"name": name, "arguments": {"path": "d"}, "_meta": {"corehold/idempotencyKey": key}});
+        ask(&agent, "tools/call", params).await["result"].take()
+    };
+    for repeats in [false, true] {
+        let replayed = repeats.then(|| json!({"corehold/idempotencyReplayed": true}));
+        let result = call("mkdir", "k").await;
+        assert!(result["isError"].is_null() && result["structuredContent"].is_object(), "{result}");
+        assert_eq!(result.get("_meta"), replayed.as_ref());
         let _ = std::fs::remove_dir(agent.root().join("d"));
+        let result = call("remove", "r").await;
+        assert_eq!((&result["isError"], result.get("_meta")), (&json!(true), replayed.as_ref()));
     }
     assert!(agent.names().is_empty());
 }

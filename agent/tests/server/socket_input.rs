@@ -138,5 +138,5 @@ async fn a_stream_of_input_is_a_call_like_others() {
         [Some(Code::InvalidRequest), Some(Code::ShuttingDown)]
     );
     let done: Vec<_> = inputs.iter().filter(|record| record.outcome == AuditOutcome::Ok).collect();
-    assert_eq!((done.len(), done[0].detail.as_deref()), (1, Some(&*id)));
+    assert_eq!((done.len(), &done[0].command.as_ref().unwrap().id, done[0].bytes_in), (1, &id, Some(0)));
 }

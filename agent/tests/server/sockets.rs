@@ -380,10 +380,20 @@ async fn an_idempotency_key_holds_on_a_socket_too() {
         let request =
             json!({"jsonrpc": "2.0", "id": id, "method": "mkdir", "params": {"path": "d"}, "idempotencyKey": "k"});
         client.say(request.to_string()).await;
-        assert!(client.answer(id).await["result"].is_object());
+        let answer = client.answer(id).await;
+        assert!(answer["result"].is_object());
+        assert_eq!(answer.get("idempotencyReplayed"), (id == 2).then_some(&json!(true)), "{answer}");
         let _ = std::fs::remove_dir(served.agent.root().join("d"));
     }
     assert!(served.agent.names().is_empty(), "it was not made again");
+    for id in [4, 5] {
+        let request =
+            json!({"jsonrpc": "2.0", "id": id, "method": "remove", "params": {"path": "d"}, "idempotencyKey": "r"});
+        client.say(request.to_string()).await;
+        let answer = client.answer(id).await;
+        assert_eq!(error(&answer).1.code, Code::NotFound);
+        assert_eq!(answer.get("idempotencyReplayed"), (id == 5).then_some(&json!(true)), "{answer}");
+    }
     let request = json!({"jsonrpc": "2.0", "id": 3, "method": "mkdir", "params": {"path": "d"}, "idempotencyKey": ""});
     client.say(request.to_string()).await;
     assert_eq!(error(&client.answer(3).await).1.code, Code::InvalidRequest);

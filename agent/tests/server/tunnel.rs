@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use corehold_types::{Code, Problem};
+use corehold_types::{Code, Problem, tools::AuditOutcome};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -10,7 +10,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::served::{PATIENCE, Served, serve, until};
+use crate::{
+    audit,
+    served::{PATIENCE, Served, serve, until},
+};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: corehold-tunnel\r\n";
 
@@ -86,6 +89,12 @@ async fn a_page_is_fetched_through_it() {
     page.await.unwrap();
     drop(stream);
     none_left(&served).await;
+    // One record of its opening, and one of its end.
+    let records = audit::read(&served.agent, r#"{"tool": "GET /v1/tunnel"}"#).await.records;
+    let shown: Vec<_> = records.iter().map(|record| (record.outcome, record.bytes_in, record.bytes_out)).collect();
+    assert_eq!(shown, [(AuditOutcome::Ok, None, None), (AuditOutcome::Ended, Some(18), Some(24))]);
+    assert_eq!(records[0].request_id, records[1].request_id);
+    assert_eq!(records[1].detail.as_deref(), Some(format!("/v1/tunnel/{port}").as_str()));
 }
 
 #[tokio::test]

@@ -38,6 +38,9 @@ pub struct AuditReadRequest {
     /// Only calls that named this path or one under it, relative to the workspace root and compared as it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<WorkspacePath>,
+    /// Only calls that started this command or were about it, and its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// Only calls that began at this time or later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
@@ -76,7 +79,8 @@ pub struct AuditReadResponse {
 #[serde(rename_all = "camelCase")]
 #[ts(optional_fields)]
 pub struct AuditRecord {
-    /// Counts the records of one `bootId` from 1, in the order in which calls ended.
+    /// Counts the records of one `bootId` from 1, in the order in which calls ended. Where a refusal took the place of one
+    /// that is alike, a number is left out.
     pub seq: u64,
     /// When the call began.
     pub time: Timestamp,
@@ -87,7 +91,7 @@ pub struct AuditRecord {
     pub surface: AuditSurface,
     /// The request, as in its answer and the agent's log.
     pub request_id: String,
-    /// The tool, or method and route: `PUT /v1/files`.
+    /// The tool, or method and route: `PUT /v1/files`; `other` for what is none of these.
     pub tool: String,
     /// The paths that the call named, in its order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -96,9 +100,24 @@ pub struct AuditRecord {
     /// Paths that were left out of `paths`, since a record is bounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths_omitted: Option<u64>,
-    /// What else there is to say in a line: of a command what runs. Never content, input or values of variables.
+    /// What else there is to say in a line: of a command what runs, with what looks like a secret masked. Never content, input
+    /// or values of variables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// The command that the call started or was about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<AuditCommand>,
+    /// What the call made or removed beyond the paths it named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<AuditChanged>,
+    /// Bytes of content that came with the call: the body of a file or an archive, what `write` wrote, a command's input, what
+    /// went through a tunnel to its port. Absent where none came, and where they aren't counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
+    /// Bytes of content that went out: the body of a file or an archive, what `read` returned, what a command wrote, what came
+    /// through a tunnel from its port. Absent where none went, and where they aren't counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_out: Option<u64>,
     /// How long it took.
     pub duration_ms: u64,
     /// How it ended.
@@ -108,6 +127,54 @@ pub struct AuditRecord {
     pub code: Option<Code>,
     /// Whether the answer was that of an earlier call with the same `Idempotency-Key`.
     pub replayed: bool,
+    /// How many refusals this record stands for: itself, and older ones that are alike (subject, surface, tool, code) and gave way
+    /// to it. Absent where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u64>,
+    /// When the first of these began; absent where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+/// A command in a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
+#[serde(rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct AuditCommand {
+    /// Its name.
+    pub id: String,
+    /// How it ended, where the call waited for that, and in the record of an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<AuditExit>,
+}
+
+/// How a command ended: what is worth keeping of `exit` in the answer of `command`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
+#[serde(rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct AuditExit {
+    /// The leader's exit code; absent when a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// The signal that ended the leader, such as `SIGKILL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// Whether the wall time-out ended it.
+    pub timed_out: bool,
+    /// Whether the stall time-out ended it.
+    pub stalled: bool,
+}
+
+/// What a call changed, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
+#[serde(rename_all = "camelCase")]
+#[ts(optional_fields)]
+pub struct AuditChanged {
+    /// Files, directories and links.
+    pub entries: u64,
+    /// Bytes of their content; absent where they weren't counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// A path that a call named, and what was and is there, where the call knew.
@@ -117,10 +184,11 @@ pub struct AuditRecord {
 pub struct AuditPath {
     /// As the caller wrote it; cut at 1,024 characters.
     pub path: WorkspacePath,
-    /// BLAKE3 of the content before, in hex; absent where there was none, and where it wasn't read.
+    /// BLAKE3 of the content before, in hex, or the `version` where reading it would have cost too much; absent where there was
+    /// no file, and where it wasn't looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-    /// BLAKE3 of the content after, in hex; where it wasn't read, the `version`.
+    /// The same of the content after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }
@@ -152,6 +220,9 @@ pub enum AuditOutcome {
     Refused,
     /// Its caller went away before it was answered. What it had done by then is done.
     CallerGone,
+    /// This is no call: what an earlier one started and didn't wait for has ended, a command or a tunnel. `time` and `durationMs`
+    /// are its own, `requestId` is the call's.
+    Ended,
 }
 
 /// Records that the bounded log has dropped. Some between `from` and `to` may still be there.
@@ -173,7 +244,7 @@ pub enum AuditEvent {
     /// A call was recorded.
     Record {
         /// It.
-        record: AuditRecord,
+        record: Box<AuditRecord>,
     },
     /// Records were dropped before this reader came to them.
     Gap {

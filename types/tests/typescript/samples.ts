@@ -177,6 +177,7 @@ export const someAuditReadRequest1: AuditReadRequest = {};
 
 export const someAuditReadRequest2: AuditReadRequest = {
   "after": 9007199254740991,
+  "command": "c1",
   "cursor": "1",
   "follow": false,
   "limit": 1,
@@ -196,7 +197,22 @@ export const someAuditReadResponse1: AuditReadResponse = {
   "last": 9007199254740991,
   "records": [
     {
+      "bytesIn": 9007199254740991,
+      "bytesOut": 9007199254740991,
+      "changed": {
+        "bytes": 9007199254740991,
+        "entries": 9007199254740991
+      },
       "code": "VERSION_MISMATCH",
+      "command": {
+        "exit": {
+          "code": -1,
+          "signal": "SIGKILL",
+          "stalled": false,
+          "timedOut": true
+        },
+        "id": "c1"
+      },
       "detail": "npm test",
       "durationMs": 9007199254740991,
       "outcome": "failed",
@@ -214,14 +230,22 @@ export const someAuditReadResponse1: AuditReadResponse = {
       "replayed": true,
       "requestId": "r1",
       "seq": 9007199254740991,
+      "since": "1970-01-01T00:00:00.000000000Z",
       "subject": "me",
       "surface": "webSocket",
       "time": "1970-01-01T00:00:00.000000000Z",
+      "times": 9007199254740991,
       "tool": "edit"
     },
     {
+      "changed": {
+        "entries": 0
+      },
+      "command": {
+        "id": "c1"
+      },
       "durationMs": 9007199254740991,
-      "outcome": "callerGone",
+      "outcome": "ended",
       "replayed": false,
       "requestId": "r1",
       "seq": 9007199254740991,
@@ -1344,7 +1368,22 @@ export const someCommandListResponse2: CommandListResponse = {
 
 export const someAuditEvent1: AuditEvent = {
   "record": {
+    "bytesIn": 9007199254740991,
+    "bytesOut": 9007199254740991,
+    "changed": {
+      "bytes": 9007199254740991,
+      "entries": 9007199254740991
+    },
     "code": "VERSION_MISMATCH",
+    "command": {
+      "exit": {
+        "code": -1,
+        "signal": "SIGKILL",
+        "stalled": false,
+        "timedOut": true
+      },
+      "id": "c1"
+    },
     "detail": "npm test",
     "durationMs": 9007199254740991,
     "outcome": "failed",
@@ -1362,9 +1401,11 @@ export const someAuditEvent1: AuditEvent = {
     "replayed": true,
     "requestId": "r1",
     "seq": 9007199254740991,
+    "since": "1970-01-01T00:00:00.000000000Z",
     "subject": "me",
     "surface": "webSocket",
     "time": "1970-01-01T00:00:00.000000000Z",
+    "times": 9007199254740991,
     "tool": "edit"
   },
   "type": "record"

@@ -15,6 +15,7 @@ use super::{parameters, path_or_root};
 use crate::{
     agent::Agent,
     archive::{Extraction, Progress},
+    routes::audited::Asked,
     server::{problem::Failure, upload::with_body},
 };
 
@@ -26,7 +27,7 @@ pub(crate) async fn put(State(agent): State<Arc<Agent>>, request: Request) -> Re
 }
 
 async fn answer(agent: Arc<Agent>, request: Request) -> Result<ExtractResponse, Problem> {
-    agent.access.authorize(request.headers(), Scope::Write)?;
+    let notes = Asked::with(request.extensions(), Scope::Write)?.notes.clone();
     let [path, hash] = parameters(request.uri(), ["path", "hash"])?;
     let path = path_or_root(path);
     let hash = hash.map(|hash| String::from_utf8_lossy(&hash).into_owned());
@@ -39,7 +40,14 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<ExtractResponse, 
             progress: &Progress::default(),
             cancelled,
         };
-        extraction.run(upload)
+        let result = extraction.run(upload);
+        notes.note(|touched| {
+            touched.came_in(upload.received());
+            if let Ok(done) = &result {
+                touched.counted(done.files + done.directories + done.symlinks, Some(done.bytes));
+            }
+        });
+        result
     })
     .await
 }

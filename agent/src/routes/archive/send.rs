@@ -23,6 +23,7 @@ use crate::{
     agent::Agent,
     archive::{compress, pack},
     blocking,
+    routes::audited::Asked,
     server::problem::Failure,
 };
 
@@ -37,7 +38,7 @@ pub(crate) async fn get(State(agent): State<Arc<Agent>>, request: Request) -> Re
 }
 
 async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem> {
-    agent.access.authorize(request.headers(), Scope::Read)?;
+    Asked::with(request.extensions(), Scope::Read)?;
     let [path, format] = parameters(request.uri(), ["path", "format"])?;
     let (path, format) = (path_or_root(path), Format::of(format.as_deref())?);
     let permit = Arc::clone(&agent.transfers).acquire_owned().await.ok();

@@ -16,6 +16,7 @@ use crate::{
     agent::Agent,
     blocking,
     root::{OpenFile, Version, is_current},
+    routes::audited::Asked,
     server::problem::Failure,
 };
 
@@ -44,7 +45,7 @@ enum Content {
 }
 
 async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem> {
-    agent.access.authorize(request.headers(), Scope::Read)?;
+    Asked::with(request.extensions(), Scope::Read)?;
     let path = path_of(request.uri())?;
     let is_head = request.method() == Method::HEAD;
     let headers = request.into_parts().0.headers;

@@ -16,8 +16,10 @@ use rustix::{
 use super::{conditions::Conditions, path_of};
 use crate::{
     agent::Agent,
+    audit::Notes,
     blocking,
-    root::{self, FinalLink, os_problem},
+    root::{self, FinalLink, mark, os_problem},
+    routes::audited::Asked,
     server::problem::Failure,
 };
 
@@ -29,13 +31,13 @@ pub(super) async fn delete(State(agent): State<Arc<Agent>>, request: Request) ->
 }
 
 async fn answer(agent: Arc<Agent>, request: Request) -> Result<(), Problem> {
-    agent.access.authorize(request.headers(), Scope::Write)?;
+    let notes = Asked::with(request.extensions(), Scope::Write)?.notes.clone();
     let path = path_of(request.uri())?;
     let conditions = Conditions::of(request.headers())?;
-    blocking::run(move |_| remove(&agent, &path, &conditions)).await
+    blocking::run(move |_| remove(&agent, &path, &conditions, &notes)).await
 }
 
-fn remove(agent: &Agent, path: &WorkspacePath, conditions: &Conditions) -> Result<(), Problem> {
+fn remove(agent: &Agent, path: &WorkspacePath, conditions: &Conditions, notes: &Notes) -> Result<(), Problem> {
     let place = agent.root.place(path, FinalLink::Keep)?;
     let failed = |errno: Errno| os_problem(errno, "delete", path);
     let _held = agent.edits.hold(&place).map_err(failed)?;
@@ -51,5 +53,8 @@ fn remove(agent: &Agent, path: &WorkspacePath, conditions: &Conditions) -> Resul
         _ => None,
     };
     conditions.check_change(path, file.as_ref())?;
-    rustix::fs::unlinkat(directory, &place.name, AtFlags::empty()).map_err(failed)
+    let before = file.as_ref().and_then(|file| mark(file, agent.config.limits.audit_hash_bytes.value));
+    rustix::fs::unlinkat(directory, &place.name, AtFlags::empty()).map_err(failed)?;
+    notes.note(|touched| touched.changed(path, before.as_deref(), None));
+    Ok(())
 }

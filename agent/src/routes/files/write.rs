@@ -22,7 +22,9 @@ use rustix::{
 use super::{conditions::Conditions, path_of, set_version};
 use crate::{
     agent::Agent,
-    root::{self, FinalLink, Place, Version, os_problem},
+    audit::Notes,
+    root::{self, FinalLink, Place, Version, mark, os_problem},
+    routes::audited::Asked,
     server::{
         problem::Failure,
         upload::{Upload, problem_of, with_body},
@@ -35,7 +37,7 @@ pub(super) async fn put(State(agent): State<Arc<Agent>>, request: Request) -> Re
 }
 
 async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem> {
-    agent.access.authorize(request.headers(), Scope::Write)?;
+    let notes = Asked::with(request.extensions(), Scope::Write)?.notes.clone();
     let path = path_of(request.uri())?;
     let (head, body) = request.into_parts();
     if head.headers.contains_key(header::CONTENT_RANGE) {
@@ -51,8 +53,12 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
     }
     let conditions = Conditions::of(&head.headers)?;
     let worker = Arc::clone(&agent);
-    let (version, written) =
-        with_body(body, &agent, move |upload, _| write(&worker, &path, &conditions, upload)).await?;
+    let (version, written) = with_body(body, &agent, move |upload, _| {
+        let result = write(&worker, &path, &conditions, upload, &notes);
+        notes.note(|touched| touched.came_in(upload.received()));
+        result
+    })
+    .await?;
     let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = (status, Json(written)).into_response();
     set_version(&mut response, &version);
@@ -64,6 +70,7 @@ fn write(
     path: &WorkspacePath,
     conditions: &Conditions,
     upload: &mut Upload,
+    notes: &Notes,
 ) -> Result<(Version, FileWritten), Problem> {
     let made = agent.root.make_parent(path)?;
     let place = agent.root.place(path, FinalLink::Follow)?;
@@ -72,13 +79,16 @@ fn write(
     let failed = |errno: Errno| os_problem(errno, "write", path);
     let mut file = Unnamed::create(&place.directory).map_err(failed)?;
     let size = fill(file.file(), upload, agent, path)?;
-    let created = {
+    let most = agent.config.limits.audit_hash_bytes.value;
+    let after = mark(file.file(), most);
+    let (created, before) = {
         let _held = agent.edits.hold(&place).map_err(failed)?;
         let target = Target::look(&place, path)?;
         target.check(path, conditions)?;
         if let Some(stat) = &target.stat {
             inherit(file.file(), stat).map_err(failed)?;
         }
+        let before = target.file.as_ref().and_then(|file| mark(file, most));
         match file.link(&place, target.stat.is_none()) {
             // Somebody who isn't us made it in between.
             Err(Errno::EXIST) if conditions.must_be_new() => {
@@ -87,11 +97,13 @@ fn write(
             Err(Errno::EXIST) => file.link(&place, false).map_err(failed)?,
             result => result.map_err(failed)?,
         }
-        target.stat.is_none()
+        (target.stat.is_none(), before)
     };
     made.keep();
     let version = Version::of(file.file())
         .map_err(|error| Problem::new(Code::Internal, format!("{path} was written, but can't be read: {error}")))?;
+    let after = after.as_deref().unwrap_or(version.as_str());
+    notes.note(|touched| touched.changed(path, before.as_deref(), Some(after)));
     let written = FileWritten { version: version.as_str().to_owned(), size, created };
     Ok((version, written))
 }

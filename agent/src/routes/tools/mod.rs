@@ -3,7 +3,7 @@
 mod form;
 mod stream;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::Arc;
 
 use axum::{
     Extension,
@@ -17,7 +17,7 @@ use http::{HeaderValue, header};
 
 use crate::{
     agent::Agent,
-    audit::Pending,
+    audit::{Notes, Pending},
     calls,
     handler::{Call, Events, Handler, Surface},
     server::{RequestId, body, problem::Failure},
@@ -34,16 +34,27 @@ async fn call<T: Handler>(
     Extension(request_id): Extension<RequestId>,
     request: Request,
 ) -> Response {
-    answer::<T>(agent, request_id, request).await.unwrap_or_else(|problem| Failure(problem).into_response())
+    let notes = Notes::default();
+    let answer = answer::<T>(agent, request_id, request, notes.clone()).await;
+    let mut response = answer.unwrap_or_else(|problem| Failure(problem).into_response());
+    if notes.is_replayed() {
+        response.headers_mut().insert(calls::REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
 }
 
-async fn answer<T: Handler>(agent: Arc<Agent>, request_id: RequestId, request: Request) -> Result<Response, Problem> {
+async fn answer<T: Handler>(
+    agent: Arc<Agent>,
+    request_id: RequestId,
+    request: Request,
+    notes: Notes,
+) -> Result<Response, Problem> {
     let (head, request_body) = request.into_parts();
     let caller = agent.access.identify(&head.headers, T::STANDING).inspect_err(|problem| {
         Pending::new(&agent.audit, None, Surface::Http, &request_id.0, T::NAME).refuse(problem.code);
     })?;
-    let mut call =
-        Call { agent, caller, surface: Surface::Http, idempotency_key: None, request_id: request_id.0.to_string() };
+    let request_id = request_id.0.to_string();
+    let mut call = Call { agent, caller, surface: Surface::Http, idempotency_key: None, request_id, notes };
     let refuse = |problem: &Problem| calls::refused(&call, T::NAME, problem);
     call.caller.need(T::SCOPE).inspect_err(refuse)?;
     let form = Form::of(&head.headers);
@@ -53,15 +64,7 @@ async fn answer<T: Handler>(agent: Arc<Agent>, request_id: RequestId, request: R
         call.idempotency_key = calls::key_in(&head.headers).inspect_err(refuse)?;
     }
     match form {
-        Form::Json => {
-            let replayed = AtomicBool::new(false);
-            let response = calls::run_and_tell::<T>(call, request, Events::none(), &replayed).await?;
-            let mut response = json(&response)?;
-            if replayed.into_inner() {
-                response.headers_mut().insert(calls::REPLAYED, HeaderValue::from_static("true"));
-            }
-            Ok(response)
-        }
+        Form::Json => json(&calls::run::<T>(call, request, Events::none()).await?),
         Form::Stream(encoding) => stream::begin::<T>(call, request, encoding).await,
     }
 }

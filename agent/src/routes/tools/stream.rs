@@ -6,10 +6,6 @@
 use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -58,9 +54,7 @@ pub(super) async fn begin<T: Handler>(
 ) -> Result<Response, Problem> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let request_id = call.request_id.clone();
-    let replayed = Arc::new(AtomicBool::new(false));
-    let telling = Arc::clone(&replayed);
-    let handler = async move { calls::run_and_tell::<T>(call, request, Events::into_channel(sender), &telling).await };
+    let handler = calls::run::<T>(call, request, Events::into_channel(sender));
     let handler = AssertUnwindSafe(handler).catch_unwind();
     let mut stream = EventStream::<T> {
         handler: Some(handler.map(|result| result.unwrap_or_else(|_| Err(panicked()))).boxed()),
@@ -87,9 +81,6 @@ pub(super) async fn begin<T: Handler>(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    if replayed.load(Ordering::Relaxed) {
-        headers.insert(calls::REPLAYED, HeaderValue::from_static("true"));
-    }
     Ok(response)
 }
 

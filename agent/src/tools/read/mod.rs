@@ -47,6 +47,14 @@ impl Handler for Read {
     fn touches(request: &ReadRequest, touched: &mut Touched) {
         touched.paths(request.files.iter().map(|file| &file.path));
     }
+
+    fn changed(response: &ReadResponse, touched: &mut Touched) {
+        for result in &response.files {
+            if let ReadResult::Ok(file) = result {
+                touched.went_out(file.data.decoded_bytes());
+            }
+        }
+    }
 }
 
 fn read_all(

@@ -80,6 +80,7 @@ fn activity() -> Vec<Sample> {
 
 fn record() -> AuditRecord {
     let path = AuditPath { path: "src/a.rs".into(), before: Some("1f".to_owned()), after: Some("2e".to_owned()) };
+    let exit = AuditExit { code: Some(-1), signal: Some("SIGKILL".to_owned()), timed_out: true, stalled: false };
     AuditRecord {
         seq: LARGEST,
         time: Timestamp::from_unix(0, 0),
@@ -90,10 +91,16 @@ fn record() -> AuditRecord {
         paths: vec![path, AuditPath { path: "b".into(), before: None, after: None }],
         paths_omitted: Some(1),
         detail: Some("npm test".to_owned()),
+        command: Some(AuditCommand { id: "c1".to_owned(), exit: Some(exit) }),
+        changed: Some(AuditChanged { entries: LARGEST, bytes: Some(LARGEST) }),
+        bytes_in: Some(LARGEST),
+        bytes_out: Some(LARGEST),
         duration_ms: LARGEST,
         outcome: AuditOutcome::Failed,
         code: Some(Code::VersionMismatch),
         replayed: true,
+        times: Some(LARGEST),
+        since: Some(Timestamp::from_unix(0, 0)),
     }
 }
 
@@ -104,9 +111,15 @@ fn audit() -> Vec<Sample> {
         paths: Vec::new(),
         paths_omitted: None,
         detail: None,
-        outcome: AuditOutcome::CallerGone,
+        command: Some(AuditCommand { id: "c1".to_owned(), exit: None }),
+        changed: Some(AuditChanged { entries: 0, bytes: None }),
+        bytes_in: None,
+        bytes_out: None,
+        outcome: AuditOutcome::Ended,
         code: None,
         replayed: false,
+        times: None,
+        since: None,
         ..record()
     };
     let full = AuditReadRequest {
@@ -114,6 +127,7 @@ fn audit() -> Vec<Sample> {
         tool: Some("edit".to_owned()),
         subject: Some("me".to_owned()),
         path: Some("src".into()),
+        command: Some("c1".to_owned()),
         since: Some(Timestamp::from_unix(0, 0)),
         limit: Some(1),
         cursor: Some("1".to_owned()),
@@ -132,7 +146,7 @@ fn audit() -> Vec<Sample> {
 
 pub(super) fn events() -> Vec<Sample> {
     let gap = AuditGap { from: 1, to: 2, refusals_only: true };
-    vec![event(&AuditEvent::Record { record: record() }), event(&AuditEvent::Gap { gap })]
+    vec![event(&AuditEvent::Record { record: Box::new(record()) }), event(&AuditEvent::Gap { gap })]
 }
 
 fn socket() -> Vec<Sample> {
