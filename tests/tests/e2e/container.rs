@@ -1,7 +1,12 @@
 //! What the core container holds a command to.
 
 use corehold_e2e::corehold::Corehold;
-use corehold_host::{CreateWorkspace, Workspace};
+use corehold_host::{
+    CreateWorkspace, Workspace,
+    runtime::Resources,
+    tools::{CommandOutputRequest, CommandRequest},
+    types::Data,
+};
 
 async fn workspace(corehold: &Corehold) -> Workspace {
     corehold.host.create(CreateWorkspace::empty()).await.unwrap()
@@ -73,6 +78,42 @@ async fn a_command_can_neither_end_nor_stop_nor_limit_nor_read_the_agent() {
     for secret in ["cat /proc/1/environ", "head -c 1 /proc/1/mem"] {
         assert!(!workspace.command(secret).run().await.unwrap().success(), "{secret} succeeded");
     }
+}
+
+/// The kernel takes a command, says so, and the rest of the workspace lives: the agent, and what ran beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_takes_all_memory_is_killed_and_says_so() {
+    let corehold = Corehold::start().await;
+    let memory = Resources { memory_bytes: Some(200 << 20), ..Resources::default() };
+    let workspace = corehold.host.create(CreateWorkspace::empty().resources(memory)).await.unwrap();
+    let call = async |line: &str, detach: bool| {
+        let request = CommandRequest { line: Some(line.to_owned()), detach: Some(detach), ..CommandRequest::default() };
+        workspace
+            .call::<corehold_host::tools::Command>(&request)
+            .await
+            .unwrap_or_else(|error| panic!("{line}: {error}"))
+    };
+    let before = workspace.call::<corehold_host::tools::Info>(&Default::default()).await.unwrap();
+    let beside = call("mkfifo go; read word < go; echo $word", true).await;
+    let modest = call("true", false).await.exit.unwrap();
+    assert_eq!((modest.code, modest.oom_killed), (Some(0), Some(false)), "this engine's control group is not seen");
+
+    // `tail` keeps the last line, and this one never ends.
+    let leader = call("exec tail /dev/zero", false).await.exit.unwrap();
+    assert_eq!((leader.signal.as_deref(), leader.oom_killed, leader.code), (Some("SIGKILL"), Some(true), None));
+    assert!(leader.peak_memory_bytes.is_some_and(|peak| peak > 50 << 20 && peak < 210 << 20), "{leader:?}");
+    let child = call("tail /dev/zero; echo status $?", false).await;
+    let exit = child.exit.unwrap();
+    assert_eq!((exit.code, exit.oom_killed), (Some(0), Some(true)), "a child was killed");
+    assert_eq!(child.stdout.head, Data::Text("status 137\n".to_owned()));
+    assert_eq!(call("true", false).await.exit.unwrap().oom_killed, Some(false), "that was before its time");
+
+    let after = workspace.call::<corehold_host::tools::Info>(&Default::default()).await.unwrap();
+    assert_eq!(after.boot_id, before.boot_id, "the agent was not the one");
+    call("echo on > go", false).await;
+    let request = CommandOutputRequest { id: beside.id, follow: Some(true), ..CommandOutputRequest::default() };
+    let beside = workspace.call::<corehold_host::tools::CommandOutput>(&request).await.unwrap();
+    assert_eq!((beside.stdout.head, beside.exit.unwrap().code), (Data::Text("on\n".to_owned()), Some(0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
