@@ -26,11 +26,18 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NO
 pub(super) struct Descent<'a> {
     top: BorrowedFd<'a>,
     stack: Vec<(Vec<u8>, OwnedFd)>,
+    /// Directories that were missing.
+    made: u64,
 }
 
 impl<'a> Descent<'a> {
     pub(super) fn new(top: BorrowedFd<'a>) -> Self {
-        Self { top, stack: Vec::new() }
+        Self { top, stack: Vec::new(), made: 0 }
+    }
+
+    /// How many directories were made on the way.
+    pub(super) fn made(&self) -> u64 {
+        self.made
     }
 
     /// The directory that these components name.
@@ -62,7 +69,9 @@ impl<'a> Descent<'a> {
             let next = match (openat(above, name, DIRECTORY), make) {
                 (Err(Errno::NOENT), Some(mode)) => {
                     rustix::fs::mkdirat(above, name, mode)?;
-                    openat(above, name, DIRECTORY)?
+                    let made = openat(above, name, DIRECTORY)?;
+                    self.made += 1;
+                    made
                 }
                 (result, _) => result?,
             };

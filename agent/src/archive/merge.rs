@@ -64,7 +64,7 @@ pub(super) fn merge(stage: &Stage<'_>, destination: &WorkspacePath) -> Result<Me
             for done in plan.steps[..index].iter().rev() {
                 moves.undo(done);
             }
-            return Err(failed(&step.join(&b'/'), errno));
+            return Err(failed(step, errno));
         }
     }
     Ok(plan.merged)
@@ -72,15 +72,13 @@ pub(super) fn merge(stage: &Stage<'_>, destination: &WorkspacePath) -> Result<Me
 
 const READABLE: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// A name that is moved or exchanged: its components.
-type Step = Vec<Vec<u8>>;
-
 #[derive(Default)]
 struct Plan {
-    steps: Vec<Step>,
+    /// Paths that are moved or exchanged. There may be a million, so each is one piece of memory.
+    steps: Vec<Vec<u8>>,
     merged: Merged,
     /// Where the plan is at; after a failure, what failed.
-    path: Step,
+    path: Vec<Vec<u8>>,
 }
 
 impl Plan {
@@ -100,7 +98,7 @@ impl Plan {
                 (_, Some(FileType::Directory)) => return Err(Errno::ISDIR),
                 _ => {
                     changes = true;
-                    self.steps.push(self.path.clone());
+                    self.steps.push(self.path.join(&b'/'));
                 }
             }
             self.path.pop();
@@ -119,7 +117,7 @@ struct Moves<'a> {
 }
 
 impl Moves<'_> {
-    fn make(&mut self, step: &Step) -> Result<(), Errno> {
+    fn make(&mut self, step: &[u8]) -> Result<(), Errno> {
         let (name, from, to) = self.sides(step)?;
         // What is there may have come or gone since the plan was made; each way is tried until one fits.
         for _ in 0..8 {
@@ -136,7 +134,7 @@ impl Moves<'_> {
     }
 
     /// Puts a name back: an old file is then in the stage to be exchanged back, or there is none.
-    fn undo(&mut self, step: &Step) {
+    fn undo(&mut self, step: &[u8]) {
         let Ok((name, from, to)) = self.sides(step) else { return };
         let result = match rename(to, from, name, RenameFlags::EXCHANGE) {
             Err(Errno::NOENT) => rename(to, from, name, RenameFlags::NOREPLACE),
@@ -147,8 +145,9 @@ impl Moves<'_> {
         }
     }
 
-    fn sides<'s>(&'s mut self, step: &'s Step) -> Result<(&'s OsStr, BorrowedFd<'s>, BorrowedFd<'s>), Errno> {
-        let (name, above) = step.split_last().ok_or(Errno::INVAL)?;
+    fn sides<'s>(&'s mut self, step: &'s [u8]) -> Result<(&'s OsStr, BorrowedFd<'s>, BorrowedFd<'s>), Errno> {
+        let components: Vec<&[u8]> = step.split(|byte| *byte == b'/').collect();
+        let (name, above) = components.split_last().ok_or(Errno::INVAL)?;
         Ok((OsStr::from_bytes(name), self.from.enter(above)?, self.to.enter(above)?))
     }
 }

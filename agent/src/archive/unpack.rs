@@ -30,11 +30,15 @@ use super::{
 };
 use crate::{
     blocking::Cancelled,
-    root::{openat, stat_at},
+    root::{Own, openat, stat_at},
 };
 
 /// Bytes of an entry's name; the kernel takes no longer path at once.
 const NAME_BYTES: usize = 4096;
+
+/// Bytes of a name that count as one entry of `archiveEntries`: names are kept until all is in its place, and a million of the
+/// longest ones would be 4 GB.
+const NAME_BYTES_PER_ENTRY: u64 = 128;
 
 /// What was unpacked, and what is left to do once it has been moved.
 pub(super) struct Unpacked {
@@ -78,6 +82,7 @@ pub(super) fn unpack(
         directories: Vec::new(),
         counts: ExtractResponse::default(),
         umask: umask(),
+        weight: 0,
     };
     let limits = &extraction.agent.config.limits;
     let mut reader = Reader::new(archive);
@@ -85,11 +90,15 @@ pub(super) fn unpack(
         if extraction.cancelled.is_set() {
             return Err(Cancelled::problem());
         }
-        if extraction.progress.entry() > limits.archive_entries.value {
-            return Err(limits.archive_entries.exceeded("the number of the archive's entries"));
+        extraction.progress.entry();
+        unpacker.weight += 1 + entry.name.len().min(NAME_BYTES) as u64 / NAME_BYTES_PER_ENTRY;
+        unpacker.check_weight()?;
+        if reader.extended() > limits.archive_bytes.value {
+            return Err(limits.archive_bytes.exceeded("the archive's extended headers"));
         }
         unpacker.entry(&entry, &mut reader)?;
     }
+    unpacker.check_weight()?;
     let left = limits.archive_bytes.value.saturating_sub(extraction.progress.bytes.load(Ordering::Relaxed));
     reader.drain(left)?.ok_or_else(|| limits.archive_bytes.exceeded("what follows the archive's end"))?;
     unpacker.finish_directories()
@@ -102,9 +111,22 @@ struct Unpacker<'a> {
     directories: Vec<(Vec<u8>, Mode, Timestamps)>,
     counts: ExtractResponse,
     umask: Mode,
+    /// Entries, as `archiveEntries` counts them.
+    weight: u64,
 }
 
 impl Unpacker<'_> {
+    fn check_weight(&self) -> Result<(), Problem> {
+        let limit = self.extraction.agent.config.limits.archive_entries;
+        if self.weight + self.descent.made() <= limit.value {
+            return Ok(());
+        }
+        Err(limit.exceeded(
+            "the number of the archive's entries, with the directories that their names imply and long names counted more \
+             than once,",
+        ))
+    }
+
     fn entry(&mut self, entry: &Entry, reader: &mut Reader<'_>) -> Result<(), Problem> {
         let components = components(&entry.name).map_err(|why| refused(&entry.name, why))?;
         match entry.kind {
@@ -306,6 +328,9 @@ fn components(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
         name.split(|byte| *byte == b'/').filter(|component| !component.is_empty() && *component != b".").collect();
     if components.contains(&&b".."[..]) {
         return Err("leads upwards by `..`");
+    }
+    if components.iter().any(|component| Own::of(component).is_some()) {
+        return Err("has a name that the agent keeps for itself: it would never be listed, and be swept one day");
     }
     Ok(components)
 }

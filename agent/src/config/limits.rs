@@ -144,7 +144,8 @@ limits! {
     file_bytes: "fileBytes", "bytes", "COREHOLD_LIMIT_FILE_BYTES", 8 << 30;
     /// Bytes of content that an archive may hold, unpacked. Default 8 GiB.
     archive_bytes: "archiveBytes", "bytes", "COREHOLD_LIMIT_ARCHIVE_BYTES", 8 << 30;
-    /// Entries that an archive may hold. Default 1,000,000.
+    /// Entries that an archive may hold; a directory that only its names imply counts too, and so do 128 bytes more of a name.
+    /// Default 1,000,000.
     archive_entries: "archiveEntries", "entries", "COREHOLD_LIMIT_ARCHIVE_ENTRIES", 1_000_000;
     /// Milliseconds after which a command that isn't detached is ended, unless its caller says otherwise. Default
     /// 600,000 (ten minutes).

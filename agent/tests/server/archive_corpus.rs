@@ -43,6 +43,11 @@ fn good() -> Tar {
     Tar::default().directory("good").file("good/file", "content").file("kept", "overwritten")
 }
 
+/// A file of this name.
+fn named(name: &[u8]) -> Raw<'_> {
+    Raw { name, ..Raw::default() }
+}
+
 #[tokio::test]
 async fn names_that_lead_out_are_refused() {
     let long = "x/".repeat(150) + "f";
@@ -65,6 +70,19 @@ async fn names_that_lead_out_are_refused() {
         ("a component too long", good().pax("path", &[b'n'; 256]).file("i", "x"), "more than 255 bytes"),
         ("a name too long", good().pax("path", &b"d/".repeat(2049)).file("i", "x"), "more than 4096 bytes"),
         ("too deep", good().pax("path", long.repeat(2).as_bytes()).file("i", "x"), "more than 256 levels"),
+        ("64 KiB by pax", good().pax("path", &b"d/".repeat(32 << 10)).file("i", "x"), "more than 4096 bytes"),
+        ("64 KiB by GNU's long name", good().gnu_long_name(&[b'n'; 64 << 10]).file("i", "x"), "more than 4096 bytes"),
+        (
+            "upwards by ustar's prefix",
+            good().changed(&named(b"outside/x"), |header| header[345..347].copy_from_slice(b"..")),
+            "leads upwards",
+        ),
+        ("absolute by ustar's prefix", good().changed(&named(b"x"), |header| header[345] = b'/'), "absolute name"),
+        ("a stage of the agent's", good().file(".corehold-stage-abcdefghijklmnop/x", "x"), "keeps for itself"),
+        ("a pointer of the agent's", good().symlink(".corehold-at-abcdefghijklmnop", ".."), "keeps for itself"),
+        ("a file of the agent's", good().file("good/.corehold-file-abcdefghijklmnop", "x"), "keeps for itself"),
+        ("a file of a transaction's", good().directory(".corehold-edit-abcdefghijklmnop"), "keeps for itself"),
+        ("a journal", good().file(".corehold-journal/abcdefghijklmnop", "x"), "keeps for itself"),
     ] {
         refuse(name, tar.end(), Code::ArchiveEntryRefused, reason).await;
     }
@@ -93,6 +111,16 @@ async fn links_are_never_written_through() {
         ("a hard link to nothing", good().hard_link("x", ""), "hard link to something"),
         ("a link to nothing", good().symlink("x", ""), "without a possible target"),
         ("a link with a NUL", good().pax("linkpath", b"a\0b").symlink("x", "y"), "without a possible target"),
+        ("a link of 64 KiB", good().pax("linkpath", &[b'l'; 64 << 10]).symlink("x", "y"), "without a possible target"),
+        ("a hard link out by pax", good().pax("linkpath", b"/etc/passwd").hard_link("x", "kept"), "something outside"),
+        ("through a hard link to a link", good().symlink("w", "..").hard_link("h", "w").file("h/secret", "x"), beneath),
+        (
+            "a directory that becomes a link",
+            good().directory("d").symlink("d", "..").file("d/x", "x"),
+            "name of a directory",
+        ),
+        ("a file that becomes a link", good().file("d", "").symlink("d", "..").file("d/outside/x", "x"), beneath),
+        ("a link that becomes another", good().symlink("d", "good").symlink("d", "..").file("d/x", "x"), beneath),
     ] {
         refuse(name, tar.end(), Code::ArchiveEntryRefused, reason).await;
     }
@@ -105,6 +133,9 @@ async fn what_is_no_file_is_refused() {
         (b'4', "block device"),
         (b'6', "named pipe"),
         (b's', "unknown kind 's'"),
+        (b'X', "unknown kind 'X'"),
+        (b'A', "unknown kind 'A'"),
+        (0xff, "unknown kind"),
         (b'Z', "unknown kind 'Z'"),
     ] {
         refuse(reason, good().of_kind(flag, "special").end(), Code::ArchiveEntryRefused, reason).await;
@@ -130,6 +161,17 @@ async fn damaged_and_foreign_archives_are_refused() {
     window.window_log(27).unwrap();
     std::io::Write::write_all(&mut window, &whole).unwrap();
     let window = window.finish().unwrap();
+    let mut wrong_length = packed.clone();
+    let last = wrong_length.len() - 1;
+    wrong_length[last] ^= 1;
+    let sized = |field: &[u8]| {
+        let raw = Raw { content: b"x", ..named(b"x") };
+        good().changed(&raw, |header| header[124..136].copy_from_slice(field)).end()
+    };
+    let mut unsummed = whole.clone();
+    unsummed[148..156].fill(b' ');
+    let extended = good().raw(&Raw { name: b"pax", flag: b'x', size: Some(1 << 30), ..Raw::default() }).end();
+    let skipped = b"\x50\x2a\x4d\x18\x04\0\0\0skip".repeat(1000);
     for (name, archive, reason) in [
         ("nothing", Vec::new(), "it is empty"),
         ("a text", b"Hello, this is no archive. ".repeat(50), "no tar"),
@@ -157,6 +199,32 @@ async fn damaged_and_foreign_archives_are_refused() {
         ("endless extended headers", (0..99).fold(good(), |tar, _| tar.pax("comment", b"x")).end(), "more than 8"),
         ("an absurd size by pax", good().pax("size", b"18446744073709551615").file("x", "").end(), "impossible"),
         ("a size that is no number", good().pax("size", b"many").file("x", "").end(), "not a number"),
+        ("a negative size by pax", good().pax("size", b"-1").file("x", "").end(), "not a number"),
+        ("a negative size in binary", sized(&[0xff; 12]), "not a number"),
+        ("a size beyond 64 bits", sized(b"\x80\0\0\x01\0\0\0\0\0\0\0\0"), "not a number"),
+        ("a size beyond 63 bits", sized(b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"), "impossible"),
+        ("a size in hexadecimal", sized(b"0x10\0\0\0\0\0\0\0\0"), "not a number"),
+        ("a size with something behind it", sized(b"1 1\0\0\0\0\0\0\0\0\0"), "not a number"),
+        ("no checksum", unsummed, "checksum"),
+        (
+            "a global header with a name",
+            good().of_kind_with(b'g', b"10 path=x\n").file("y", "x").end(),
+            "global header sets",
+        ),
+        ("a record without an end", good().of_kind_with(b'x', b"99 path=x\n").file("y", "x").end(), "malformed"),
+        ("a record without a value", good().of_kind_with(b'x', b"7 path\n").file("y", "x").end(), "malformed"),
+        ("a record of no length", good().of_kind_with(b'x', b"0 path=x\n").file("y", "x").end(), "malformed"),
+        ("a time that is none", good().pax("mtime", b"yesterday").file("y", "x").end(), "not a number"),
+        ("a time before all", good().pax("mtime", b"-9223372036854775808.5").file("y", "x").end(), "not a number"),
+        ("an extended header of 1 GB", extended, "impossible"),
+        ("sparse as GNU tar 1.0 writes it", good().pax("GNU.sparse.name", b"s").file("x", "x").end(), "sparse"),
+        ("a gzip in a gzip", gzip(&packed), "cut off"),
+        ("a gzip whose second part is damaged", [&packed[..], &packed[..20]].concat(), "cut off"),
+        ("a gzip with a wrong length", wrong_length, "damaged"),
+        ("a gzip by no known method", b"\x1f\x8b\x07\0\0\0\0\0\0\0rest".to_vec(), "damaged"),
+        ("zstd frames to skip, and nothing else", skipped.clone(), "cut off"),
+        ("a zstd in a zstd", zstd(&compressed), "cut off"),
+        ("a zstd with something behind it", [&compressed[..], b"garbage"].concat(), "damaged"),
     ] {
         refuse(name, archive, Code::ArchiveInvalid, reason).await;
     }
@@ -168,6 +236,9 @@ async fn archives_beyond_the_limits_are_refused_early() {
     let zeros = vec![0; 2_000_000];
     let padded = [good().end(), zeros.clone()].concat();
     let many = (0..100).fold(good(), |tar, number| tar.file(&format!("f{number}"), ""));
+    let empties = (0..100_000).fold(good(), |tar, _| tar.file("f", "")).end();
+    let comment = vec![b'c'; 100_000];
+    let long = format!("{}/", "n".repeat(200)).repeat(18) + "n";
     let split = (0..9).fold(good(), |tar, number| tar.file(&format!("f{number}"), &"x".repeat(150_000)));
     for (name, archive, reason) in [
         ("10 GB announced", announced.clone().unfinished(), "unpacked content"),
@@ -177,6 +248,18 @@ async fn archives_beyond_the_limits_are_refused_early() {
         ("2 MB behind the end", padded.clone(), "follows the archive's end"),
         ("2 MB behind the end, packed", gzip(&padded), "follows the archive's end"),
         ("101 entries", many.end(), "number of the archive's entries"),
+        ("100,000 empty files in 1 MB", gzip(&empties), "number of the archive's entries"),
+        ("200 directories in one name", good().pax("path", &b"d/".repeat(200)).file("i", "").end(), "entries"),
+        (
+            "names of 20 kB",
+            (0..6).fold(good(), |tar, _| tar.pax("path", long.as_bytes()).symlink("d", "e")).end(),
+            "entries",
+        ),
+        (
+            "3 MB of comments",
+            (0..30).fold(good(), |tar, _| tar.pax("comment", &comment).directory("d")).end(),
+            "extended headers",
+        ),
     ] {
         refuse(name, archive, Code::LimitExceeded, reason).await;
     }

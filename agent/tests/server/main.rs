@@ -2,6 +2,7 @@
 
 mod access; // tokens, scopes, origins
 mod archive_corpus; // archives that are refused, and that nothing is left of them
+mod archive_oddities; // archives that are odd and yet taken
 mod archives; // what comes out of archives that are taken
 mod audit; // auditRead
 mod audit_contents; // what a record says of content and of commands

@@ -39,6 +39,18 @@ impl Tar {
         self
     }
 
+    /// A header whose bytes were changed before it was summed up.
+    pub(crate) fn changed(mut self, raw: &Raw<'_>, change: impl FnOnce(&mut [u8; 512])) -> Self {
+        let start = self.0.len();
+        self = self.raw(raw);
+        let mut header = tar::Header::new_old();
+        header.as_mut_bytes().copy_from_slice(&self.0[start..start + 512]);
+        change(header.as_mut_bytes());
+        header.set_cksum();
+        self.0[start..start + 512].copy_from_slice(header.as_bytes());
+        self
+    }
+
     pub(crate) fn file(self, name: &str, content: &str) -> Self {
         self.raw(&Raw { name: name.as_bytes(), content: content.as_bytes(), ..Raw::default() })
     }
@@ -57,6 +69,11 @@ impl Tar {
 
     pub(crate) fn of_kind(self, flag: u8, name: &str) -> Self {
         self.raw(&Raw { name: name.as_bytes(), flag, ..Raw::default() })
+    }
+
+    /// A header of another kind, with content.
+    pub(crate) fn of_kind_with(self, flag: u8, content: &[u8]) -> Self {
+        self.raw(&Raw { name: b"extended", flag, content, ..Raw::default() })
     }
 
     /// An extended header with one record for the entry that follows.

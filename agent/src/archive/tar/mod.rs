@@ -57,11 +57,18 @@ pub(super) struct Reader<'a> {
     remaining: u64,
     /// Bytes after the content up to the next block.
     padding: u64,
+    /// Bytes of extended headers so far: they cost time, whatever becomes of them.
+    extended: u64,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(input: &'a mut dyn BufRead) -> Self {
-        Self { input, remaining: 0, padding: 0 }
+        Self { input, remaining: 0, padding: 0, extended: 0 }
+    }
+
+    /// Bytes of extended headers that were read.
+    pub(super) fn extended(&self) -> u64 {
+        self.extended
     }
 
     /// The next entry; nothing at the end of the archive. Skips what is left of the one before.
@@ -199,6 +206,7 @@ impl<'a> Reader<'a> {
         let size = header.size().filter(|size| *size <= EXTENSION_BYTES);
         let size = size.ok_or_else(|| invalid("the size of an extended header is impossible"))?;
         self.begin(size);
+        self.extended += size;
         let mut extension = Vec::new();
         loop {
             let content = self.content()?;
