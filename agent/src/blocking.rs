@@ -29,7 +29,7 @@ impl Cancelled {
     /// The problem of work that ended for this reason. Nobody reads it, but the work has to return something.
     #[must_use]
     pub fn problem() -> Problem {
-        Problem::new(Code::Timeout, "the caller went away")
+        Problem::new(Code::Cancelled, "the caller went away")
     }
 }
 

@@ -7,7 +7,7 @@ use std::{future::Future, sync::Arc};
 
 use corehold_types::{Problem, Tool, tools::ActivitySource};
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     access::Caller,
@@ -72,6 +72,34 @@ pub struct Call {
     pub request_id: String,
     /// For the audit log, and for the surface: whether the answer is an earlier call's.
     pub notes: Notes,
+    /// Where the call says how far it is.
+    pub progress: Progress,
+}
+
+/// How far a call is, in words, for a surface that shows it while it waits for the answer. Only the last word counts.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Option<watch::Sender<String>>);
+
+impl Progress {
+    /// Somebody hears it.
+    #[must_use]
+    pub fn heard() -> (Self, watch::Receiver<String>) {
+        let (sender, receiver) = watch::channel(String::new());
+        (Self(Some(sender)), receiver)
+    }
+
+    /// Whether anybody does.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Says it, if anybody hears it.
+    pub fn say(&self, word: impl FnOnce() -> String) {
+        if let Some(sender) = &self.0 {
+            sender.send_replace(word());
+        }
+    }
 }
 
 /// The ways into the agent.

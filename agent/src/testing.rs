@@ -8,7 +8,7 @@ use crate::{
     access::Caller,
     agent::Agent,
     config::Config,
-    handler::{Call, Surface},
+    handler::{Call, Progress, Surface},
     process::Processes,
 };
 
@@ -56,5 +56,6 @@ pub(crate) fn call(agent: &Arc<Agent>) -> Call {
         idempotency_key: None,
         request_id: "1".to_owned(),
         notes: crate::audit::Notes::default(),
+        progress: Progress::default(),
     }
 }

@@ -71,6 +71,8 @@ pub enum Code {
     CommandDenied,
     /// The command takes no input or has no terminal: it has ended, its input was ended, or it was started without.
     InputClosed,
+    /// The caller cancelled the call, or went away. What was done by then is done.
+    Cancelled,
     /// A code that this version doesn't know: the other side is newer. Never sent.
     #[serde(other)]
     Unknown,
@@ -100,6 +102,8 @@ impl Code {
             | Self::InputClosed => 409,
             Self::LimitExceeded => 413,
             Self::IdempotencyMismatch => 422,
+            // Nobody is there to see it; proxies call it so.
+            Self::Cancelled => 499,
             Self::Internal | Self::Unknown => 500,
             Self::ShuttingDown => 503,
             Self::DiskFull => 507,
@@ -109,7 +113,7 @@ impl Code {
     /// Whether the same request may succeed later without a change.
     #[must_use]
     pub const fn retryable(self) -> bool {
-        matches!(self, Self::Timeout | Self::ShuttingDown | Self::NotListening)
+        matches!(self, Self::Timeout | Self::ShuttingDown | Self::NotListening | Self::Cancelled)
     }
 
     /// A short title, the same for every problem of this code.
@@ -146,6 +150,7 @@ impl Code {
             Self::InputClosed => "The command takes no input",
             Self::AlreadyClaimed => "The agent is claimed already",
             Self::CommandDenied => "The command policy does not allow this",
+            Self::Cancelled => "The call was cancelled",
             Self::Unknown => "A problem that this version doesn't know",
         }
     }

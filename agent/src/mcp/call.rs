@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corehold_types::{Code, Problem, rpc::RpcId};
+use corehold_types::{Problem, rpc::RpcId};
 use futures_util::FutureExt as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     audit::Notes,
-    handler::{Call, Surface},
+    handler::{Call, Progress, Surface},
     server::panicked,
 };
 
@@ -28,7 +28,7 @@ struct Params {
 }
 
 /// Calls a tool.
-pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming) -> Answer {
+pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming, progress: Progress) -> Answer {
     let params = incoming.params.as_ref().map_or("{}", |params| params.get());
     let params: Params = match serde_json::from_str(params) {
         Ok(params) => params,
@@ -49,28 +49,25 @@ pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming) -> Ans
         idempotency_key: params.meta.and_then(|meta| meta.idempotency_key).map(Arc::from),
         request_id: client.request_id.to_string(),
         notes: Notes::default(),
+        progress,
     };
     let notes = call.notes.clone();
     let work = std::panic::AssertUnwindSafe(entry.call(call, arguments, None)).catch_unwind();
     let result = tokio::select! {
         result = work => result.unwrap_or_else(|_| Err(panicked())),
-        () = under_way.cancel.cancelled() => Err(Problem::new(Code::Timeout, "the call was cancelled")),
+        () = under_way.cancel.cancelled() => return Answer::cancelled(id),
     };
     drop(under_way);
     let result = match result {
         Ok(response) => shape::answer(entry.name, &response, cap),
         Err(problem) => {
             crate::server::log_in_stream(&problem, entry.name);
-            failed(&problem)
+            failed(&problem, cap)
         }
     };
-    Answer::result(id, if notes.is_replayed() { marked_as_replayed(&result) } else { result })
-}
-
-/// The result of a call that repeats an earlier one: what the header says over HTTP.
-fn marked_as_replayed(result: &str) -> String {
-    let rest = result.strip_prefix('{').unwrap_or_default();
-    format!(r#"{{"_meta":{{"corehold/idempotencyReplayed":true}},{rest}"#)
+    let answer = Answer::result(id, result);
+    // What the header says over HTTP.
+    if notes.is_replayed() { answer.beside("corehold/idempotencyReplayed", json!(true)) } else { answer }
 }
 
 /// What a model would hardly think of asking for: answers that fit into its context. What it asks for itself, it gets.
@@ -100,8 +97,9 @@ fn with_defaults(tool: &str, arguments: &str, cap: usize) -> Vec<u8> {
     format!("{{{}{rest}", added.join(",")).into_bytes()
 }
 
-/// A failure that a model reads and may mend, so it is no error of the protocol.
-fn failed(problem: &Problem) -> String {
+/// A failure that a model reads and may mend, so it is no error of the protocol. It is as short as an answer: what a caller
+/// sent may be in it.
+fn failed(problem: &Problem, cap: usize) -> String {
     let code = serde_json::to_value(problem.code).unwrap_or_default();
     let mut text = format!("{}: {}", code.as_str().unwrap_or_default(), problem.detail);
     if let Some(suggestion) = &problem.suggestion {
@@ -110,7 +108,12 @@ fn failed(problem: &Problem) -> String {
     } else if problem.retryable {
         text += "\nNext: the same call may succeed in a moment";
     }
-    json!({ "content": [{ "type": "text", "text": text }], "structuredContent": problem, "isError": true }).to_string()
+    let text = shape::cut(text, cap);
+    let mut answer = json!({ "content": [{ "type": "text", "text": text }], "isError": true });
+    if serde_json::to_vec(problem).is_ok_and(|whole| whole.len() <= cap) {
+        answer["structuredContent"] = json!(problem);
+    }
+    answer.to_string()
 }
 
 #[cfg(test)]
@@ -129,5 +132,19 @@ mod tests {
         assert_eq!(with("{ }"), r#"{"maxMatches":200,"maxLineBytes":300 }"#);
         assert_eq!(with("[1]"), "[1]");
         assert_eq!(with("null"), "null");
+    }
+
+    #[test]
+    fn a_failure_is_as_short_as_an_answer() {
+        use corehold_types::Code;
+
+        let long = Problem::new(Code::NoMatch, "x".repeat(50_000)).with("nearest", "y".repeat(50_000)).suggest("look");
+        let answer: Value = serde_json::from_str(&failed(&long, 1000)).unwrap();
+        let text = answer["content"][0]["text"].as_str().unwrap();
+        assert!(text.len() < 1100 && text.starts_with("NO_MATCH: ") && text.ends_with("Next: look"), "{text}");
+        assert!(answer.get("structuredContent").is_none());
+        let short = Problem::new(Code::NotFound, "there is no a");
+        let answer: Value = serde_json::from_str(&failed(&short, 1000)).unwrap();
+        assert_eq!(answer["structuredContent"]["code"], "NOT_FOUND");
     }
 }

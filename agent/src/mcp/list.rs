@@ -6,6 +6,7 @@ use corehold_types::Scopes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::{era::Era, message::TTL_MS};
 use crate::calls;
 
 /// Made from the types by `cargo xtask gen`: name, description, input schema and hints of every tool.
@@ -38,11 +39,15 @@ pub(super) fn entry(name: &str) -> Option<&'static calls::Entry> {
     calls::entry(name).filter(|entry| !LEFT_OUT.contains(&entry.name))
 }
 
-/// The result of `tools/list` for who has these scopes.
-pub(super) fn for_scopes(scopes: &Scopes) -> String {
+/// The result of `tools/list` for who has these scopes, in the same order each time.
+pub(super) fn for_scopes(scopes: &Scopes, era: Era) -> String {
     let may = |tool: &&Listed| entry(&tool.name).is_some_and(|entry| scopes.allow(entry.scope));
     let tools: Vec<&str> = TOOLS.iter().filter(may).map(|tool| tool.json.get()).collect();
-    format!(r#"{{"tools":[{}]}}"#, tools.join(","))
+    let tools = tools.join(",");
+    match era {
+        Era::Handshake => format!(r#"{{"tools":[{tools}]}}"#),
+        Era::Stateless => format!(r#"{{"tools":[{tools}],"ttlMs":{TTL_MS},"cacheScope":"private"}}"#),
+    }
 }
 
 #[cfg(test)]

@@ -2,16 +2,15 @@
 
 use corehold_types::rpc::{RpcId, codes};
 use serde::{Deserialize, Deserializer};
-use serde_json::{json, value::RawValue};
+use serde_json::{Map, Value, json, value::RawValue};
 
-/// The version that we answer who asks for one that we don't speak.
-pub(super) const NEWEST: &str = SUPPORTED[0];
+use super::era::{self, HANDSHAKES};
 
-/// Versions of the protocol, newest first. What differs between them is none of a tool server's business, but for batches.
-pub(super) const SUPPORTED: &[&str] = &["2025-11-25", "2025-06-18", "2025-03-26"];
+const NAME: &str = "corehold-agent";
 
-/// The one version that has batches. Who names no version may send them too: that one didn't name it.
-pub(super) const WITH_BATCHES: &str = "2025-03-26";
+/// Milliseconds for which a client may keep what it was told of tools and versions: they are the agent's for all its life,
+/// and its token's.
+pub(super) const TTL_MS: u64 = 3_600_000;
 
 /// What a model is told about the agent as a whole.
 const INSTRUCTIONS: &str = "\
@@ -119,19 +118,34 @@ pub(super) fn parse(body: &[u8]) -> Result<Messages, Answer> {
 
 /// The result of `initialize`.
 pub(super) fn initialized(wanted: Option<&str>) -> String {
-    let version = wanted.and_then(|wanted| SUPPORTED.iter().find(|version| **version == wanted)).unwrap_or(&NEWEST);
+    // Who asks for another one gets the newest that begins like this.
+    let version = wanted.and_then(|wanted| HANDSHAKES.iter().find(|version| **version == wanted));
+    let info = json!({ "name": NAME, "title": "Corehold workspace", "version": env!("CARGO_PKG_VERSION") });
     json!({
-        "protocolVersion": version,
+        "protocolVersion": version.unwrap_or(&HANDSHAKES[0]),
         "capabilities": { "tools": {} },
-        "serverInfo": { "name": "corehold-agent", "title": "Corehold workspace", "version": env!("CARGO_PKG_VERSION") },
+        "serverInfo": info,
         "instructions": INSTRUCTIONS,
     })
     .to_string()
 }
 
-/// A word of progress.
-pub(super) fn progress(token: &RpcId, seconds: u64) -> String {
-    let params = json!({ "progressToken": token, "progress": seconds, "message": format!("running for {seconds} s") });
+/// The result of `server/discover`.
+pub(super) fn discovered() -> String {
+    let versions = era::supported();
+    json!({
+        "supportedVersions": versions,
+        "capabilities": { "tools": {} },
+        "instructions": INSTRUCTIONS,
+        "ttlMs": TTL_MS,
+        "cacheScope": "private",
+    })
+    .to_string()
+}
+
+/// A word of progress. The number only says that there is progress: it grows with each.
+pub(super) fn progress(token: &RpcId, seconds: f64, word: &str) -> String {
+    let params = json!({ "progressToken": token, "progress": seconds, "message": word });
     json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params }).to_string()
 }
 
@@ -139,30 +153,60 @@ pub(super) fn progress(token: &RpcId, seconds: u64) -> String {
 #[derive(Debug)]
 pub(super) struct Answer {
     id: Option<RpcId>,
-    body: Result<String, (i32, String)>,
+    body: Result<String, Refusal>,
+    /// What stands beside the result, as `_meta`.
+    beside: Map<String, Value>,
+    /// Whether the result says that it is all there is.
+    complete: bool,
+}
+
+/// An error of the protocol.
+#[derive(Debug)]
+struct Refusal {
+    code: i32,
+    message: String,
+    data: Option<Value>,
 }
 
 impl Answer {
-    /// A result that is JSON already.
+    /// A result that is a JSON object already.
     pub(super) fn result(id: RpcId, json: String) -> Self {
-        Self { id: Some(id), body: Ok(json) }
+        Self { id: Some(id), body: Ok(json), beside: Map::new(), complete: false }
+    }
+
+    pub(super) fn error(id: Option<RpcId>, code: i32, message: String) -> Self {
+        let body = Err(Refusal { code, message, data: None });
+        Self { id, body, beside: Map::new(), complete: false }
+    }
+
+    /// An error with what programs may want to know.
+    pub(super) fn with(mut self, data: Value) -> Self {
+        if let Err(refusal) = &mut self.body {
+            refusal.data = Some(data);
+        }
+        self
     }
 
     pub(super) fn invalid_request(id: Option<RpcId>, detail: &str) -> Self {
-        Self { id, body: Err((codes::INVALID_REQUEST, detail.to_owned())) }
+        Self::error(id, codes::INVALID_REQUEST, detail.to_owned())
     }
 
     pub(super) fn invalid_params(id: RpcId, detail: String) -> Self {
-        Self { id: Some(id), body: Err((codes::INVALID_PARAMS, detail)) }
+        Self::error(Some(id), codes::INVALID_PARAMS, detail)
     }
 
     pub(super) fn method_not_found(id: RpcId, method: &str) -> Self {
         let method: String = method.chars().take(64).collect();
-        Self { id: Some(id), body: Err((codes::METHOD_NOT_FOUND, format!("there is no method {method:?}"))) }
+        Self::error(Some(id), codes::METHOD_NOT_FOUND, format!("there is no method {method:?}"))
+    }
+
+    /// For who cancelled the call, where something must be answered: the specification wants it to be overheard.
+    pub(super) fn cancelled(id: RpcId) -> Self {
+        Self::error(Some(id), codes::CANCELLED, "the call was cancelled".to_owned())
     }
 
     fn parse_error(detail: &str) -> Self {
-        Self { id: None, body: Err((codes::PARSE_ERROR, detail.to_owned())) }
+        Self::error(None, codes::PARSE_ERROR, detail.to_owned())
     }
 
     fn unreadable(error: &serde_json::Error) -> Self {
@@ -170,12 +214,50 @@ impl Answer {
         if error.is_data() { Self::invalid_request(None, &detail) } else { Self::parse_error(&detail) }
     }
 
+    /// Whether there is no such method.
+    pub(super) fn is_unknown_method(&self) -> bool {
+        matches!(&self.body, Err(refusal) if refusal.code == codes::METHOD_NOT_FOUND)
+    }
+
+    /// Whether it is for who doesn't want it any more.
+    pub(super) fn is_cancelled(&self) -> bool {
+        matches!(&self.body, Err(refusal) if refusal.code == codes::CANCELLED)
+    }
+
+    /// With something beside the result.
+    pub(super) fn beside(mut self, name: &str, value: Value) -> Self {
+        self.beside.insert(name.to_owned(), value);
+        self
+    }
+
+    /// A result as one that stands alone has it: it says that it is complete, and whose it is.
+    pub(super) fn alone(mut self) -> Self {
+        self.complete = true;
+        let info = json!({ "name": NAME, "version": env!("CARGO_PKG_VERSION") });
+        self.beside("io.modelcontextprotocol/serverInfo", info)
+    }
+
     pub(super) fn to_json(&self) -> String {
         let id = serde_json::to_string(&self.id).unwrap_or_else(|_| "null".to_owned());
         match &self.body {
-            Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
-            Err((code, message)) => {
-                let error = json!({ "code": code, "message": message });
+            Ok(result) => {
+                let mut result = result.clone();
+                for (wanted, field) in [
+                    (!self.beside.is_empty(), format!(r#""_meta":{}"#, json!(self.beside))),
+                    (self.complete, r#""resultType":"complete""#.to_owned()),
+                ] {
+                    if wanted {
+                        let comma = if result.starts_with("{}") { "" } else { "," };
+                        result.insert_str(1, &(field + comma));
+                    }
+                }
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+            }
+            Err(Refusal { code, message, data }) => {
+                let mut error = json!({ "code": code, "message": message });
+                if let Some(data) = data {
+                    error["data"] = data.clone();
+                }
                 format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
             }
         }

@@ -1,10 +1,11 @@
 //! `POST /mcp`: every tool for models, by the Model Context Protocol over its Streamable HTTP transport.
 //!
-//! [`message`] is the protocol, [`list`] what a model is told about the tools, [`call`] one call of them, [`shape`] its answer
-//! as text that fits into a model's context. There are no sessions but a name, so that a notification can say which
-//! call it cancels: what an agent is asked it answers in the same request.
+//! [`message`] is the protocol, [`era`] which revision of it a request speaks, [`list`] what a model is told about the tools,
+//! [`call`] one call of them, [`shape`] its answer as text that fits into a model's context. There are no sessions but a
+//! name, so that a notification can say which call it cancels: what an agent is asked it answers in the same request.
 
 mod call;
+mod era;
 mod list;
 mod message;
 mod shape;
@@ -27,21 +28,30 @@ use axum::{
 use corehold_types::{Code, Problem, Standing, rpc::RpcId};
 use futures_util::{future::BoxFuture, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use tokio::time::{Instant, Interval, interval_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
-use self::message::{Answer, Incoming, SUPPORTED, WITH_BATCHES};
+use self::{
+    era::{Era, WITH_BATCHES},
+    message::{Answer, Incoming},
+};
 use crate::{
     access::Caller,
     agent::{self, Agent},
+    handler::Progress,
     server::{RequestId, body, problem::Failure},
 };
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
-/// Between two words of progress, for who asked for them: clients give up on calls that say nothing.
-const PROGRESS: Duration = Duration::from_secs(5);
+/// Silence after which who asked for progress is told that the call goes on: clients give up on calls that say nothing.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// From one word of progress to the next, at least.
+const BETWEEN: Duration = Duration::from_millis(250);
 
 /// Messages of a batch, which one old version of the protocol has.
 const BATCH: usize = 64;
@@ -122,7 +132,6 @@ pub(crate) async fn post(
 }
 
 async fn answer(client: Client, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
-    check_version(headers)?;
     let body = body::raw(headers, body, &client.agent.config.limits).await?;
     let messages = match message::parse(&body) {
         Ok(messages) => messages,
@@ -130,7 +139,7 @@ async fn answer(client: Client, headers: &HeaderMap, body: Body) -> Result<Respo
     };
     match messages {
         message::Messages::One(incoming) => one(client, headers, incoming).await,
-        message::Messages::Batch(_) if headers.get(&VERSION).is_some_and(|version| version != WITH_BATCHES) => {
+        message::Messages::Batch(_) if era::version(headers).is_some_and(|version| version != WITH_BATCHES) => {
             let detail = format!("only version {WITH_BATCHES} of the protocol has batches; send one message at a time");
             Ok(json(StatusCode::BAD_REQUEST, &Answer::invalid_request(None, &detail).to_json()))
         }
@@ -139,21 +148,13 @@ async fn answer(client: Client, headers: &HeaderMap, body: Body) -> Result<Respo
             Ok(json(StatusCode::BAD_REQUEST, &answer.to_json()))
         }
         message::Messages::Batch(batch) => {
-            let answers = futures_util::future::join_all(batch.into_iter().map(|incoming| handle(&client, incoming)));
+            let answers = futures_util::future::join_all(
+                batch.into_iter().map(|incoming| handle(&client, Era::Handshake, incoming, Progress::default())),
+            );
             let answers: Vec<String> = answers.await.into_iter().flatten().map(|answer| answer.to_json()).collect();
             Ok(if answers.is_empty() { accepted() } else { json(StatusCode::OK, &format!("[{}]", answers.join(","))) })
         }
     }
-}
-
-/// A newer client says which version it speaks; who says nothing speaks one that we know.
-fn check_version(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(version) = headers.get(&VERSION) else { return Ok(()) };
-    if version.to_str().is_ok_and(|version| SUPPORTED.contains(&version)) {
-        return Ok(());
-    }
-    let detail = format!("the MCP-Protocol-Version {version:?} is not spoken here");
-    Err(Problem::new(Code::InvalidRequest, detail).suggest(format!("this agent speaks {}", SUPPORTED.join(", "))))
 }
 
 fn session(headers: &HeaderMap) -> String {
@@ -162,16 +163,21 @@ fn session(headers: &HeaderMap) -> String {
 }
 
 async fn one(client: Client, headers: &HeaderMap, incoming: Incoming) -> Result<Response, Problem> {
-    let opens = incoming.method.as_deref() == Some("initialize");
-    let progress = incoming.progress_token().filter(|_| takes_events(headers));
+    let era = match era::of(headers, &incoming) {
+        Ok(era) => era,
+        Err(refusal) => return Ok(json(StatusCode::BAD_REQUEST, &refusal.to_json())),
+    };
+    let opens = era == Era::Handshake && incoming.method.as_deref() == Some("initialize");
+    let token = incoming.progress_token().filter(|_| takes_events(headers));
     let session = if opens { Some(agent::random_id().map_err(no_random)?) } else { None };
-    let mut response = match progress {
+    let mut response = match token {
         Some(token) => {
-            let work = Box::pin(async move { handle(&client, incoming).await });
-            events(token, work)
+            let (progress, words) = Progress::heard();
+            let work = Box::pin(async move { handle(&client, era, incoming, progress).await });
+            events(token, words, work)
         }
-        None => match handle(&client, incoming).await {
-            Some(answer) => json(StatusCode::OK, &answer.to_json()),
+        None => match handle(&client, era, incoming, Progress::default()).await {
+            Some(answer) => json(status(era, &answer), &answer.to_json()),
             None => accepted(),
         },
     };
@@ -181,12 +187,17 @@ async fn one(client: Client, headers: &HeaderMap, incoming: Incoming) -> Result<
     Ok(response)
 }
 
+/// Errors are answers too, but for one that those in between are to see.
+fn status(era: Era, answer: &Answer) -> StatusCode {
+    if era == Era::Stateless && answer.is_unknown_method() { StatusCode::NOT_FOUND } else { StatusCode::OK }
+}
+
 fn no_random(error: getrandom::Error) -> Problem {
     Problem::new(Code::Internal, format!("the kernel gave no random bytes: {error}"))
 }
 
 /// Does what a message says. Notifications and the client's own answers get none.
-async fn handle(client: &Client, incoming: Incoming) -> Option<Answer> {
+async fn handle(client: &Client, era: Era, incoming: Incoming, progress: Progress) -> Option<Answer> {
     let method = incoming.method.as_deref()?;
     let Some(id) = incoming.id.clone() else {
         if method == "notifications/cancelled"
@@ -196,13 +207,17 @@ async fn handle(client: &Client, incoming: Incoming) -> Option<Answer> {
         }
         return None;
     };
-    Some(match method {
-        "initialize" => Answer::result(id, message::initialized(incoming.protocol_version().as_deref())),
-        "ping" => Answer::result(id, "{}".to_owned()),
-        "tools/list" => Answer::result(id, list::for_scopes(&client.caller.scopes)),
-        "tools/call" => call::call(client, id, &incoming).await,
-        other => Answer::method_not_found(id, other),
-    })
+    let answer = match (era, method) {
+        (Era::Handshake, "initialize") => {
+            Answer::result(id, message::initialized(incoming.protocol_version().as_deref()))
+        }
+        (Era::Handshake, "ping") => Answer::result(id, "{}".to_owned()),
+        (Era::Stateless, "server/discover") => Answer::result(id, message::discovered()),
+        (_, "tools/list") => Answer::result(id, list::for_scopes(&client.caller.scopes, era)),
+        (_, "tools/call") => call::call(client, id, &incoming, progress).await,
+        (_, other) => Answer::method_not_found(id, other),
+    };
+    Some(if era == Era::Stateless { answer.alone() } else { answer })
 }
 
 fn takes_events(headers: &HeaderMap) -> bool {
@@ -218,26 +233,55 @@ fn json(status: StatusCode, text: &str) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], text.to_owned()).into_response()
 }
 
-/// Words of progress until the answer is there, then that. Dropping the response ends the work.
-fn events(token: RpcId, work: BoxFuture<'static, Option<Answer>>) -> Response {
+/// What the call says about how far it is, as it says it, until the answer is there, then that. Dropping the response ends
+/// the work.
+fn events(token: RpcId, words: watch::Receiver<String>, work: BoxFuture<'static, Option<Answer>>) -> Response {
     struct Waiting {
         token: RpcId,
+        words: watch::Receiver<String>,
         work: BoxFuture<'static, Option<Answer>>,
-        ticks: Interval,
         started: Instant,
+        told: Instant,
+        /// Of the words that were told, the last one's place in time: each has another.
+        last: f64,
     }
     let started = Instant::now();
-    let waiting = Waiting { token, work, ticks: interval_at(started + PROGRESS, PROGRESS), started };
+    let waiting = Waiting { token, words, work, started, told: started, last: 0.0 };
     let stream = stream::unfold(Some(waiting), |waiting| async move {
         let mut waiting = waiting?;
-        let (event, next) = tokio::select! {
-            answer = &mut waiting.work => (answer.map(|answer| answer.to_json()).unwrap_or_default(), None),
-            _ = waiting.ticks.tick() => {
-                (message::progress(&waiting.token, waiting.started.elapsed().as_secs()), Some(waiting))
+        let Waiting { words, told, work, .. } = &mut waiting;
+        let told = *told;
+        let said = async {
+            sleep_until(told + BETWEEN).await;
+            match words.changed().await {
+                Ok(()) => words.borrow_and_update().clone(),
+                // There will be no more.
+                Err(_) => std::future::pending().await,
             }
         };
-        Some((Ok::<_, Infallible>(Bytes::from(format!("event: message\ndata: {event}\n\n"))), next))
+        let word = tokio::select! {
+            answer = work => {
+                // Who cancelled the call is answered nothing.
+                let answer = answer.filter(|answer| !answer.is_cancelled())?;
+                return Some((event(&answer.to_json()), None));
+            }
+            word = said => Some(word),
+            () = sleep_until(told + SILENCE) => None,
+        };
+        waiting.told = Instant::now();
+        let seconds = waiting.started.elapsed().as_secs_f64();
+        waiting.last = (seconds * 1000.0).round().max(waiting.last * 1000.0 + 1.0) / 1000.0;
+        let word = word.unwrap_or_else(|| format!("running for {seconds:.0} s"));
+        Some((event(&message::progress(&waiting.token, waiting.last, &word)), Some(waiting)))
     });
-    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
     (headers, Body::from_stream(stream)).into_response()
+}
+
+fn event(json: &str) -> Result<Bytes, Infallible> {
+    Ok(Bytes::from(format!("event: message\ndata: {json}\n\n")))
 }

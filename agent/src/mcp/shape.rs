@@ -42,7 +42,7 @@ fn typed<T: DeserializeOwned>(response: &[u8], say: fn(&T) -> String) -> Option<
 }
 
 /// The beginning and the end, at line ends where there are some near.
-fn cut(text: String, cap: usize) -> String {
+pub(super) fn cut(text: String, cap: usize) -> String {
     if text.len() <= cap {
         return text;
     }

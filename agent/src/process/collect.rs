@@ -27,12 +27,26 @@ pub struct Collected {
 ///
 /// It reads along while the command runs, so that the head is there also when the log drops its beginning later.
 pub async fn collect(command: Arc<Command>, offset: u64, follow: bool, most: usize) -> Collected {
+    collect_along(command, offset, follow, most, |_| {}).await
+}
+
+/// The same, and `along` is shown what is read.
+pub async fn collect_along(
+    command: Arc<Command>,
+    offset: u64,
+    follow: bool,
+    most: usize,
+    along: impl Fn(&[u8]),
+) -> Collected {
     let mut viewer = Viewer::new(Arc::clone(&command), offset, follow);
     let mut parts = [Part::new(most), Part::new(most)];
     let mut exit = None;
     while let Some(piece) = viewer.next_piece().await {
         match piece {
-            Piece::Data { stream, bytes, .. } => parts[stream as usize].push(&bytes),
+            Piece::Data { stream, bytes, .. } => {
+                along(&bytes);
+                parts[stream as usize].push(&bytes);
+            }
             Piece::Gap { .. } => parts.iter_mut().for_each(Part::interrupt),
             Piece::Exit { exit: how, .. } => exit = Some(how),
         }

@@ -37,7 +37,7 @@ mod table;
 mod terminal;
 mod viewer;
 
-pub use collect::{Collected, collect};
+pub use collect::{Collected, collect, collect_along};
 pub use command::Command;
 pub use config::ProcessConfig;
 pub use error::StartError;

@@ -28,7 +28,7 @@ use crate::{
     agent::Agent,
     audit::Notes,
     calls::{self, Entry},
-    handler::{Call, Surface},
+    handler::{Call, Progress, Surface},
     server::{RequestId, panicked},
 };
 
@@ -207,6 +207,7 @@ impl Dispatch {
             idempotency_key: incoming.idempotency_key.map(Arc::from),
             request_id: format!("{}-{}", self.request_id, self.asked),
             notes: Notes::default(),
+            progress: Progress::default(),
         };
         entry.allow(&call).map_err(failed)?;
         if self.active.is_none() {
@@ -332,7 +333,7 @@ async fn run(
     let result = tokio::select! {
         result = AssertUnwindSafe(work).catch_unwind() => result.unwrap_or_else(|_| Err(panicked())),
         () = cancel.cancelled() => {
-            return Err(error(codes::CANCELLED, Problem::new(Code::Timeout, "the call was cancelled")));
+            return Err(error(codes::CANCELLED, Problem::new(Code::Cancelled, "the call was cancelled")));
         }
     };
     result.map_err(|mut problem| {

@@ -38,6 +38,7 @@ impl Handler for Command {
         let most = command_output::most_bytes(agent, request.max_output_bytes)?;
         let detach = request.detach.unwrap_or(false);
         let start = to_start(agent, request)?;
+        let progress = call.progress.clone();
         let mut untold = UntoldEnd::of(call, start);
         let command = untold.started().await?;
         if detach {
@@ -52,7 +53,7 @@ impl Handler for Command {
             });
         }
         let from = From { offset: 0, follow: true };
-        let response = command_output::answer(command, from, most, events).await;
+        let response = command_output::answer(command, from, most, &progress, events).await;
         untold.answered_with(&response);
         Ok(response)
     }
@@ -69,7 +70,8 @@ impl Handler for Command {
             Box::pin(async move {
                 let most = command_output::most_bytes(&call.agent, wanted)?;
                 let command = command_output::find(&call.agent, &started.id)?;
-                Ok(command_output::answer(command, From { offset: 0, follow: true }, most, events).await)
+                let from = From { offset: 0, follow: true };
+                Ok(command_output::answer(command, from, most, &call.progress, events).await)
             })
         }))
     }

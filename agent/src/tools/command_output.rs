@@ -11,12 +11,15 @@ use super::command::refused;
 use crate::{
     agent::Agent,
     audit::Touched,
-    handler::{Call, Events, Handler},
+    handler::{Call, Events, Handler, Progress},
     process::{self, Command, Viewer},
 };
 
 /// Bytes of each stream that a collected answer holds when the caller doesn't say.
 const DEFAULT_OUTPUT_BYTES: u64 = 64 * 1024;
+
+/// Characters of a line that is told while a command runs.
+const SAID_CHARACTERS: usize = 200;
 
 impl Handler for CommandOutput {
     async fn handle(
@@ -31,7 +34,7 @@ impl Handler for CommandOutput {
             return Err(refused("offset", &format!("the command's log ends at {end}")).with("end", end));
         }
         let from = From { offset, follow: request.follow.unwrap_or_else(|| events.wanted()) };
-        let response = answer(command, from, most, events).await;
+        let response = answer(command, from, most, &call.progress, events).await;
         call.notes.note(|touched| told(&response, offset, touched));
         Ok(response)
     }
@@ -76,6 +79,31 @@ pub(super) fn told(response: &CommandResponse, from: u64, touched: &mut Touched)
     }
 }
 
+/// Says the last line that a command has written.
+fn say(progress: &Progress, bytes: &[u8]) {
+    let mut lines = bytes.rsplit(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii);
+    if progress.is_heard()
+        && let Some(line) = lines.find(|line| !line.is_empty())
+    {
+        progress.say(|| plain(&String::from_utf8_lossy(line)));
+    }
+}
+
+/// A line without colours and other orders to a terminal, and not too long.
+fn plain(line: &str) -> String {
+    let mut text = String::new();
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter == '\u{1b}' && letters.next_if_eq(&'[').is_some() {
+            // ECMA-48, 5.4: parameters, then one final byte.
+            let _ = letters.by_ref().find(|letter| ('@'..='~').contains(letter));
+        } else if !letter.is_control() {
+            text.push(letter);
+        }
+    }
+    text.chars().take(SAID_CHARACTERS).collect()
+}
+
 /// The event that a stream about a command begins with.
 pub(super) fn status(command: &Command, offset: u64) -> CommandEvent {
     CommandEvent::Status { id: command.id().to_owned(), pid: command.pid(), started: command.started(), offset }
@@ -86,11 +114,13 @@ pub(super) async fn answer(
     command: Arc<Command>,
     from: From,
     most: usize,
+    progress: &Progress,
     events: Events<CommandEvent>,
 ) -> CommandResponse {
     let id = command.id().to_owned();
     if !events.wanted() {
-        let collected = process::collect(command, from.offset, from.follow, most).await;
+        let collected =
+            process::collect_along(command, from.offset, from.follow, most, |bytes| say(progress, bytes)).await;
         let process::Collected { stdout, stderr, exit, offset } = collected;
         return CommandResponse { id, exit, stdout, stderr, offset };
     }
@@ -107,4 +137,28 @@ pub(super) async fn answer(
     }
     let none = CollectedOutput::default();
     CommandResponse { id, exit, stdout: none.clone(), stderr: none, offset: viewer.offset() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_the_last_line_without_orders_to_a_terminal() {
+        let (progress, heard) = Progress::heard();
+        for (written, told) in [
+            (&b"one\ntwo\n"[..], "two"),
+            (b"\n \n", "two"),
+            (b"10 %\r20 %\r", "20 %"),
+            (b"\x1b[1;31mred\x1b[0m \x07end\x1b[", "red end"),
+            ("ž\n".repeat(2).as_bytes(), "ž"),
+            (b"\xff", "\u{fffd}"),
+        ] {
+            say(&progress, written);
+            assert_eq!(*heard.borrow(), told);
+        }
+        say(&progress, "é".repeat(1000).as_bytes());
+        assert_eq!(heard.borrow().chars().count(), SAID_CHARACTERS);
+        say(&Progress::default(), b"nobody hears it");
+    }
 }

@@ -37,10 +37,10 @@ impl Handler for Extract {
         events: Events<Self::Event>,
     ) -> Result<ExtractResponse, Problem> {
         let progress = Arc::new(Progress::default());
-        let shared = Arc::clone(&progress);
+        let (shared, said) = (Arc::clone(&progress), call.progress.clone());
         let mut work =
             std::pin::pin!(blocking::run(move |cancelled| extract(&call.agent, &request, &shared, cancelled)));
-        if !events.wanted() {
+        if !events.wanted() && !said.is_heard() {
             return work.await;
         }
         let mut report = tokio::time::interval(REPORT);
@@ -51,6 +51,7 @@ impl Handler for Extract {
                 _ = report.tick() => {
                     let entries = progress.entries.load(Ordering::Relaxed);
                     let bytes = progress.bytes.load(Ordering::Relaxed);
+                    said.say(|| format!("{entries} entries, {bytes} bytes extracted so far"));
                     let sent = events.send(ExtractEvent::Progress { entries, bytes }).await;
                     sent.map_err(|CallerGone| Cancelled::problem())?;
                 }

@@ -66,6 +66,9 @@ impl Handler for Search {
                             control.stop(Stop::AnswerBytes);
                         }
                     }
+                    call.progress.say(|| {
+                        format!("{} matching lines in {} files so far", collected.matched_lines, collected.files.len())
+                    });
                 }
                 () = &mut timer, if control.why().is_none() => control.stop(Stop::Timeout),
             }
@@ -102,12 +105,13 @@ pub(super) fn failed(error: &tokio::task::JoinError) -> Problem {
 /// The files of a collected answer.
 struct Collected {
     files: Vec<SearchFile>,
+    matched_lines: u64,
     bytes_left: u64,
 }
 
 impl Collected {
     fn new(max_bytes: u64) -> Self {
-        Self { files: Vec::new(), bytes_left: max_bytes }
+        Self { files: Vec::new(), matched_lines: 0, bytes_left: max_bytes }
     }
 
     /// Takes an event; false when there is no room for it.
@@ -117,6 +121,7 @@ impl Collected {
             SearchEvent::Context(hit) => self.line(hit.path, hit.line, false),
             SearchEvent::File { path, matched_lines } => {
                 self.take(LINE_OVERHEAD + path_bytes(&path)) && {
+                    self.matched_lines += matched_lines;
                     self.file(path).matched_lines = matched_lines;
                     true
                 }
@@ -141,6 +146,7 @@ impl Collected {
         if !self.take(LINE_OVERHEAD + text + ranges + path_bytes) {
             return false;
         }
+        self.matched_lines += u64::from(matches);
         let file = self.file(path);
         file.matched_lines += u64::from(matches);
         file.lines.push(if matches { SearchFileLine::Match(line) } else { SearchFileLine::Context(line) });

@@ -2,8 +2,11 @@
 //! stands in `tests/mcp`.
 
 use corehold_types::{Code, Scope};
+use futures_util::StreamExt as _;
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::timeout;
+use tower::ServiceExt as _;
 
 use crate::{
     access::{claims, sign},
@@ -48,7 +51,55 @@ async fn a_version_that_both_speak_is_agreed_on() {
     let answer = post(&agent, &[("mcp-protocol-version", "2025-06-18")], body).await;
     assert_eq!(answer.assert_ok().json(), json!({"jsonrpc": "2.0", "id": "a", "result": {}}));
     let answer = post(&agent, &[("mcp-protocol-version", "2031-01-01")], body).await;
-    assert!(answer.assert_problem(400, Code::InvalidRequest).suggestion.unwrap().contains("2025-06-18"));
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (400, &json!(-32022)));
+    let versions = json!(["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"]);
+    assert_eq!(answer.json()["error"]["data"], json!({"supported": versions, "requested": "2031-01-01"}));
+}
+
+/// Asks as clients do since 2026-07-28: each request stands alone.
+async fn ask_alone(agent: &TestAgent, method: &str, mut params: Value) -> Answer {
+    const VERSION: &str = "2026-07-28";
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": VERSION,
+        "io.modelcontextprotocol/clientInfo": {"name": "x", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let name = params["name"].as_str().unwrap_or_default().to_owned();
+    let body = json!({"jsonrpc": "2.0", "id": "one", "method": method, "params": params}).to_string();
+    let mut headers = vec![("mcp-protocol-version", VERSION), ("mcp-method", method)];
+    if !name.is_empty() {
+        headers.push(("mcp-name", &name));
+    }
+    post(agent, &headers, body).await
+}
+
+#[tokio::test]
+async fn a_request_that_stands_alone_is_answered_as_one() {
+    let agent = TestAgent::new();
+    let answer = ask_alone(&agent, "server/discover", json!({})).await;
+    assert!(answer.headers.get("mcp-session-id").is_none());
+    let result = answer.assert_ok().json()["result"].take();
+    assert_eq!(result["supportedVersions"][0], "2026-07-28");
+    assert_eq!(result["capabilities"], json!({"tools": {}}));
+    let list = ask_alone(&agent, "tools/list", json!({})).await.assert_ok().json()["result"].take();
+    assert!(list["tools"].as_array().unwrap().len() > 20 && list["ttlMs"].is_u64() && list["cacheScope"] == "private");
+    let call = json!({"name": "mkdir", "arguments": {"path": "d"}});
+    let called = ask_alone(&agent, "tools/call", call).await.assert_ok().json()["result"].take();
+    assert_eq!(called["structuredContent"]["created"], 1);
+    for result in [result, list, called] {
+        assert_eq!(result["resultType"], "complete");
+        assert_eq!(result["_meta"]["io.modelcontextprotocol/serverInfo"]["name"], "corehold-agent");
+    }
+    // What the handshake had is gone, and those in between see it.
+    for method in ["initialize", "ping", "resources/list"] {
+        let answer = ask_alone(&agent, method, json!({})).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (404, &json!(-32601)), "{method}");
+    }
+    let answer = ask_alone(&agent, "tools/call", json!({"name": "nothing"})).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (200, &json!(-32602)));
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    let answer = post(&agent, &[("mcp-protocol-version", "2026-07-28")], body).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (400, &json!(-32602)));
 }
 
 #[tokio::test]
@@ -159,6 +210,83 @@ async fn who_asks_for_progress_gets_events_and_the_answer_last() {
     assert_eq!(post(&agent, &[], body).await.json()["id"], 7);
 }
 
+/// The messages of a streamed answer, as they come.
+struct Messages(axum::body::BodyDataStream);
+
+impl Messages {
+    /// Calls a tool, with progress wanted.
+    async fn of(agent: &TestAgent, session: &str, name: &str, arguments: Value) -> Self {
+        let params = json!({"name": name, "arguments": arguments, "_meta": {"progressToken": "p"}});
+        let body = json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": params}).to_string();
+        let request = http::Request::post("/mcp")
+            .header("authorization", "Bearer token")
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-session-id", session)
+            .body(axum::body::Body::from(body))
+            .unwrap();
+        Self(agent.router.clone().oneshot(request).await.unwrap().into_body().into_data_stream())
+    }
+
+    async fn next(&mut self) -> Option<Value> {
+        let piece = timeout(PATIENCE, self.0.next()).await.expect("something comes")?.unwrap();
+        let event = std::str::from_utf8(&piece).unwrap();
+        let data = event.strip_prefix("event: message\ndata: ").and_then(|rest| rest.strip_suffix("\n\n"));
+        Some(serde_json::from_str(data.unwrap_or_else(|| panic!("{event}"))).unwrap())
+    }
+
+    /// The next words of progress that are the tool's own; nothing once there is the answer.
+    async fn words(&mut self) -> Option<String> {
+        loop {
+            let message = self.next().await?;
+            if message["method"] != "notifications/progress" {
+                assert_eq!(message["id"], 5);
+                return None;
+            }
+            assert_eq!(message["params"]["progressToken"], "p");
+            let words = message["params"]["message"].as_str().unwrap();
+            if !words.starts_with("running for ") {
+                return Some(words.to_owned());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_tells_what_it_writes_while_it_runs() {
+    let agent = TestAgent::new();
+    let pipe = agent.root().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let line = "printf 'compiling\\n\\033[32mlinking\\033[0m\\n'; cat pipe; echo done";
+    let mut messages = Messages::of(&agent, "s", "command", json!({"line": line})).await;
+    // However its output came, the last word is the last line; only then does it go on.
+    while messages.words().await.expect("it waits for the pipe") != "linking" {}
+    tokio::task::spawn_blocking(|| std::fs::write(pipe, "")).await.unwrap().unwrap();
+    let mut answer = Value::Null;
+    while let Some(message) = messages.next().await {
+        answer = message;
+    }
+    let text = answer["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(text.contains("compiling\n") && text.ends_with("done\n"), "the answer is whole: {text}");
+}
+
+#[tokio::test]
+async fn words_of_progress_are_few_however_much_there_is_to_tell_and_each_says_more() {
+    let agent = TestAgent::new();
+    let began = std::time::Instant::now();
+    let line = "end=$(($(date +%s%N) + 1200000000)); while [ $(date +%s%N) -lt $end ]; do echo word $((n=n+1)); done";
+    let mut messages = Messages::of(&agent, "s", "command", json!({"line": line})).await;
+    let mut told = Vec::new();
+    while let Some(message) = messages.next().await {
+        if let Some(progress) = message["params"]["progress"].as_f64() {
+            assert!(told.last().is_none_or(|last| *last < progress), "{told:?} {progress}");
+            told.push(progress);
+        }
+    }
+    assert!(!told.is_empty());
+    assert!(told.len() as u128 <= began.elapsed().as_millis() / 250, "{} words", told.len());
+}
+
 #[tokio::test]
 async fn a_cancelled_call_ends_and_nobody_elses_does() {
     let served = serve(&[]).await;
@@ -166,8 +294,9 @@ async fn a_cancelled_call_ends_and_nobody_elses_does() {
     let opened = post(agent, &[], r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#).await;
     let session = opened.header("mcp-session-id").to_owned();
     let headers = [("mcp-session-id", session.as_str())];
-    let call = json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params":
-        {"name": "ports", "arguments": {"waitFor": 1, "timeoutMs": 600_000}}});
+    let wait = json!({"waitFor": 1, "timeoutMs": 600_000});
+    let call =
+        json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {"name": "ports", "arguments": wait}});
     let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}).to_string();
     let cancelling = async {
         until(|| agent.agent.mcp.count() == 2).await;
@@ -176,14 +305,17 @@ async fn a_cancelled_call_ends_and_nobody_elses_does() {
         assert_eq!(agent.agent.mcp.count(), 2);
         assert_eq!(post(agent, &headers, cancel.clone()).await.status, 202);
     };
-    // Twice under the same name, which a client shouldn't do.
-    let calls =
-        async { tokio::join!(post(agent, &headers, call.to_string()), post(agent, &headers, call.to_string())) };
-    let both = async { tokio::join!(calls, cancelling) };
-    let (answers, ()) = tokio::time::timeout(PATIENCE, both).await.expect("they end");
-    for answer in [answers.0, answers.1] {
-        assert_eq!(answer.json()["result"]["isError"], true);
-    }
+    // Twice under the same name, which a client shouldn't do. Who waits for events is answered nothing, as the specification
+    // says; who waits for one answer must get one, and is to overhear it.
+    let events = async {
+        let mut messages = Messages::of(agent, &session, "ports", wait.clone()).await;
+        while let Some(message) = messages.next().await {
+            assert_eq!(message["method"], "notifications/progress");
+        }
+    };
+    let all = async { tokio::join!(post(agent, &headers, call.to_string()), events, cancelling) };
+    let (answer, (), ()) = timeout(PATIENCE, all).await.expect("they end");
+    assert_eq!((&answer.json()["id"], &answer.json()["error"]["code"]), (&json!(5), &json!(-32800)));
     assert_eq!(agent.agent.mcp.count(), 0);
 }
 

@@ -301,18 +301,21 @@ fn others(schemas: &mut Schemas) -> Map<String, Value> {
         "The tools for models, by the Model Context Protocol (Streamable HTTP); each call needs its tool's scope.",
         Some(Scope::Read),
         json!([
-            header("MCP-Protocol-Version", "The version that was agreed on."),
-            header("Mcp-Session-Id", "As `initialize` answered.")
+            header("MCP-Protocol-Version", "The version that is spoken; since 2026-07-28 it stands in `_meta` too."),
+            header("Mcp-Method", "The message's method; needed since 2026-07-28."),
+            header("Mcp-Name", "The tool that is called; needed since 2026-07-28."),
+            header("Mcp-Session-Id", "As `initialize` answered; until 2025-11-25.")
         ]),
         with(
             problems(&[BODY, &[415]].concat()),
             json!({
                 "200": { "description": "Answers.", "content": { "application/json": { "schema": {} }, "text/event-stream": { "schema": { "type": "string" } } } },
                 "202": { "description": "Notifications are taken." },
-                "400": { "description": "No message (JSON-RPC), or a version that isn't spoken.", "content": {
+                "400": { "description": "No message, a version that isn't spoken, or headers that say something else.", "content": {
                     "application/json": { "schema": message },
                     "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } },
                 } },
+                "404": { "description": "There is no such method.", "content": { "application/json": { "schema": message } } },
             }),
         ),
     );

@@ -4,7 +4,7 @@
 
 use std::{any::TypeId, collections::BTreeMap};
 
-use corehold_types::{NoEvent, PROTOCOL, Problem, Scope, Tool, for_each_tool, policy::CommandPolicy, rpc, tools, wire};
+use corehold_types::{NoEvent, PROTOCOL, Problem, Tool, for_each_tool, policy::CommandPolicy, rpc, tools, wire};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
@@ -108,8 +108,43 @@ fn mcp_tool<T: Tool>() -> Value {
         "name": T::NAME,
         "description": T::SUMMARY,
         "inputSchema": for_models(&schema.to_value()),
-        "annotations": { "readOnlyHint": !T::CHANGES, "openWorldHint": T::SCOPE == Scope::Command },
+        "title": title(T::NAME),
+        "annotations": annotations::<T>(),
     })
+}
+
+/// Tools that destroy nothing that was there: they add, or set what can be set back.
+const ADDING: &[&str] = &["mkdir", "commandResize", "claim"];
+/// Tools of which a second call with the same request changes nothing more.
+const IDEMPOTENT: &[&str] = &["claim", "mkdir", "write", "remove", "copy", "extract", "commandResize"];
+/// Tools that may reach beyond the workspace: what a command does is anybody's guess.
+const REACHING: &[&str] = &["command", "commandInput"];
+
+/// What a tool may do, for clients that ask their user first. What is so by default is said too: not every client knows
+/// the defaults. Two hints mean nothing for a tool that only reads.
+fn annotations<T: Tool>() -> Value {
+    let mut annotations = json!({ "readOnlyHint": !T::CHANGES, "openWorldHint": REACHING.contains(&T::NAME) });
+    if T::CHANGES {
+        annotations["destructiveHint"] = json!(!ADDING.contains(&T::NAME));
+        annotations["idempotentHint"] = json!(IDEMPOTENT.contains(&T::NAME));
+    }
+    annotations
+}
+
+/// A tool's name for people: `commandOutput` is "Command output".
+fn title(name: &str) -> String {
+    let mut title = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() {
+            title.push(' ');
+            title.extend(letter.to_lowercase());
+        } else if title.is_empty() {
+            title.extend(letter.to_uppercase());
+        } else {
+            title.push(letter);
+        }
+    }
+    title
 }
 
 /// Without what costs a model's context and tells it nothing: `null` for what may be left out anyway, the form of paths
@@ -166,6 +201,10 @@ fn models_are_told_what_the_types_say() {
     for tool in &tools {
         assert!(tool["inputSchema"]["type"] == "object", "{tool}");
         assert!(!tool.to_string().contains("$ref"), "{tool}");
+    }
+    let names: Vec<&str> = tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    for name in [ADDING, IDEMPOTENT, REACHING].concat() {
+        assert!(names.contains(&name), "there is no tool {name} to say something of");
     }
     // A line each: a review sees which one changed.
     let lines: Vec<String> = tools.iter().map(|tool| sorted(tool).to_string()).collect();

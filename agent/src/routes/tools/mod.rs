@@ -19,7 +19,7 @@ use crate::{
     agent::Agent,
     audit::{Notes, Pending},
     calls,
-    handler::{Call, Events, Handler, Surface},
+    handler::{Call, Events, Handler, Progress, Surface},
     server::{RequestId, body, problem::Failure},
 };
 use form::Form;
@@ -53,8 +53,15 @@ async fn answer<T: Handler>(
     let caller = agent.access.identify(&head.headers, T::STANDING).inspect_err(|problem| {
         Pending::new(&agent.audit, None, Surface::Http, &request_id.0, T::NAME).refuse(problem.code);
     })?;
-    let request_id = request_id.0.to_string();
-    let mut call = Call { agent, caller, surface: Surface::Http, idempotency_key: None, request_id, notes };
+    let mut call = Call {
+        agent,
+        caller,
+        surface: Surface::Http,
+        idempotency_key: None,
+        request_id: request_id.0.to_string(),
+        notes,
+        progress: Progress::default(),
+    };
     let refuse = |problem: &Problem| calls::refused(&call, T::NAME, problem);
     call.caller.need(T::SCOPE).inspect_err(refuse)?;
     let form = Form::of(&head.headers);
