@@ -160,6 +160,9 @@ limits! {
     command_collected_bytes: "commandCollectedBytes", "bytes", "COREHOLD_LIMIT_COMMAND_COLLECTED_BYTES", 8 << 20;
     /// Milliseconds that a command gets between TERM and KILL when its time is over. Default 2,000.
     command_grace_ms: "commandGraceMs", "ms", "COREHOLD_LIMIT_COMMAND_GRACE_MS", 2_000;
+    /// Milliseconds that a command whose log is full waits for who reads its beginning, once until that reader has caught up.
+    /// Default 1,000.
+    command_hold_ms: "commandHoldMs", "ms", "COREHOLD_LIMIT_COMMAND_HOLD_MS", 1_000;
     /// Milliseconds that `commandInput` waits for a command that doesn't read. Default 30,000.
     command_input_ms: "commandInputMs", "ms", "COREHOLD_LIMIT_COMMAND_INPUT_MS", 30_000;
     /// Bytes of output that are kept of one command. Default 64 MiB.

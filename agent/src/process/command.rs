@@ -15,6 +15,7 @@ use super::{
     input::{Input, InputClosed},
     log::{Log, Stream},
     members::{self, Whose},
+    pace::Viewers,
     store::StoreFile,
 };
 
@@ -42,6 +43,7 @@ pub struct Command {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) log: Log,
+    pub(super) viewers: Viewers,
     pub(super) ended: Option<Ended>,
 }
 

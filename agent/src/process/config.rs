@@ -27,6 +27,8 @@ pub struct ProcessConfig {
     pub logs_bytes: Limit,
     /// Bytes of each stream that a collected answer may hold.
     pub collected_bytes: Limit,
+    /// How long a command whose log is full waits for who reads its beginning.
+    pub hold: Duration,
     /// Time that a command gets between TERM and KILL.
     pub grace: Duration,
 }
@@ -54,6 +56,7 @@ impl ProcessConfig {
             log_bytes: limits.command_log_bytes,
             logs_bytes: limits.command_logs_bytes,
             collected_bytes: limits.command_collected_bytes,
+            hold: limits.command_hold_ms.as_duration(),
             grace: limits.command_grace_ms.as_duration(),
         }
     }

@@ -53,6 +53,8 @@ struct Kept {
     is_terminal: bool,
     stall_timeout: Option<Duration>,
     last_output: Duration,
+    /// Until when its output is left where it is, for those who watch it.
+    held: Option<Duration>,
     facts: Facts,
     ending: Option<Ending>,
 }
@@ -62,6 +64,7 @@ struct Kept {
 enum Due {
     Timeout,
     Stall,
+    Hold,
     Ending,
 }
 
@@ -90,6 +93,8 @@ pub(super) struct Keeper {
     kept: HashMap<u64, Kept>,
     by_leader: HashMap<i32, u64>,
     due: BinaryHeap<Reverse<(Duration, u64, Due)>>,
+    /// Commands whose output is left where it is.
+    held: Vec<u64>,
     orphans: Orphans,
     shutdown: Option<(Duration, Vec<oneshot::Sender<()>>)>,
     is_done: bool,
@@ -109,6 +114,7 @@ impl Keeper {
             kept: HashMap::new(),
             by_leader: HashMap::new(),
             due: BinaryHeap::new(),
+            held: Vec::new(),
             orphans: Orphans::open(),
             shutdown: None,
             is_done: false,
@@ -168,6 +174,12 @@ impl Keeper {
         let mut count = [0; 8];
         let _ = rustix::io::read(self.shared.inbox.wake_fd(), &mut count);
         self.take_deliveries();
+        for number in self.held.clone() {
+            let kept = self.kept.get(&number);
+            if kept.is_some_and(|kept| !kept.command.state().viewers.are_waited_for()) {
+                self.let_flow(number);
+            }
+        }
         for order in self.shared.take_orders() {
             match order {
                 Order::Signal { command, signal, answer } => {
@@ -240,6 +252,7 @@ impl Keeper {
             feed: arrival.feed,
             stall_timeout: arrival.stall_timeout,
             last_output: now,
+            held: None,
             facts: Facts::new(arrival.started, arrival.own_peak_memory_bytes, arrival.kills_before),
             ending: None,
         };
@@ -271,8 +284,46 @@ impl Keeper {
 
     fn read(&mut self, number: u64, stream: Stream) {
         for _ in 0..READS_IN_A_ROW {
-            if self.read_once(number, stream, READ) != Some(READ) {
+            if self.hold(number) || self.read_once(number, stream, READ) != Some(READ) {
                 return;
+            }
+        }
+    }
+
+    /// Leaves a command's output where it is if one who watches it would miss something else. Returns whether it does.
+    fn hold(&mut self, number: u64) -> bool {
+        let Some(kept) = self.kept.get_mut(&number) else { return false };
+        if kept.held.is_some() {
+            return true;
+        }
+        // Once the leader has ended, what others write is read as it comes: nobody waits for a command that is over.
+        if kept.slot.is_none() || !self.output.is_to_wait(&kept.command, &self.shared.inbox) {
+            return false;
+        }
+        let until = self.clock.now().saturating_add(self.shared.config.hold);
+        kept.held = Some(until);
+        for pipe in kept.pipes.iter().flatten() {
+            let _ = epoll::delete(&self.epoll, pipe);
+        }
+        self.held.push(number);
+        self.due.push(Reverse((until, number, Due::Hold)));
+        true
+    }
+
+    /// Reads a command's output again.
+    fn let_flow(&mut self, number: u64) {
+        self.held.retain(|held| *held != number);
+        let Some(kept) = self.kept.get_mut(&number) else { return };
+        if kept.held.take().is_none() {
+            return;
+        }
+        kept.command.state().viewers.give_up();
+        // It was not silent, it was not heard.
+        kept.last_output = self.clock.now();
+        for (pipe, kind) in kept.pipes.iter().zip([OUTPUT, ERROR]) {
+            let Some(pipe) = pipe else { continue };
+            if let Err(error) = epoll::add(&self.epoll, pipe, token(number, kind), epoll::EventFlags::IN) {
+                tracing::error!(%error, number, kind, "a command's output can't be watched again");
             }
         }
     }
@@ -373,6 +424,7 @@ impl Keeper {
     }
 
     fn tell_exit(&mut self, number: u64) {
+        self.let_flow(number);
         let Some(kept) = self.kept.get_mut(&number) else { return };
         let Some(slot) = kept.slot.take() else { return };
         let command = Arc::clone(&kept.command);
@@ -411,6 +463,9 @@ impl Keeper {
             let Some(kept) = self.kept.get_mut(&number) else { continue };
             match due {
                 Due::Ending => self.ending_is_due(number),
+                // Of an earlier hold, if it is too early.
+                Due::Hold if kept.held.is_none_or(|until| until > now) => {}
+                Due::Hold => self.let_flow(number),
                 // It has ended already, or is being ended: too late for a time-out.
                 _ if kept.facts.has_ended() || kept.ending.is_some() || kept.slot.is_none() => {}
                 Due::Timeout => {
@@ -418,7 +473,8 @@ impl Keeper {
                     self.begin_ending(number, self.shared.config.grace);
                 }
                 Due::Stall => {
-                    let stalls_at = kept.last_output.saturating_add(kept.stall_timeout.unwrap_or(Duration::MAX));
+                    let last_output = if kept.held.is_some() { now } else { kept.last_output };
+                    let stalls_at = last_output.saturating_add(kept.stall_timeout.unwrap_or(Duration::MAX));
                     if stalls_at > now {
                         self.due.push(Reverse((stalls_at, number, due)));
                     } else {

@@ -111,6 +111,11 @@ impl Log {
         self.blocks.len()
     }
 
+    /// Where a block's data begins, of those that it has, the oldest first.
+    pub(super) fn start_of(&self, index: usize) -> Option<u64> {
+        self.blocks.get(index).map(|held| held.start)
+    }
+
     /// The records in memory, which the first block has to begin with.
     pub(super) fn inline_records(&self) -> &[u8] {
         &self.inline

@@ -27,6 +27,7 @@ mod members;
 mod memory_events;
 mod orphans;
 mod output;
+mod pace;
 mod registry;
 mod room;
 mod spawn;

@@ -15,6 +15,7 @@ use super::{
     log::{HEADER, Stream, header},
     registry::Registry,
     store::{BLOCK, Block, Store},
+    table::Inbox,
 };
 
 /// Bytes that are read at once: what a pipe holds.
@@ -66,6 +67,17 @@ impl Output {
     /// Nobody can write to its log any more.
     pub(super) fn ends(&mut self, number: u64) {
         self.writing.remove(&number);
+    }
+
+    /// Whether a command's output is to be left where it is, since a viewer would miss what the log dropped for it; the viewer
+    /// wakes the keeper then.
+    pub(super) fn is_to_wait(&self, command: &Command, keeper: &Arc<Inbox>) -> bool {
+        let state = &mut *command.state();
+        let offset = state.viewers.to_wait_for(&state.log, self.store.per_command());
+        if let Some(offset) = offset {
+            state.viewers.wait(offset, keeper);
+        }
+        offset.is_some()
     }
 
     /// Reads at most `most` bytes of a command's stream into its log.

@@ -1,7 +1,8 @@
 //! One reader of a command's output, with a place of its own in the log.
 //!
-//! It waits for news and never makes anybody wait: if the log drops what it hasn't read, it gets a gap. Every byte between
-//! its beginning and the end comes exactly once, and every stream that ends has the exit in it.
+//! It waits for news: if the log drops what it hasn't read, it gets a gap. Every byte between its beginning and the end comes
+//! exactly once, and every stream that ends has the exit in it. It never makes anybody wait, unless it is made with
+//! [`Viewer::waited_for`].
 
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub struct Viewer {
     changed: watch::Receiver<()>,
     /// Where it reads in the log; `pending` lies before.
     offset: u64,
+    /// Its number among those that the command waits for.
+    waited_for: Option<u64>,
     /// How far to read: known at once when it doesn't follow, at the exit when it does.
     until: Option<u64>,
     told_exit: bool,
@@ -71,6 +74,7 @@ impl Viewer {
             command,
             changed,
             offset,
+            waited_for: None,
             until,
             told_exit: false,
             pending: Vec::new(),
@@ -80,6 +84,13 @@ impl Viewer {
             taken: 0,
             record: None,
         }
+    }
+
+    /// The same, but one that the command waits for, within bounds, rather than have it miss something. See [`pace`](super::pace).
+    #[must_use]
+    pub fn waited_for(mut self) -> Self {
+        self.waited_for = Some(self.command.state().viewers.enter(self.offset));
+        self
     }
 
     /// The next event; `None` at the end. Dropping the future loses nothing.
@@ -193,7 +204,7 @@ impl Viewer {
     async fn load(&mut self) -> Next {
         loop {
             let known = self.block.map(|number| (number, self.buffer.len()));
-            let found = self.command.state().log.find(self.offset, known);
+            let found = self.find(known);
             match found {
                 Found::Nothing => return Next::Nothing,
                 Found::Dropped { first } => {
@@ -227,6 +238,17 @@ impl Viewer {
                 }
             }
         }
+    }
+
+    /// Where to read on. Says where this reader is, to those who wait for it.
+    fn find(&self, known: Option<(u64, usize)>) -> Found {
+        let state = &mut *self.command.state();
+        let found = state.log.find(self.offset, known);
+        if let Some(viewer) = self.waited_for {
+            let offset = if let Found::Dropped { first } = found { first } else { self.offset };
+            state.viewers.moved(viewer, offset, &state.log);
+        }
+        found
     }
 
     /// Makes the buffer that of a block. Returns whether it wasn't.
@@ -287,6 +309,14 @@ impl Viewer {
             let Some((_, left)) = self.record() else { break };
             let step = left.min(usize::try_from(wanted - self.offset).unwrap_or(usize::MAX));
             self.take(step);
+        }
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        if let Some(viewer) = self.waited_for {
+            self.command.state().viewers.leave(viewer);
         }
     }
 }

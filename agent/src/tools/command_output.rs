@@ -124,7 +124,7 @@ pub(super) async fn answer(
         let process::Collected { stdout, stderr, exit, offset } = collected;
         return CommandResponse { id, exit, stdout, stderr, offset };
     }
-    let mut viewer = Viewer::new(Arc::clone(&command), from.offset, from.follow);
+    let mut viewer = Viewer::new(Arc::clone(&command), from.offset, from.follow).waited_for();
     let mut exit = None;
     let mut caller = events.send(status(&command, from.offset)).await;
     while caller.is_ok()

@@ -1,6 +1,9 @@
 //! Nothing lost, nothing doubled, nobody slowed down.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use corehold_agent::process::{self, Command, EVENT_BYTES, Processes, Viewer};
 use corehold_types::{Data, tools::CommandEvent};
@@ -111,6 +114,74 @@ async fn beyond_the_bound_the_oldest_goes_and_a_gap_says_so() {
     assert_eq!(collected.stdout.omitted_bytes, 8_000_000 - 50);
 }
 
+/// A room whose commands keep a megabyte, and wait so long for a viewer. Eight bytes a number: what is at an offset can be computed.
+async fn fast_and_small(hold: Duration) -> (Processes, Arc<Command>) {
+    let mut small = config();
+    small.log_bytes.value = 1 << 20;
+    small.hold = hold;
+    let small = Processes::start(small).unwrap();
+    let command = small.start_command(argv(&["seq", "-f", "%07.0f", "0", "999999"])).await.unwrap();
+    (small, command)
+}
+
+#[tokio::test]
+async fn a_command_waits_for_a_viewer_that_reads_on() {
+    let (small, command) = fast_and_small(Duration::from_secs(60)).await;
+    let mut viewer = Viewer::new(Arc::clone(&command), 0, true).waited_for();
+    let (mut bytes, mut reads, mut exits) = (Vec::new(), 0, 0);
+    while let Some(event) = viewer.next().await {
+        match event {
+            CommandEvent::Stdout { data, .. } => bytes.extend(data.to_bytes().unwrap()),
+            CommandEvent::Exit { .. } => exits += 1,
+            other => panic!("after {} bytes: {other:?}", bytes.len()),
+        }
+        reads += 1;
+        // Now and then it lets the command run ahead as far as it goes.
+        if reads % 16 == 1 && command.exit().is_none() {
+            until_still(&small, &command).await;
+        }
+    }
+    assert!(bytes == (0..1_000_000).map(|i| format!("{i:07}\n")).collect::<String>().as_bytes());
+    assert_eq!(exits, 1);
+}
+
+/// Waits until a command writes no more, or nobody reads it: the keeper has done whatever it can before it answers.
+async fn until_still(room: &Processes, command: &Arc<Command>) {
+    let mut unchanged = 0;
+    while unchanged < 20 && command.exit().is_none() {
+        let before = command.end();
+        room.signal(Arc::clone(command), rustix::process::Signal::CONT).await;
+        unchanged = if before == command.end() && before > 500_000 { unchanged + 1 } else { 0 };
+    }
+}
+
+#[tokio::test]
+async fn a_dead_viewer_is_waited_for_once() {
+    let hold = Duration::from_millis(300);
+    let (_room, command) = fast_and_small(hold).await;
+    let dead = Viewer::new(Arc::clone(&command), 0, true).waited_for();
+    let began = Instant::now();
+    end_without_reading(&command).await;
+    assert_eq!(command.end(), 8_000_000);
+    assert!(
+        began.elapsed() < hold * 8,
+        "there are a hundred reads after which it could be waited for: {:?}",
+        began.elapsed()
+    );
+    drop(dead);
+}
+
+#[tokio::test]
+async fn who_goes_away_is_not_waited_for() {
+    let (small, command) = fast_and_small(Duration::from_secs(60)).await;
+    let viewer = Viewer::new(Arc::clone(&command), 0, true).waited_for();
+    until_still(&small, &command).await;
+    assert!(command.exit().is_none());
+    drop(viewer);
+    end_without_reading(&command).await;
+    assert_eq!(command.end(), 8_000_000);
+}
+
 #[tokio::test]
 async fn all_logs_together_are_bounded_and_the_oldest_finished_one_goes_first() {
     let mut small = config();
@@ -145,7 +216,7 @@ async fn finished_commands_are_forgotten_beyond_the_bound() {
     wait_until_adopted(&small, &running).await;
     let known: Vec<bool> = ids.iter().map(|id| small.find(id).is_some()).collect();
     assert_eq!(known, [false, false, true, true, true]);
-    small.shutdown(std::time::Duration::ZERO).await;
+    small.shutdown(Duration::ZERO).await;
 }
 
 /// The keeper answers orders in order, so it has done all before.
