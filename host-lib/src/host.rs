@@ -19,6 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::HostKey,
     labels,
+    pool::{self, Class, PoolOptions, PoolStatus, Pools, Records, Seat},
     runtime::{
         ContainerState, Resources, Runtime,
         docker::{Docker, DockerAddress},
@@ -57,6 +58,8 @@ const LOOK_UPS: usize = 16;
 #[derive(Clone)]
 pub struct Host {
     inner: Arc<HostInner>,
+    /// Not in what workspaces hold too: pools end with the last handle of the host.
+    pools: Arc<Pools>,
 }
 
 pub(crate) struct HostInner {
@@ -72,6 +75,7 @@ pub(crate) struct HostInner {
     pub(crate) resources: Resources,
     pub(crate) subject: String,
     pub(crate) packer: Packer,
+    pub(crate) records: Records,
     /// What must be done even when nobody waits for it: removing containers of abandoned creations.
     pub(crate) cleanups: TaskTracker,
 }
@@ -91,6 +95,7 @@ pub struct HostBuilder {
     subject: Option<String>,
     archive_bytes: Option<u64>,
     cache_bytes: Option<u64>,
+    pools: Vec<(Class, PoolOptions)>,
 }
 
 impl HostBuilder {
@@ -161,7 +166,15 @@ impl HostBuilder {
         self
     }
 
-    /// Makes the host: reads its key or makes one, and asks nothing of the engine yet.
+    /// Keeps containers of a class ready, from which [`Host::create`] takes where they meet the request. May be called more
+    /// than once, for more classes; of two that meet a request the first is taken from. Default: none.
+    pub fn pool(mut self, class: Class, options: PoolOptions) -> Self {
+        self.pools.push((class, options));
+        self
+    }
+
+    /// Makes the host: reads its key or makes one, and asks nothing of the engine yet, unless it has pools: those begin to
+    /// be filled.
     ///
     /// # Errors
     /// `Invalid` for a damaged key, CA bundle or setting; `Io` when the home folder can't be used; whatever the runtime
@@ -178,6 +191,9 @@ impl HostBuilder {
         env.extend(self.env);
         check_env(&env)?;
         check_labels(&self.labels)?;
+        for (_, options) in &self.pools {
+            options.check()?;
+        }
         let runtime = match self.runtime {
             Some(runtime) => runtime,
             None => default_runtime().await?,
@@ -201,27 +217,28 @@ impl HostBuilder {
         cleanups.close();
         let mut templates = self.templates;
         templates.extend(config.templates);
-        Ok(Host {
-            inner: Arc::new(HostInner {
-                runtime,
-                fingerprint: key.fingerprint(),
-                key: Arc::new(key),
-                image: self.image.or(config.image).unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
-                catalog: Catalog::new(templates),
-                ca_bundle,
-                env,
-                labels: self.labels,
-                resources: Resources {
-                    memory_bytes: self.resources.memory_bytes.or(Some(DEFAULT_MEMORY)),
-                    cpu_millis: self.resources.cpu_millis,
-                    pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
-                },
-                subject: self.subject.unwrap_or_else(|| "host".to_owned()),
-                cleanups,
-                packer: Packer::new(home.join("cache/templates"), limits),
-                home,
-            }),
-        })
+        let inner = Arc::new(HostInner {
+            runtime,
+            fingerprint: key.fingerprint(),
+            key: Arc::new(key),
+            image: self.image.or(config.image).unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
+            catalog: Catalog::new(templates),
+            ca_bundle,
+            env,
+            labels: self.labels,
+            resources: Resources {
+                memory_bytes: self.resources.memory_bytes.or(Some(DEFAULT_MEMORY)),
+                cpu_millis: self.resources.cpu_millis,
+                pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
+            },
+            subject: self.subject.unwrap_or_else(|| "host".to_owned()),
+            cleanups,
+            packer: Packer::new(home.join("cache/templates"), limits),
+            records: Records::new(home.join("claims")),
+            home,
+        });
+        let pools = Arc::new(Pools::start(&inner, self.pools));
+        Ok(Host { inner, pools })
     }
 }
 
@@ -233,7 +250,7 @@ impl Host {
 
     /// Makes a workspace. Nothing happens until the [`Creation`] is awaited or asked for its events.
     pub fn create(&self, request: CreateWorkspace) -> Creation {
-        Creation::new(self.inner.clone(), request)
+        Creation::new(self.inner.clone(), self.pools.clone(), request)
     }
 
     /// Waits until the containers of dropped creations are removed. A program that is about to end calls this last.
@@ -281,12 +298,19 @@ impl Host {
     /// # Errors
     /// As [`list`](Self::list).
     pub async fn list_all_homes(&self) -> Result<Vec<WorkspaceInfo>> {
-        let kind = BTreeMap::from([(labels::KIND.to_owned(), labels::KIND_WORKSPACE.to_owned())]);
-        let states = self.inner.runtime.list(&kind).await?;
+        let of_kind = |kind: &str| BTreeMap::from([(labels::KIND.to_owned(), kind.to_owned())]);
+        let (made, pooled) = (of_kind(labels::KIND_WORKSPACE), of_kind(labels::KIND_POOL));
+        let (mut states, pooled) = tokio::try_join!(self.inner.runtime.list(&made), self.inner.runtime.list(&pooled))?;
+        let records = if pooled.is_empty() { Vec::new() } else { self.inner.records.all().await };
+        states.extend(pooled);
         let mut infos: Vec<WorkspaceInfo> = stream::iter(states)
-            .map(|state| async move { describe(&self.inner, &state).await })
-            .buffer_unordered(LOOK_UPS)
             // A container whose labels somebody damaged is not ours to judge, and must not hide the others.
+            .filter_map(|state| {
+                let labelled = Labelled::of(&state, &records).ok().flatten();
+                async move { Some((state, labelled?)) }
+            })
+            .map(|(state, labelled)| async move { describe(&self.inner, &state, labelled).await })
+            .buffer_unordered(LOOK_UPS)
             .filter_map(|info| async { info.ok() })
             .collect()
             .await;
@@ -305,10 +329,46 @@ impl Host {
             (labels::WORKSPACE.to_owned(), id.to_string()),
         ]);
         let found = self.inner.runtime.list(&wanted).await?;
-        match found.iter().map(|state| (state, Labelled::from_labels(&state.labels))).next() {
-            Some((state, labelled)) => Ok(self.handle(state, labelled?)),
-            None => Err(self.unknown(&id).await),
+        if let Some(state) = found.first() {
+            return Ok(self.handle(state, Labelled::from_labels(&state.labels)?));
         }
+        // One from a pool has only its name.
+        let pooled = BTreeMap::from([(labels::KIND.to_owned(), labels::KIND_POOL.to_owned())]);
+        let name = format!("{}{id}", labels::NAME_PREFIX);
+        let found = self.inner.runtime.list(&pooled).await?.into_iter().find(|state| state.name == name);
+        if let Some(state) = found {
+            let record = self.inner.records.get(&state.id, &id).await;
+            if let Some(labelled) = Labelled::of(&state, record.as_slice())? {
+                return Ok(self.handle(&state, labelled));
+            }
+        }
+        Err(self.unknown(&id).await)
+    }
+
+    /// How the pools are doing, in the order in which the builder was given them.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolStatus> {
+        self.pools.status()
+    }
+
+    /// Waits until every pool has as many containers ready as it is to have. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the last start of a container failed; the pool goes on trying.
+    pub async fn pools_filled(&self) -> Result<()> {
+        self.pools.filled().await
+    }
+
+    /// Ends the pools of this host, and removes every container of this home folder that waits in one, also those that
+    /// other hosts or earlier ones started. Workspaces are left alone. Returns how many were removed.
+    ///
+    /// Without it the containers stay when the last handle of the host is dropped, and the next one with the same pools takes them over.
+    ///
+    /// # Errors
+    /// `EngineUnavailable` or `Engine`; it may be tried again.
+    pub async fn drain_pools(&self) -> Result<usize> {
+        self.pools.close();
+        pool::drain(&Seat::of(&self.inner), &self.inner.fingerprint).await
     }
 
     fn handle(&self, state: &ContainerState, labelled: Labelled) -> Workspace {

@@ -3,10 +3,15 @@
 //! Labels hold what never changes, since an engine can't change them after creation. The engine's list of labelled
 //! containers is the only truth about what runs; there is no second book that could disagree with it.
 
-/// What a container is to us. Always [`KIND_WORKSPACE`] so far; also what a listing filters by.
+/// What a container is to us: [`KIND_WORKSPACE`] or [`KIND_POOL`]; also what a listing filters by.
 pub const KIND: &str = "dev.corehold.kind";
 /// Value of [`KIND`] for a container that is somebody's workspace.
 pub const KIND_WORKSPACE: &str = "workspace";
+/// Value of [`KIND`] for a container that was started ahead. Labels can't change, so it keeps this one when it becomes
+/// somebody's workspace; from then on its name says whose.
+pub const KIND_POOL: &str = "pool";
+/// Which pool it was started for: what all of them have in common, hashed.
+pub const CLASS: &str = "dev.corehold.class";
 /// The workspace's id.
 pub const WORKSPACE: &str = "dev.corehold.workspace";
 /// Name of the template it was made from; absent for an empty workspace.
@@ -27,3 +32,6 @@ pub const PREFIX: &str = "dev.corehold.";
 
 /// What the name of a workspace's container begins with; the workspace's id follows.
 pub const NAME_PREFIX: &str = "corehold-";
+/// What the name of a container begins with that waits in a pool; its class and its place there follow, after dots. No
+/// workspace's name has a dot.
+pub const POOL_NAME_PREFIX: &str = "corehold-pool.";

@@ -13,6 +13,7 @@ mod host;
 pub mod image;
 mod key;
 pub mod labels;
+mod pool;
 pub mod runtime;
 pub mod template;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use client::{FileStream, Frame, ToolStream, Tunnel};
 pub use create::{CreateEvent, CreateEventKind, CreateWorkspace, Creation, OutputStream, Step};
 pub use error::{Error, ErrorKind, Result};
 pub use host::{Host, HostBuilder};
+pub use pool::{Class, PoolOptions, PoolStatus};
 pub use template::{Catalog, Template};
 pub use workspace::{
     CommandOutcome, Forward, ForwardOptions, RunCommand, Workspace, WorkspaceId, WorkspaceInfo, WorkspaceStatus,

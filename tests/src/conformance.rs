@@ -164,6 +164,7 @@ pub async fn a_life_from_creation_to_removal(subject: &Subject) {
     runtime.start(&id).await.expect("starting what runs is no error");
     assert_eq!(subject.ask(&id, "hello").await, b"hello");
     assert_eq!(subject.status(&id).await, ContainerStatus::Running);
+    assert!(!runtime.inspect(&id).await.unwrap().restarted);
     assert_eq!(runtime.list(&subject.labels).await.unwrap(), [runtime.inspect(&id).await.unwrap()]);
 
     runtime.stop(&id, Duration::from_secs(30)).await.unwrap();
@@ -174,6 +175,7 @@ pub async fn a_life_from_creation_to_removal(subject: &Subject) {
 
     runtime.start(&id).await.unwrap();
     assert_eq!(subject.ask(&id, "hello").await, b"hello");
+    assert!(runtime.inspect(&id).await.unwrap().restarted, "an inspection tells");
     runtime.remove(&id).await.expect("what runs is removed too");
     runtime.remove(&id).await.expect("removing what isn't there is no error");
     assert_eq!(kind(runtime.inspect(&id).await), ErrorKind::NotFound);
@@ -190,6 +192,23 @@ pub async fn a_name_is_given_once(subject: &Subject) {
     let id = made.into_iter().next().unwrap().unwrap();
     subject.runtime.remove(&id).await.unwrap();
     subject.runtime.create(&spec).await.expect("the name is free again");
+}
+
+/// A place gets another name while it runs, and keeps it; a name that another place has is refused.
+pub async fn a_name_is_changed(subject: &Subject) {
+    let (spec, other) = (subject.spec("before"), subject.spec("taken"));
+    let id = subject.started(&spec).await;
+    subject.runtime.create(&other).await.unwrap();
+    assert_eq!(kind(subject.runtime.rename(&id, &other.name).await), ErrorKind::Conflict);
+    assert_eq!(kind(subject.runtime.rename(&id, "a/b").await), ErrorKind::Invalid);
+    let after = subject.spec("after").name;
+    for _ in 0..2 {
+        subject.runtime.rename(&id, &after).await.expect("a name that it has already is no error");
+    }
+    let listed = subject.runtime.list(&subject.labels).await.unwrap();
+    let renamed = listed.iter().find(|state| state.id == id).expect("its labels stay");
+    assert_eq!((renamed.name.as_str(), renamed.status), (after.as_str(), ContainerStatus::Running));
+    subject.runtime.create(&spec).await.expect("the name before is free again");
 }
 
 /// Two that remove the same container both succeed, and it is gone when either returns.
@@ -210,6 +229,7 @@ pub async fn what_is_not_there(subject: &Subject) {
     assert_eq!(kind(runtime.stop(&id, Duration::ZERO).await), ErrorKind::NotFound);
     assert_eq!(kind(runtime.endpoint(&id, AGENT_PORT).await), ErrorKind::NotFound);
     assert_eq!(kind(runtime.stats(&id).await), ErrorKind::NotFound);
+    assert_eq!(kind(runtime.rename(&id, "corehold-test-nothing").await), ErrorKind::NotFound);
     assert_eq!(kind(runtime.put_archive(&id, "/", tar_of("x", b"x")).await), ErrorKind::NotFound);
     let first = patiently("the log's error", runtime.logs(&id, true).next()).await.expect("an error, not nothing");
     assert_eq!(kind(first), ErrorKind::NotFound);
@@ -501,6 +521,7 @@ macro_rules! conformance_suite {
             describes_itself
             a_life_from_creation_to_removal
             a_name_is_given_once
+            a_name_is_changed
             removal_at_the_same_time
             what_is_not_there
             what_cannot_be_created

@@ -86,6 +86,7 @@ impl Drop for Corehold {
                         workspace.remove().await.expect("the engine removes it");
                     }
                 }
+                host.drain_pools().await.expect("the engine removes what waits");
             });
         });
         if removing.join().is_err() {

@@ -4,6 +4,7 @@
 //! agent has been silent for a while it is asked for its health on another connection, so that a container that was
 //! paused, cut off or killed is noticed while a long stream is left alone. A caller who wants a limit drops the future.
 
+mod archive;
 mod call;
 mod connect;
 mod files;
@@ -83,6 +84,11 @@ pub(crate) struct AgentClient {
 impl AgentClient {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, container: ContainerId, port: u16, patience: Patience) -> Self {
         Self { runtime, container, port, patience, connection: Mutex::new(None) }
+    }
+
+    /// The agent's container.
+    pub(crate) fn container(&self) -> &ContainerId {
+        &self.container
     }
 
     /// Asks for the agent's health: the only call without a token.

@@ -9,16 +9,14 @@ use std::{
     time::Duration,
 };
 
-use corehold_types::PROTOCOL;
+use corehold_types::{PROTOCOL, wire::Health};
 use futures_util::StreamExt as _;
 
-use super::plan::Plan;
 use crate::{
+    client::AgentClient,
     error::{Error, ErrorKind, Result},
-    host::HostInner,
     labels,
-    runtime::{BoxStream, ContainerEvent, ContainerId},
-    workspace::Workspace,
+    runtime::{BoxStream, ContainerEvent, ContainerId, Runtime},
 };
 
 /// Between the first attempts; the agent needs a few milliseconds.
@@ -29,19 +27,19 @@ const LOG_BYTES: usize = 8 << 10;
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Notices when the container ends.
-pub(super) struct DeathWatch {
+pub(crate) struct DeathWatch {
     events: BoxStream<ContainerEvent>,
     dead: bool,
 }
 
 impl DeathWatch {
-    pub(super) fn new(host: &HostInner, plan: &Plan) -> Self {
-        let labels = BTreeMap::from([(labels::INSTANCE.to_owned(), plan.labelled.instance.clone())]);
-        Self { events: host.runtime.events(&labels), dead: false }
+    pub(crate) fn new(runtime: &dyn Runtime, instance: &str) -> Self {
+        let labels = BTreeMap::from([(labels::INSTANCE.to_owned(), instance.to_owned())]);
+        Self { events: runtime.events(&labels), dead: false }
     }
 
     /// Does `work` while listening, so that nothing between it and what comes next is missed.
-    pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::select! {
             biased;
             never = async { self.death().await; pending::<T>().await } => never,
@@ -61,24 +59,25 @@ impl DeathWatch {
 }
 
 /// Waits until the agent answers.
-pub(super) async fn wait(
-    workspace: &Workspace,
+pub(crate) async fn wait(
+    client: &AgentClient,
     watch: &mut DeathWatch,
     timeout: Duration,
-    host: &HostInner,
+    runtime: &dyn Runtime,
 ) -> Result<()> {
     tokio::select! {
-        answered = answers(workspace) => answered,
-        () = watch.death() => Err(ended(host, workspace.container()).await),
-        () = tokio::time::sleep(timeout) => Err(silent(host, workspace.container(), timeout).await),
+        answered = answers(client) => answered.map(|_| ()),
+        () = watch.death() => Err(ended(runtime, client.container()).await),
+        () = tokio::time::sleep(timeout) => Err(silent(runtime, client.container(), timeout).await),
     }
 }
 
-async fn answers(workspace: &Workspace) -> Result<()> {
+/// Asks until there is an answer.
+pub(crate) async fn answers(client: &AgentClient) -> Result<Health> {
     let mut pause = FIRST_PAUSE;
     loop {
-        match workspace.client().attempt_health().await {
-            Ok(health) if health.protocol == PROTOCOL => return Ok(()),
+        match client.attempt_health().await {
+            Ok(health) if health.protocol == PROTOCOL => return Ok(health),
             Ok(health) => {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
@@ -94,25 +93,25 @@ async fn answers(workspace: &Workspace) -> Result<()> {
     }
 }
 
-async fn ended(host: &HostInner, container: &ContainerId) -> Error {
-    let how = match host.runtime.inspect(container).await {
+async fn ended(runtime: &dyn Runtime, container: &ContainerId) -> Error {
+    let how = match runtime.inspect(container).await {
         Ok(state) if state.oom_killed => ", killed for want of memory".to_owned(),
         Ok(state) => state.exit_code.map_or_else(String::new, |code| format!(" with exit code {code}")),
         Err(_) => String::new(),
     };
     Error::new(ErrorKind::AgentUnavailable, format!("the container ended{how} before its agent answered"))
         .hint("its image must be a core image: corehold image build makes one")
-        .with_output(log_tail(host, container).await)
+        .with_output(log_tail(runtime, container).await)
 }
 
-async fn silent(host: &HostInner, container: &ContainerId, timeout: Duration) -> Error {
+async fn silent(runtime: &dyn Runtime, container: &ContainerId, timeout: Duration) -> Error {
     Error::new(ErrorKind::Timeout, format!("the agent did not answer within {} s", timeout.as_secs_f64()))
         .hint("its image must be a core image whose agent listens on port 3001; `corehold doctor` looks at the engine")
-        .with_output(log_tail(host, container).await)
+        .with_output(log_tail(runtime, container).await)
 }
 
-async fn log_tail(host: &HostInner, container: &ContainerId) -> String {
-    let mut log = host.runtime.logs(container, false);
+async fn log_tail(runtime: &dyn Runtime, container: &ContainerId) -> String {
+    let mut log = runtime.logs(container, false);
     let mut tail = Vec::new();
     // What there is when the time is up is better than nothing.
     let _ = tokio::time::timeout(LOG_TIMEOUT, async {

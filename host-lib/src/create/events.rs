@@ -13,13 +13,15 @@ pub enum Step {
     Image,
     /// The template's folder becomes an archive, or is found packed already.
     Pack,
+    /// A container is taken from a pool, where a pool has what is needed. If none is ready, one is made.
+    Claim,
     /// The container is made.
     Create,
     /// The container is started.
     Start,
     /// The agent answers.
     Agent,
-    /// The archive is laid into the container.
+    /// The archive is laid into the container; into one from a pool it is sent to the agent, which extracts it as it comes.
     Ship,
     /// The agent extracts the archive.
     Extract,
@@ -38,6 +40,7 @@ impl Step {
         match self {
             Self::Image => "image",
             Self::Pack => "pack",
+            Self::Claim => "claim",
             Self::Create => "create",
             Self::Start => "start",
             Self::Agent => "agent",

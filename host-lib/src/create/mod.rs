@@ -1,11 +1,11 @@
 //! Making a workspace: what is asked for, what is said meanwhile, and what comes of it.
 
-mod agent;
+pub(crate) mod agent;
 mod events;
 mod pipeline;
-mod plan;
+pub(crate) mod plan;
 mod report;
-mod reservation;
+pub(crate) mod reservation;
 mod serve;
 mod ship;
 #[cfg(test)]
@@ -24,7 +24,9 @@ use tokio::sync::mpsc;
 
 pub use self::events::{CreateEvent, CreateEventKind, OutputStream, Step};
 use self::reservation::Reservation;
-use crate::{error::Result, host::HostInner, runtime::Resources, template::Template, workspace::Workspace};
+use crate::{
+    error::Result, host::HostInner, pool::Pools, runtime::Resources, template::Template, workspace::Workspace,
+};
 
 /// Label of the command that is a workspace's dev server.
 pub const DEV: &str = "dev";
@@ -32,7 +34,7 @@ pub const DEV: &str = "dev";
 pub const SETUP: &str = "setup";
 
 /// Time that an agent may take to answer after its container was started. It needs milliseconds; machines can be busy.
-const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Events that wait for whoever reads them; the work waits when they are this many.
 const EVENTS: usize = 64;
 
@@ -135,9 +137,9 @@ struct Made {
 }
 
 impl Creation {
-    pub(crate) fn new(host: Arc<HostInner>, request: CreateWorkspace) -> Self {
+    pub(crate) fn new(host: Arc<HostInner>, pools: Arc<Pools>, request: CreateWorkspace) -> Self {
         let (sender, events) = mpsc::channel(EVENTS);
-        let work = Box::pin(pipeline::run(host, request, report::Reporter::new(sender)));
+        let work = Box::pin(pipeline::run(host, pools, request, report::Reporter::new(sender)));
         Self { work, events, done: None }
     }
 

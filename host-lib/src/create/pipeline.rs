@@ -1,8 +1,9 @@
 //! The steps themselves, in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use corehold_types::tools::{ArchiveSource, Extract, ExtractRequest};
+use tokio::sync::oneshot;
 
 use super::{
     CreateWorkspace, Made, Step,
@@ -16,14 +17,21 @@ use crate::{
     archive::PackedArchive,
     error::{Error, ErrorKind, Result},
     host::HostInner,
-    workspace::Workspace,
+    pool::{Outcome, Pool, Pools, Wish},
+    workspace::{Labelled, Workspace},
 };
 
 /// Does it all, and leaves nothing behind if it fails.
-pub(super) async fn run(host: Arc<HostInner>, request: CreateWorkspace, reporter: Reporter) -> Result<Made> {
+pub(super) async fn run(
+    host: Arc<HostInner>,
+    pools: Arc<Pools>,
+    request: CreateWorkspace,
+    reporter: Reporter,
+) -> Result<Made> {
     let plan = Plan::new(&host, request)?;
+    let pool = pools.meeting(&plan);
     let mut place = Reservation::new(host.runtime.clone(), host.cleanups.clone());
-    let error = match build(&host, &plan, &mut place, &reporter).await {
+    let error = match build(&host, &plan, pool, &mut place, &reporter).await {
         Ok(workspace) => return Ok(Made { workspace, place }),
         Err(error) => error,
     };
@@ -43,12 +51,25 @@ pub(super) async fn run(host: Arc<HostInner>, request: CreateWorkspace, reporter
     }
 }
 
-async fn build(host: &Arc<HostInner>, plan: &Plan, place: &mut Reservation, reporter: &Reporter) -> Result<Workspace> {
+async fn build(
+    host: &Arc<HostInner>,
+    plan: &Plan,
+    pool: Option<&Arc<Pool>>,
+    place: &mut Reservation,
+    reporter: &Reporter,
+) -> Result<Workspace> {
     // Packing needs the disk, starting needs the engine: neither waits for the other.
-    let (archive, workspace) = tokio::try_join!(pack(host, plan, reporter), bring_up(host, plan, place, reporter))?;
-    if let Some(archive) = archive {
-        deliver(host, &workspace, archive, reporter).await?;
-    }
+    let (arrived, arrival) = oneshot::channel();
+    let fill = async {
+        let Some(archive) = pack(host, plan, reporter).await? else { return Ok(()) };
+        match arrival.await {
+            Ok(Arrival { workspace, pooled: true }) => send(&workspace, archive, reporter).await,
+            Ok(Arrival { workspace, pooled: false }) => deliver(host, &workspace, archive, reporter).await,
+            // It did not come up, which is told instead.
+            Err(_) => pending().await,
+        }
+    };
+    let (workspace, ()) = tokio::try_join!(bring_up(host, plan, pool, place, reporter, arrived), fill)?;
     if let Some(template) = &plan.template {
         for line in &template.setup {
             let work = async { Ok((serve::set_up(&workspace, template, line, reporter).await?, None)) };
@@ -82,24 +103,86 @@ async fn pack(host: &Arc<HostInner>, plan: &Plan, reporter: &Reporter) -> Result
     reporter.step(Step::Pack, Some(template.folder.display().to_string()), work).await.map(Some)
 }
 
+/// A workspace whose agent answers.
+struct Arrival {
+    workspace: Workspace,
+    pooled: bool,
+}
+
 async fn bring_up(
     host: &Arc<HostInner>,
     plan: &Plan,
+    pool: Option<&Arc<Pool>>,
     place: &mut Reservation,
     reporter: &Reporter,
+    arrived: oneshot::Sender<Arrival>,
 ) -> Result<Workspace> {
+    if let Some(pool) = pool
+        && let Some(workspace) = take_over(host, plan, pool, place, reporter).await?
+    {
+        // It can be filled while the engine still takes note of whose it is.
+        let _ = arrived.send(Arrival { workspace: workspace.clone(), pooled: true });
+        let named = host.runtime.rename(workspace.container(), &plan.spec.name).await;
+        return match named {
+            Ok(()) => Ok(workspace),
+            Err(error) => Err(refused(error, plan, host).in_step(Step::Claim)),
+        };
+    }
+    let workspace = make(host, plan, place, reporter).await?;
+    let _ = arrived.send(Arrival { workspace: workspace.clone(), pooled: false });
+    Ok(workspace)
+}
+
+/// Takes a container from a pool, if one is ready in time.
+async fn take_over(
+    host: &Arc<HostInner>,
+    plan: &Plan,
+    pool: &Arc<Pool>,
+    place: &mut Reservation,
+    reporter: &Reporter,
+) -> Result<Option<Workspace>> {
+    let wish = Wish {
+        workspace: plan.labelled.id.clone(),
+        template: plan.labelled.template.clone(),
+        created: plan.labelled.created,
+        env: plan.own_env.clone(),
+    };
+    let work = async {
+        let deadline = pool.deadline();
+        while let Some(member) = pool.take(deadline).await {
+            match place.claim(&host.records, pool.clone().claim(member, wish.clone())).await {
+                Some(Outcome::Won(won)) => {
+                    let labelled = Labelled { instance: won.instance, ..plan.labelled.clone() };
+                    let detail = Some(won.container.0.clone());
+                    return Ok((Some(Workspace::over(host.clone(), won.container, labelled, won.client)), detail));
+                }
+                Some(Outcome::Refused(error)) => {
+                    tracing::warn!(%error, "a container of a pool could not be claimed; one is made");
+                    return Ok((None, Some(format!("refused ({error}), one is made"))));
+                }
+                Some(Outcome::Lost) | None => {}
+            }
+        }
+        pool.missed();
+        Ok((None, Some("none was ready, one is made".to_owned())))
+    };
+    reporter.step(Step::Claim, None, work).await
+}
+
+/// Makes a container and waits for its agent.
+async fn make(host: &Arc<HostInner>, plan: &Plan, place: &mut Reservation, reporter: &Reporter) -> Result<Workspace> {
     let image = &plan.spec.image;
     let work = async {
         let container = place.create(plan.spec.clone()).await.map_err(|error| refused(error, plan, host))?;
         Ok((container, Some(plan.spec.name.clone())))
     };
     let container = reporter.step(Step::Create, Some(image.clone()), work).await?;
-    let mut watch = DeathWatch::new(host, plan);
+    let mut watch = DeathWatch::new(host.runtime.as_ref(), &plan.labelled.instance);
     let start = async { Ok((watch.during(host.runtime.start(&container)).await?, None)) };
     reporter.step(Step::Start, None, start).await?;
     let workspace = Workspace::new(host.clone(), container, plan.labelled.clone());
-    let wait = async { Ok((agent::wait(&workspace, &mut watch, plan.agent_timeout, host).await?, None)) };
-    reporter.step(Step::Agent, None, wait).await?;
+    let waiting = agent::wait(workspace.client(), &mut watch, plan.agent_timeout, host.runtime.as_ref());
+    reporter.step(Step::Agent, None, async { Ok((waiting.await?, None)) }).await?;
     Ok(workspace)
 }
 
@@ -136,6 +219,17 @@ fn refused(error: Error, plan: &Plan, host: &HostInner) -> Error {
 
 /// The agent's own limit on an extraction is the bound here; this only keeps an engine that hangs from being waited for.
 const SHIP_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Sends the archive to the agent itself, which extracts it as it comes.
+async fn send(workspace: &Workspace, archive: PackedArchive, reporter: &Reporter) -> Result<()> {
+    let detail = Some(format!("{} bytes", archive.size));
+    let work = async {
+        let (hash, size) = (archive.hash.clone(), archive.size);
+        let done = workspace.extract(&hash, size, ship::content(archive)).await?;
+        Ok(((), Some(format!("{} files, {} bytes", done.files, done.bytes))))
+    };
+    reporter.step(Step::Ship, detail, work).await
+}
 
 async fn deliver(host: &HostInner, workspace: &Workspace, archive: PackedArchive, reporter: &Reporter) -> Result<()> {
     let request = ExtractRequest {

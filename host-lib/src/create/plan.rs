@@ -1,6 +1,6 @@
 //! What is to be done, decided before anything is done: names, labels, environment, limits.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use corehold_types::{Timestamp, env_vars};
 
@@ -15,19 +15,23 @@ use crate::{
 };
 
 /// Where the host's CA bundle lies inside.
-const CA_PATH: &str = "/tools/ca/ca-certificates.crt";
+pub(crate) const CA_PATH: &str = "/tools/ca/ca-certificates.crt";
 
-pub(super) struct Plan {
-    pub(super) template: Option<Template>,
-    pub(super) labelled: Labelled,
-    pub(super) spec: ContainerSpec,
-    pub(super) port: u16,
-    pub(super) agent_timeout: Duration,
-    pub(super) keep_on_failure: bool,
+pub(crate) struct Plan {
+    pub(crate) template: Option<Template>,
+    pub(crate) labelled: Labelled,
+    pub(crate) spec: ContainerSpec,
+    pub(crate) port: u16,
+    /// The variables of template and request, which a claim brings.
+    pub(crate) own_env: BTreeMap<String, String>,
+    /// Whether the request has labels, which no claim can bring.
+    pub(crate) own_labels: bool,
+    pub(crate) agent_timeout: Duration,
+    pub(crate) keep_on_failure: bool,
 }
 
 impl Plan {
-    pub(super) fn new(host: &HostInner, request: CreateWorkspace) -> Result<Self> {
+    pub(crate) fn new(host: &HostInner, request: CreateWorkspace) -> Result<Self> {
         check_env(&request.env)?;
         check_labels(&request.labels)?;
         let template = request.template;
@@ -47,29 +51,19 @@ impl Plan {
             home: host.fingerprint.clone(),
         };
 
-        let mut env = std::collections::BTreeMap::new();
-        let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
-        if host.ca_bundle.is_some() {
-            set(env_vars::CA_BUNDLE, CA_PATH);
-            for reader in env_vars::CA_BUNDLE_READERS {
-                set(reader, CA_PATH);
-            }
-        }
-        // Ours can't be overridden: no one else may use names that begin so.
-        set(env_vars::PUBLIC_KEY, &host.key.public_base64());
-        set(env_vars::INSTANCE, &labelled.instance);
-        set(env_vars::WORKSPACE_ID, labelled.id.as_str());
-        env.extend(host.env.clone());
-        env.extend(template.iter().flat_map(|template| template.env.clone()));
-        env.extend(request.env);
+        let mut own_env = template.as_ref().map(|template| template.env.clone()).unwrap_or_default();
+        own_env.extend(request.env);
+        let mut env = base_env(host);
+        env.insert(env_vars::INSTANCE.to_owned(), labelled.instance.clone());
+        env.insert(env_vars::WORKSPACE_ID.to_owned(), labelled.id.to_string());
+        env.extend(own_env.clone());
 
+        let own_labels = !request.labels.is_empty();
         let mut all_labels = host.labels.clone();
         all_labels.extend(request.labels);
         all_labels.extend(labelled.to_labels());
 
-        let limits =
-            [Some(request.resources), template.as_ref().map(|template| template.resources), Some(host.resources)];
-        let first = |limit: fn(&Resources) -> Option<u64>| limits.iter().flatten().find_map(limit);
+        let of_template = template.as_ref().map(|template| template.resources).unwrap_or_default();
         let spec = ContainerSpec {
             name: format!("{}{}", labels::NAME_PREFIX, labelled.id),
             image: request
@@ -80,11 +74,7 @@ impl Plan {
             env,
             publish: vec![port],
             agent_port: AGENT_PORT,
-            resources: Resources {
-                memory_bytes: first(|limits| limits.memory_bytes),
-                cpu_millis: first(|limits| limits.cpu_millis),
-                pids: first(|limits| limits.pids),
-            },
+            resources: resources(&[request.resources, of_template, host.resources]),
             ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
         };
         Ok(Self {
@@ -92,8 +82,35 @@ impl Plan {
             labelled,
             spec,
             port,
+            own_env,
+            own_labels,
             agent_timeout: request.agent_timeout,
             keep_on_failure: request.keep_on_failure,
         })
+    }
+}
+
+/// The variables of every container of a host, its agent's own included. Nobody else may use names that begin as ours do.
+pub(crate) fn base_env(host: &HostInner) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
+    if host.ca_bundle.is_some() {
+        set(env_vars::CA_BUNDLE, CA_PATH);
+        for reader in env_vars::CA_BUNDLE_READERS {
+            set(reader, CA_PATH);
+        }
+    }
+    set(env_vars::PUBLIC_KEY, &host.key.public_base64());
+    env.extend(host.env.clone());
+    env
+}
+
+/// Each limit as the first who gives it says.
+pub(crate) fn resources(all: &[Resources]) -> Resources {
+    let first = |limit: fn(&Resources) -> Option<u64>| all.iter().find_map(limit);
+    Resources {
+        memory_bytes: first(|limits| limits.memory_bytes),
+        cpu_millis: first(|limits| limits.cpu_millis),
+        pids: first(|limits| limits.pids),
     }
 }

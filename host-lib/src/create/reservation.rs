@@ -1,9 +1,10 @@
 //! A container in the making, which nobody forgets: it is kept, or it is removed.
 //!
 //! The engine may have made a container although nobody waits for its answer any more. So the call runs in a task of its
-//! own, and whoever gives up on the creation, by an error or by dropping it, waits for that task before removing.
+//! own, and whoever gives up on the creation, by an error or by dropping it, waits for that task before removing. So does a
+//! claim: only its own answer says whether the container is ours to remove.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, future::Future, sync::Arc};
 
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
@@ -11,11 +12,12 @@ use tokio_util::task::TaskTracker;
 use crate::{
     error::{Error, ErrorKind, Result},
     labels,
+    pool::{Outcome, Record, Records},
     runtime::{ContainerId, ContainerSpec, Runtime},
 };
 
 /// Removes its container when it is dropped, unless [`keep`](Self::keep) was called.
-pub(super) struct Reservation {
+pub(crate) struct Reservation {
     held: Held,
     cleanups: TaskTracker,
 }
@@ -24,6 +26,8 @@ pub(super) struct Reservation {
 struct Held {
     runtime: Arc<dyn Runtime>,
     fate: Fate,
+    /// What was written about a container that came from a pool.
+    record: Option<(Records, Record)>,
 }
 
 enum Fate {
@@ -31,6 +35,8 @@ enum Fate {
     Nothing,
     /// The engine is making it; its labels tell it from all others.
     Creating { task: JoinHandle<Result<ContainerId>>, labels: BTreeMap<String, String> },
+    /// A container of a pool is being claimed: whose it is then, the task knows.
+    Claiming { task: JoinHandle<Outcome>, records: Records },
     /// It is there.
     Made(ContainerId),
     /// The call failed in a way that leaves open whether it is there.
@@ -38,12 +44,12 @@ enum Fate {
 }
 
 impl Reservation {
-    pub(super) fn new(runtime: Arc<dyn Runtime>, cleanups: TaskTracker) -> Self {
-        Self { held: Held { runtime, fate: Fate::Nothing }, cleanups }
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, cleanups: TaskTracker) -> Self {
+        Self { held: Held { runtime, fate: Fate::Nothing, record: None }, cleanups }
     }
 
     /// Has the engine make the container.
-    pub(super) async fn create(&mut self, spec: ContainerSpec) -> Result<ContainerId> {
+    pub(crate) async fn create(&mut self, spec: ContainerSpec) -> Result<ContainerId> {
         let instance = spec.labels.get(labels::INSTANCE).cloned().unwrap_or_default();
         let labels = BTreeMap::from([(labels::INSTANCE.to_owned(), instance)]);
         let runtime = self.held.runtime.clone();
@@ -55,18 +61,28 @@ impl Reservation {
         }
     }
 
+    /// Claims a container of a pool. None when the claim was cut off.
+    pub(crate) async fn claim(
+        &mut self,
+        records: &Records,
+        claim: impl Future<Output = Outcome> + Send + 'static,
+    ) -> Option<Outcome> {
+        self.held.fate = Fate::Claiming { task: self.cleanups.spawn(claim), records: records.clone() };
+        self.held.decided().await
+    }
+
     /// Whether a container is there, or may be.
-    pub(super) fn is_something(&self) -> bool {
+    pub(crate) fn is_something(&self) -> bool {
         !matches!(self.held.fate, Fate::Nothing)
     }
 
     /// Leaves the container alone from now on.
-    pub(super) fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.held.fate = Fate::Nothing;
     }
 
     /// Removes the container and waits until it is gone. Dropped meanwhile, it is removed nevertheless.
-    pub(super) async fn discard(mut self) -> Result<()> {
+    pub(crate) async fn discard(mut self) -> Result<()> {
         let result = self.held.clear().await;
         // Whoever is told that it failed decides what comes next.
         self.held.fate = Fate::Nothing;
@@ -102,12 +118,32 @@ impl Held {
         })
     }
 
+    /// Waits for the claim. Cancel-safe.
+    async fn decided(&mut self) -> Option<Outcome> {
+        let Fate::Claiming { task, records } = &mut self.fate else { return None };
+        let outcome = task.await;
+        match &outcome {
+            Ok(Outcome::Won(won)) => {
+                self.record = Some((records.clone(), won.record.clone()));
+                self.fate = Fate::Made(won.container.clone());
+            }
+            _ => self.fate = Fate::Nothing,
+        }
+        outcome.ok()
+    }
+
     async fn clear(&mut self) -> Result<()> {
         // Why the call failed was said already, to whom it concerns.
         let _ = self.outcome().await;
+        self.decided().await;
         match &self.fate {
-            Fate::Nothing | Fate::Creating { .. } => {}
-            Fate::Made(id) => self.runtime.remove(id).await?,
+            Fate::Nothing | Fate::Creating { .. } | Fate::Claiming { .. } => {}
+            Fate::Made(id) => {
+                self.runtime.remove(id).await?;
+                if let Some((records, record)) = self.record.take() {
+                    records.forget(id, &record.workspace).await;
+                }
+            }
             Fate::Doubtful { labels } => {
                 for state in self.runtime.list(labels).await? {
                     self.runtime.remove(&state.id).await?;
@@ -126,7 +162,7 @@ impl Drop for Reservation {
             return;
         }
         let fate = std::mem::replace(&mut self.held.fate, Fate::Nothing);
-        let mut held = Held { runtime: self.held.runtime.clone(), fate };
+        let mut held = Held { runtime: self.held.runtime.clone(), fate, record: self.held.record.take() };
         self.cleanups.spawn(async move {
             if let Err(error) = held.clear().await {
                 tracing::warn!(%error, "the container of an abandoned creation could not be removed");

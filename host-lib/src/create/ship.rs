@@ -29,15 +29,19 @@ pub(super) fn wrap(archive: PackedArchive) -> Result<BoxStream<Bytes>> {
     let head = Bytes::copy_from_slice(header.as_bytes());
     // To the next multiple of 512, and two empty blocks for the end.
     let padding = usize::try_from((512 - archive.size % 512) % 512).unwrap_or(0) + 1024;
+    let begin = stream::once(async { Ok(head) });
+    let end = stream::once(async move { Ok(Bytes::from(vec![0; padding])) });
+    Ok(Box::pin(begin.chain(content(archive)).chain(end)))
+}
+
+/// The archive's bytes as they are.
+pub(super) fn content(archive: PackedArchive) -> BoxStream<Bytes> {
     let file = tokio::fs::File::from_std(archive.file).take(archive.size);
-    let content = ReaderStream::with_capacity(file, CHUNK).map(|chunk| {
+    Box::pin(ReaderStream::with_capacity(file, CHUNK).map(|chunk| {
         chunk.map_err(|error| {
             Error::new(ErrorKind::Io, format!("the packed archive can't be read: {error}")).caused_by(error)
         })
-    });
-    let begin = stream::once(async { Ok(head) });
-    let end = stream::once(async move { Ok(Bytes::from(vec![0; padding])) });
-    Ok(Box::pin(begin.chain(content).chain(end)))
+    }))
 }
 
 #[cfg(test)]

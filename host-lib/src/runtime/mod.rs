@@ -67,6 +67,15 @@ pub trait Runtime: Send + Sync + 'static {
     /// What happens to places with these labels, from now on.
     fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent>;
 
+    /// Gives a place another name; giving it the one that it has is no error. Optional. Names are unique, but this is no lock:
+    /// of several callers who rename one place at once, all may be told that it worked (Docker 20.10 does so).
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone, `Conflict` when another place has the name.
+    async fn rename(&self, _id: &ContainerId, _name: &str) -> Result<()> {
+        Err(unsupported("renaming a container"))
+    }
+
     /// Lays a tar stream into a folder of a place. Optional.
     async fn put_archive(&self, _id: &ContainerId, _folder: &str, _tar: BoxStream<Bytes>) -> Result<()> {
         Err(unsupported("laying an archive into a container"))
@@ -160,6 +169,8 @@ pub struct ContainerState {
     pub exit_code: Option<i64>,
     /// Whether the kernel killed it for want of memory.
     pub oom_killed: bool,
+    /// Whether it runs, and has ended before. Only [`Runtime::inspect`] says so; a listing need not look.
+    pub restarted: bool,
 }
 
 /// What a place is doing.

@@ -37,6 +37,8 @@ pub(crate) struct EngineScript {
     pub(crate) start: bool,
     /// The container ends right after its start.
     pub(crate) dies: bool,
+    /// Renaming fails.
+    pub(crate) rename: bool,
     /// Laying an archive in fails.
     pub(crate) put_archive: bool,
     /// Removing fails as many times.
@@ -55,6 +57,7 @@ pub(crate) struct FakeEngine {
 struct Container {
     spec: ContainerSpec,
     status: ContainerStatus,
+    restarted: bool,
     agent: Option<FakeAgent>,
 }
 
@@ -119,6 +122,7 @@ fn state(id: &str, container: &Container) -> ContainerState {
         created: "2026-01-01T00:00:00Z".to_owned(),
         exit_code: ended.then_some(7),
         oom_killed: false,
+        restarted: container.restarted,
     }
 }
 
@@ -140,7 +144,8 @@ impl Runtime for FakeEngine {
             return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
         }
         let id = format!("c{}", self.next.fetch_add(1, Ordering::Relaxed));
-        let container = Container { spec: spec.clone(), status: ContainerStatus::Created, agent: None };
+        let container =
+            Container { spec: spec.clone(), status: ContainerStatus::Created, restarted: false, agent: None };
         containers.insert(id.clone(), container);
         if self.script.create_then_fail { Err(failure("create")) } else { Ok(ContainerId(id)) }
     }
@@ -153,6 +158,7 @@ impl Runtime for FakeEngine {
         let ending = {
             let mut containers = self.containers();
             let container = containers.get_mut(&id.0).ok_or_else(|| Error::new(ErrorKind::NotFound, "gone"))?;
+            container.restarted = container.status == ContainerStatus::Exited;
             container.status = if self.script.dies { ContainerStatus::Exited } else { ContainerStatus::Running };
             container.agent = (!self.script.dies).then_some(agent);
             self.script.dies
@@ -220,6 +226,21 @@ impl Runtime for FakeEngine {
         Box::pin(
             stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await.ok()?, receiver)) }).map(Ok),
         )
+    }
+
+    async fn rename(&self, id: &ContainerId, name: &str) -> Result<()> {
+        if self.script.rename {
+            return Err(failure("rename"));
+        }
+        let mut containers = self.containers();
+        if containers.iter().any(|(other, container)| *other != id.0 && container.spec.name == name) {
+            return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
+        }
+        let container = containers.get_mut(&id.0).ok_or_else(|| Error::new(ErrorKind::NotFound, "gone"))?;
+        container.spec.name = name.to_owned();
+        drop(containers);
+        self.say(id, "rename");
+        Ok(())
     }
 
     async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {

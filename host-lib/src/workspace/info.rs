@@ -10,6 +10,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     host::HostInner,
     labels,
+    pool::Record,
     runtime::{ContainerState, ContainerStatus, Endpoint},
 };
 
@@ -121,6 +122,26 @@ impl Labelled {
         all
     }
 
+    /// What is known of a container: by its labels, or, of one from a pool, by its name and the record of its claim. None
+    /// while it belongs to nobody.
+    pub(crate) fn of(state: &ContainerState, records: &[Record]) -> Result<Option<Self>> {
+        if state.labels.get(labels::KIND).is_none_or(|kind| kind != labels::KIND_POOL) {
+            return Self::from_labels(&state.labels).map(Some);
+        }
+        let name = state.name.strip_prefix(labels::NAME_PREFIX).unwrap_or_default();
+        // A place in a pool has dots in its name, which no workspace has.
+        let Ok(id) = name.parse::<WorkspaceId>() else { return Ok(None) };
+        let mut all = state.labels.clone();
+        all.insert(labels::WORKSPACE.to_owned(), id.to_string());
+        let labelled = Self::from_labels(&all)?;
+        let record = records.iter().find(|record| record.container == state.id.0 && record.workspace == id);
+        Ok(Some(match record {
+            Some(record) => Self { template: record.template.clone(), created: record.created, ..labelled },
+            // Of another home, whose records are not here.
+            None => labelled,
+        }))
+    }
+
     /// Back from labels, which anybody with access to the engine may have written.
     pub(crate) fn from_labels(all: &BTreeMap<String, String>) -> Result<Self> {
         let get = |name: &str| {
@@ -148,8 +169,7 @@ pub(crate) fn url(endpoint: &Endpoint) -> String {
     }
 }
 
-pub(crate) async fn describe(host: &HostInner, state: &ContainerState) -> Result<WorkspaceInfo> {
-    let labelled = Labelled::from_labels(&state.labels)?;
+pub(crate) async fn describe(host: &HostInner, state: &ContainerState, labelled: Labelled) -> Result<WorkspaceInfo> {
     let preview_url = match labelled.preview_port {
         Some(port) if state.status == ContainerStatus::Running => {
             // It may have ended since; a listing then has no address instead of an error.

@@ -9,7 +9,9 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use corehold_types::{
-    Scopes, Tool, tools::CommandInfo, tools::CommandList, tools::CommandListRequest, wire::FileWritten,
+    Scopes, Tool,
+    tools::{CommandInfo, CommandList, CommandListRequest, ExtractResponse},
+    wire::FileWritten,
 };
 use futures_util::Stream;
 
@@ -27,7 +29,7 @@ use crate::{
     client::{AgentClient, FileStream, Patience, TokenSource, ToolStream, Tunnel},
     error::{Error, ErrorKind, Result},
     host::{AGENT_PORT, HostInner},
-    runtime::{ContainerId, Endpoint},
+    runtime::{BoxStream, ContainerId, Endpoint},
 };
 
 /// A handle to one workspace. Clones are cheap and share their connections; every method may be called concurrently.
@@ -46,13 +48,23 @@ pub struct Workspace {
 impl Workspace {
     pub(crate) fn new(host: Arc<HostInner>, container: ContainerId, labelled: Labelled) -> Self {
         let client = AgentClient::new(host.runtime.clone(), container.clone(), AGENT_PORT, Patience::default());
+        Self::over(host, container, labelled, Arc::new(client))
+    }
+
+    /// Over a client that has its connections already.
+    pub(crate) fn over(
+        host: Arc<HostInner>,
+        container: ContainerId,
+        labelled: Labelled,
+        client: Arc<AgentClient>,
+    ) -> Self {
         let tokens = TokenSource::new(
             host.key.clone(),
             labelled.instance.clone(),
             labelled.id.to_string(),
             host.subject.clone(),
         );
-        Self { host, container, labelled: Arc::new(labelled), client: Arc::new(client), tokens: Arc::new(tokens) }
+        Self { host, container, labelled: Arc::new(labelled), client, tokens: Arc::new(tokens) }
     }
 
     /// Its name.
@@ -73,7 +85,7 @@ impl Workspace {
     /// `NotFound` when it was removed meanwhile.
     pub async fn info(&self) -> Result<WorkspaceInfo> {
         let state = self.host.runtime.inspect(&self.container).await.map_err(|error| self.gone(error))?;
-        info::describe(&self.host, &state).await
+        info::describe(&self.host, &state, (*self.labelled).clone()).await
     }
 
     /// Where its preview answers on this machine: `http://127.0.0.1:<port>`. Another one after each restart.
@@ -198,7 +210,7 @@ impl Workspace {
 
     /// What the agent itself has logged, from the beginning, then on while `follow`.
     #[must_use]
-    pub fn agent_logs(&self, follow: bool) -> crate::runtime::BoxStream<Bytes> {
+    pub fn agent_logs(&self, follow: bool) -> BoxStream<Bytes> {
         self.host.runtime.logs(&self.container, follow)
     }
 
@@ -207,7 +219,14 @@ impl Workspace {
     /// # Errors
     /// `Engine` or `EngineUnavailable`; it may be tried again.
     pub async fn remove(&self) -> Result<()> {
-        self.host.runtime.remove(&self.container).await
+        self.host.runtime.remove(&self.container).await?;
+        self.host.records.forget(&self.container, self.id()).await;
+        Ok(())
+    }
+
+    /// Extracts an archive into the root.
+    pub(crate) async fn extract(&self, hash: &str, size: u64, archive: BoxStream<Bytes>) -> Result<ExtractResponse> {
+        self.client.upload_archive(&self.tokens, hash, size, archive).await
     }
 
     pub(crate) fn client(&self) -> &AgentClient {

@@ -18,5 +18,7 @@ mod forward;
 mod image;
 // Killing Corehold at any step leaves nothing that `ls` and `down --all` don't find.
 mod killed;
+// Workspaces that are handed over from a pool.
+mod pool;
 // `corehold exec` with standard input and on a terminal.
 mod terminal;

@@ -7,7 +7,8 @@ use bollard::{
     models::ContainerInspectResponse,
     query_parameters::{
         CreateContainerOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
-        StartContainerOptions, StatsOptions, StopContainerOptions, UploadToContainerOptions, WaitContainerOptions,
+        RenameContainerOptions, StartContainerOptions, StatsOptions, StopContainerOptions, UploadToContainerOptions,
+        WaitContainerOptions,
     },
 };
 use bytes::Bytes;
@@ -170,6 +171,19 @@ impl Runtime for Docker {
 
     fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent> {
         self.event_stream(labels)
+    }
+
+    async fn rename(&self, id: &ContainerId, name: &str) -> Result<()> {
+        let options = RenameContainerOptions { name: checked_name(name)?.to_owned() };
+        let call = self.connection.client.rename_container(checked_name(&id.0)?, options);
+        match self.connection.call(&format!("naming the container {name:?}"), call).await {
+            // "Renaming a container with the same name as its current name", with a status that depends on the engine.
+            Err(error) if self.inspect(id).await.is_ok_and(|state| state.name == name) => {
+                tracing::debug!(%error, "a container has its name already");
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {

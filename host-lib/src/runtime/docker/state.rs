@@ -32,6 +32,8 @@ pub(super) fn inspected(container: ContainerInspectResponse) -> ContainerState {
             .and_then(|created| created.parse::<Timestamp>().ok())
             .map_or_else(String::new, |created| Timestamp::from_unix(created.as_unix_seconds(), 0).to_string()),
         exit_code: state.exit_code.filter(|_| ended),
+        // A container that never ended has a time of its end too: the year 1, or nothing with some engines.
+        restarted: !ended && state.finished_at.is_some_and(|end| !end.is_empty() && !end.starts_with("0001-")),
         // Of a place that runs on, the engine says so too when the kernel killed one of its commands.
         oom_killed: ended && state.oom_killed.unwrap_or(false),
     }
@@ -53,6 +55,7 @@ pub(super) fn listed(container: &ContainerSummary) -> Option<ContainerState> {
         created: Timestamp::from_unix(container.created?, 0).to_string(),
         exit_code: None,
         oom_killed: false,
+        restarted: false,
     })
 }
 

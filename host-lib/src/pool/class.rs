@@ -1,0 +1,155 @@
+//! What the containers of a pool have in common, and which requests they can meet.
+
+use std::collections::BTreeMap;
+
+use corehold_types::{Timestamp, env_vars};
+
+use crate::{
+    create::plan::{Plan, base_env, resources},
+    error::Result,
+    host::{AGENT_PORT, HostInner},
+    labels,
+    runtime::{CaBundle, ContainerSpec, Resources},
+    template::DEFAULT_PORT,
+    workspace::random_word,
+};
+
+use crate::create::plan::CA_PATH;
+
+/// What a claim can't change about a container in time. A request that differs in any of it is made anew, not taken from a
+/// pool of this class. What it doesn't say is the host's: image, limits, variables, labels, CA bundle.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Class {
+    /// The image. Default: the host's.
+    pub image: Option<String>,
+    /// The limits. Default: the host's.
+    pub resources: Resources,
+    /// The port inside that is published for previews. Default: 4321. Others are reached by
+    /// [`Workspace::forward`](crate::Workspace::forward).
+    pub preview_port: u16,
+}
+
+impl Default for Class {
+    fn default() -> Self {
+        Self { image: None, resources: Resources::default(), preview_port: DEFAULT_PORT }
+    }
+}
+
+impl Class {
+    /// Its image, instead of the host's.
+    #[must_use]
+    pub fn image(mut self, reference: impl Into<String>) -> Self {
+        self.image = Some(reference.into());
+        self
+    }
+
+    /// Its limits; each that is given wins over the host's.
+    #[must_use]
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// The port inside that is published for previews.
+    #[must_use]
+    pub fn preview_port(mut self, port: u16) -> Self {
+        self.preview_port = port;
+        self
+    }
+}
+
+/// A class with all that is its host's: what a container of it is, but for its name and its instance.
+#[derive(Debug)]
+pub(crate) struct Blank {
+    spec: ContainerSpec,
+    /// Hash of all of it. Hosts that would make the same container share a pool.
+    key: String,
+}
+
+/// Characters of the key that stand in names and labels.
+const KEY_CHARACTERS: usize = 16;
+
+impl Blank {
+    pub(super) fn new(class: Class, host: &HostInner) -> Self {
+        let mut spec = ContainerSpec {
+            image: class.image.unwrap_or_else(|| host.image.clone()),
+            env: base_env(host),
+            labels: host.labels.clone(),
+            publish: vec![class.preview_port],
+            agent_port: AGENT_PORT,
+            resources: resources(&[class.resources, host.resources]),
+            ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
+            ..ContainerSpec::default()
+        };
+        let mut put = |name: &str, value: &str| spec.labels.insert(name.to_owned(), value.to_owned());
+        put(labels::KIND, labels::KIND_POOL);
+        put(labels::HOME, &host.fingerprint);
+        put(labels::VERSION, env!("CARGO_PKG_VERSION"));
+        put(labels::PREVIEW_PORT, &class.preview_port.to_string());
+        let key = key(&spec);
+        spec.labels.insert(labels::CLASS.to_owned(), key.clone());
+        Self { spec, key }
+    }
+
+    /// The image, for people.
+    pub(super) fn image(&self) -> &str {
+        &self.spec.image
+    }
+
+    /// By which its containers are found.
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
+        let wanted = [labels::KIND, labels::HOME, labels::CLASS];
+        let all = self.spec.labels.iter().filter(|(name, _)| wanted.contains(&name.as_str()));
+        all.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// The name of a place in the pool. The engine gives it to one container at a time, so that hosts which fill the same
+    /// pool at once never make more of them than there are places.
+    pub(super) fn slot(&self, number: usize) -> String {
+        format!("{}{}.{number}", labels::POOL_NAME_PREFIX, self.key)
+    }
+
+    /// The container for a place, and the name of its agent in tokens.
+    pub(super) fn container(&self, slot: String) -> Result<(ContainerSpec, String)> {
+        let instance = format!("pool-{}", random_word(16)?);
+        let mut spec = ContainerSpec { name: slot, ..self.spec.clone() };
+        spec.env.insert(env_vars::INSTANCE.to_owned(), instance.clone());
+        spec.labels.insert(labels::INSTANCE.to_owned(), instance.clone());
+        spec.labels.insert(labels::CREATED.to_owned(), Timestamp::now().to_string());
+        Ok((spec, instance))
+    }
+
+    /// Whether a container of this class is what a request needs, but for what a claim brings.
+    pub(super) fn meets(&self, plan: &Plan) -> bool {
+        // As the agent counts them: more don't come in by a claim.
+        let bytes: usize = plan.own_env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        plan.spec.image == self.spec.image
+            && plan.spec.resources == self.spec.resources
+            && plan.spec.publish == self.spec.publish
+            && !plan.own_labels
+            && bytes <= CLAIM_ENVIRONMENT_BYTES
+    }
+}
+
+/// The agent's limit `claimEnvironmentBytes`.
+const CLAIM_ENVIRONMENT_BYTES: usize = 64 << 10;
+
+fn key(spec: &ContainerSpec) -> String {
+    let mut hasher = blake3::Hasher::new();
+    // With lengths, so that no two different lists of parts run together to the same bytes.
+    let mut part = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    };
+    part(spec.image.as_bytes());
+    for all in [&spec.env, &spec.labels] {
+        part(&(all.len() as u64).to_le_bytes());
+        all.iter().for_each(|(name, value)| {
+            part(name.as_bytes());
+            part(value.as_bytes());
+        });
+    }
+    part(format!("{:?} {} {:?}", spec.publish, spec.agent_port, spec.resources).as_bytes());
+    part(spec.ca_bundle.as_ref().map_or(b"", |bundle| &bundle.pem));
+    hasher.finalize().to_hex()[..KEY_CHARACTERS].to_owned()
+}

@@ -1,0 +1,261 @@
+//! Keeps a pool filled: looks at what the engine has, listens to what happens to it, and starts what is missing.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::StreamExt as _;
+use tokio::task::JoinSet;
+
+use super::{Member, Pool};
+use crate::{
+    client::{AgentClient, Patience},
+    create::{
+        AGENT_TIMEOUT,
+        agent::{self, DeathWatch},
+        reservation::Reservation,
+    },
+    error::{Error, ErrorKind, Result},
+    host::AGENT_PORT,
+    runtime::{ContainerEvent, ContainerId, ContainerState, ContainerStatus},
+};
+
+/// Between two looks at the whole pool, beside what events tell.
+const SURVEY_EVERY: Duration = Duration::from_secs(60);
+/// After the engine could not be asked, or its events broke off.
+const RETRY: Duration = Duration::from_secs(1);
+/// After a start that failed; doubled with each, up to the other.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// After somebody else was faster with a place: its container may be on its way out, and the name with it.
+const YIELD: Duration = Duration::from_millis(50);
+/// A time without a miss after which one less is kept ready.
+const CALM: Duration = Duration::from_secs(60);
+
+impl Pool {
+    /// Never ends by itself. Aborted, it leaves its containers to the next one.
+    pub(super) async fn keep(self: Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        loop {
+            // Events first, so that nothing between them and the survey is missed.
+            let mut events = self.seat.runtime.events(&self.blank.labels());
+            if let Err(error) = self.survey(&mut tasks).await {
+                self.failed(&error.context("looking at the pool"));
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            let mut again = std::pin::pin!(tokio::time::sleep(SURVEY_EVERY));
+            loop {
+                let due = self.refill(&mut tasks).await;
+                tokio::select! {
+                    event = events.next() => match event {
+                        Some(Ok(event)) => self.happened(event, &mut tasks),
+                        Some(Err(_)) | None => {
+                            tokio::time::sleep(RETRY).await;
+                            break;
+                        }
+                    },
+                    Some(_) = tasks.join_next() => {}
+                    () = self.wanted.notified() => {}
+                    () = until(due) => {}
+                    () = &mut again => break,
+                }
+            }
+        }
+    }
+
+    /// Looks at all containers of the class.
+    async fn survey(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<()> {
+        let states = self.seat.runtime.list(&self.blank.labels()).await?;
+        let waiting: Vec<&ContainerState> = states.iter().filter(|state| self.place(&state.name).is_some()).collect();
+        let there = |member: &Member| waiting.iter().any(|state| state.id == member.container);
+        let gone: VecDeque<Member> = {
+            let mut state = self.state();
+            let (ready, gone) = std::mem::take(&mut state.ready).into_iter().partition(there);
+            state.ready = ready;
+            gone
+        };
+        for member in gone {
+            self.state().attended.remove(&member.container.0);
+        }
+        for state in waiting.into_iter().cloned() {
+            let pool = self.clone();
+            tasks.spawn(async move { pool.attend(state).await });
+        }
+        Ok(())
+    }
+
+    /// The number of the place that a container's name says it has; none, once it is somebody's workspace.
+    fn place(&self, name: &str) -> Option<usize> {
+        let prefix = self.blank.slot(0);
+        name.strip_prefix(prefix.strip_suffix('0')?)?.parse().ok()
+    }
+
+    /// Finds out about a container that waits, unless somebody here does already.
+    async fn attend(self: &Arc<Self>, state: ContainerState) {
+        if !self.state().attended.insert(state.id.0.clone()) {
+            return;
+        }
+        let id = state.id.clone();
+        match self.examine(state).await {
+            Ok(Some(member)) => return self.ready(member),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(container = id.0, %error, "a container that waits could not be examined"),
+        }
+        self.state().attended.remove(&id.0);
+    }
+
+    fn happened(self: &Arc<Self>, event: ContainerEvent, tasks: &mut JoinSet<()>) {
+        match event.action.as_str() {
+            // Started by another host, or continued; or ended, and then to be removed.
+            "start" | "unpause" | "die" => {}
+            "destroy" | "rename" | "pause" => return self.lost(&event.id),
+            _ => return,
+        }
+        if event.action == "die" {
+            self.lost(&event.id);
+        }
+        let pool = self.clone();
+        tasks.spawn(async move {
+            let Ok(state) = pool.seat.runtime.inspect(&event.id).await else { return };
+            if pool.place(&state.name).is_some() {
+                pool.attend(state).await;
+            }
+        });
+    }
+
+    /// One that was ready is no more.
+    fn lost(&self, id: &ContainerId) {
+        let mut state = self.state();
+        let before = state.ready.len();
+        state.ready.retain(|member| member.container != *id);
+        if state.ready.len() < before {
+            state.attended.remove(&id.0);
+        }
+    }
+
+    fn ready(&self, member: Member) {
+        let mut state = self.state();
+        if !state.closed {
+            state.ready.push_back(member);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Starts what is missing. Returns when to look again, if no event will tell.
+    async fn refill(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Instant> {
+        loop {
+            let calm = {
+                let mut state = self.state();
+                let now = Instant::now();
+                if state.target > self.options.min && state.missed_at + CALM <= now {
+                    (state.target, state.missed_at) = (state.target - 1, now);
+                }
+                let calm = (state.target > self.options.min).then_some(state.missed_at + CALM);
+                let coming = state.ready.len() + state.starting.len();
+                if state.closed || coming >= state.target || state.starting.len() >= self.options.starts_at_once {
+                    return calm;
+                }
+                if let Some(then) = state.not_before.filter(|then| *then > now) {
+                    return Some(calm.map_or(then, |calm| calm.min(then)));
+                }
+                calm
+            };
+            // Other hosts fill it too: what they have started comes with an event.
+            let taken = match self.taken().await {
+                Ok(taken) => taken,
+                Err(error) => {
+                    self.failed(&error.context("looking at the pool"));
+                    continue;
+                }
+            };
+            let mut state = self.state();
+            let free = (0..self.options.most()).find(|place| !taken.contains(place) && !state.starting.contains(place));
+            let Some(place) = free.filter(|_| taken.union(&state.starting).count() < state.target) else { return calm };
+            state.starting.insert(place);
+            state.not_before = Some(Instant::now() + self.options.start_interval);
+            drop(state);
+            tasks.spawn(self.clone().start(place));
+        }
+    }
+
+    /// The places that have a container which runs or is about to.
+    async fn taken(&self) -> Result<BTreeSet<usize>> {
+        let states = self.seat.runtime.list(&self.blank.labels()).await?;
+        let alive = states.iter().filter(|state| state.status != ContainerStatus::Paused);
+        Ok(alive.filter_map(|state| self.place(&state.name)).collect())
+    }
+
+    async fn start(self: Arc<Self>, place: usize) {
+        let brought = self.bring_up(place).await;
+        let mut state = self.state();
+        state.starting.remove(&place);
+        match brought {
+            Ok(member) => {
+                (state.failures, state.failure) = (0, None);
+                drop(state);
+                return self.ready(member);
+            }
+            Err(error) if error.kind() == ErrorKind::Conflict => state.not_before = Some(Instant::now() + YIELD),
+            Err(error) => {
+                drop(state);
+                self.failed(&error);
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Something went wrong that may go wrong again: it is told once, and tried after a pause.
+    fn failed(&self, error: &Error) {
+        let mut state = self.state();
+        let pause = FIRST_PAUSE.saturating_mul(1 << state.failures.min(16)).min(LONGEST_PAUSE);
+        state.failures = state.failures.saturating_add(1);
+        state.not_before = Some(Instant::now() + pause);
+        let told = match error.hint_text() {
+            Some(hint) => format!("{error} ({hint})"),
+            None => error.to_string(),
+        };
+        if state.failure.as_ref() != Some(&told) {
+            tracing::warn!(image = self.blank.image(), error = told, "a pool can't be filled");
+        }
+        state.failure = Some(told);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    async fn bring_up(&self, place: usize) -> Result<Member> {
+        let (spec, instance) = self.blank.container(self.blank.slot(place))?;
+        let runtime = &self.seat.runtime;
+        let mut reservation = Reservation::new(runtime.clone(), self.seat.cleanups.clone());
+        let container = reservation.create(spec).await?;
+        self.state().attended.insert(container.0.clone());
+        let client = Arc::new(AgentClient::new(runtime.clone(), container.clone(), AGENT_PORT, Patience::default()));
+        let started = async {
+            let mut watch = DeathWatch::new(runtime.as_ref(), &instance);
+            watch.during(runtime.start(&container)).await?;
+            agent::wait(&client, &mut watch, AGENT_TIMEOUT, runtime.as_ref()).await
+        };
+        match started.await {
+            Ok(()) => {
+                reservation.keep();
+                Ok(Member { container, instance, client })
+            }
+            Err(error) => {
+                self.state().attended.remove(&container.0);
+                // Found again by its name, should this fail too.
+                let _ = reservation.discard().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

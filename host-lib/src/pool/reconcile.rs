@@ -1,0 +1,177 @@
+//! What is found in a pool: after a restart, beside another host, or left behind by one that was killed.
+//!
+//! | what has a place's name | what becomes of it |
+//! |---|---|
+//! | created and never started, for more than a minute | removed: whoever made it is gone |
+//! | ended | removed: a container of a pool is never started again |
+//! | paused | left alone until it goes on |
+//! | runs, claimed, its record is older than 10 s | gets the name of its workspace; if another container has that, removed |
+//! | runs, claimed, its record is fresh | left to the host that claims it |
+//! | runs, claimed, without a record | removed: nobody can know whose it is |
+//! | runs, and has ended before | removed: it was restarted, and may hold what somebody left |
+//! | runs, nobody's | ready |
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use corehold_types::{
+    Code, Timestamp,
+    tools::{Claim, ClaimRequest, Info, InfoRequest},
+};
+
+use super::{Member, Pool, Seat, claim::is};
+use crate::{
+    client::{AgentClient, Patience},
+    create::{AGENT_TIMEOUT, agent},
+    error::{Error, ErrorKind, Result},
+    host::AGENT_PORT,
+    labels,
+    runtime::{ContainerState, ContainerStatus},
+    workspace::random_word,
+};
+
+/// Longer than a container is ever on its way from its making to its agent's first answer.
+const UNDER_WAY_SECONDS: i64 = 60;
+/// Longer than a claim is on its way from its record to its workspace's name.
+const CLAIM_SECONDS: i64 = 10;
+/// In which workspace's name an agent is asked that may have none.
+const NOBODY: &str = "nobody";
+/// An agent that is to be drained and says nothing for so long is no more.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Pool {
+    /// Looks into a container that has a place here. Returns it if it can be claimed.
+    pub(super) async fn examine(self: &Arc<Self>, state: ContainerState) -> Result<Option<Member>> {
+        let seat = &self.seat;
+        let age = age(&state)?;
+        match state.status {
+            ContainerStatus::Running => {}
+            ContainerStatus::Created if age < UNDER_WAY_SECONDS => return Ok(None),
+            ContainerStatus::Paused => return Ok(None),
+            ContainerStatus::Created | ContainerStatus::Exited | ContainerStatus::Dead => {
+                tracing::info!(container = state.name, "removing a container of a pool that does not run");
+                return seat.runtime.remove(&state.id).await.map(|()| None);
+            }
+        }
+        let instance = label(&state, labels::INSTANCE)?.to_owned();
+        let client = seat.client(&state);
+        tokio::time::timeout(AGENT_TIMEOUT, agent::answers(&client)).await.map_err(|_| silent())??;
+        let info =
+            tokio::time::timeout(AGENT_TIMEOUT, client.call::<Info>(&seat.tokens(&instance, NOBODY), &InfoRequest {}))
+                .await
+                .map_err(|_| silent())?;
+        match info {
+            Ok(_) => {}
+            Err(error) if is(&error, Code::NotClaimed) => {
+                return seat.settle_claimed(&state, &instance, &client).await.map(|()| None);
+            }
+            Err(error) => return Err(error),
+        }
+        // Only now: it may have been restarted until it answered.
+        if seat.runtime.inspect(&state.id).await?.restarted {
+            tracing::warn!(container = state.name, "removing a container of a pool that was restarted");
+            return seat.remove_unclaimed(&state).await.map(|_| None);
+        }
+        Ok(Some(Member { container: state.id, instance, client }))
+    }
+}
+
+impl Seat {
+    fn client(&self, state: &ContainerState) -> Arc<AgentClient> {
+        Arc::new(AgentClient::new(self.runtime.clone(), state.id.clone(), AGENT_PORT, Patience::default()))
+    }
+
+    /// A container that is claimed and still has its place's name: its host is about to rename it, or was killed before.
+    async fn settle_claimed(&self, state: &ContainerState, instance: &str, client: &AgentClient) -> Result<()> {
+        let records = self.records.all().await.into_iter().filter(|record| record.container == state.id.0);
+        for record in records {
+            let asked = client.call::<Info>(&self.tokens(instance, record.workspace.as_str()), &InfoRequest {}).await;
+            match asked {
+                Ok(info) if info.workspace.as_deref() == Some(record.workspace.as_str()) => {}
+                Ok(_) => continue,
+                Err(error) if is(&error, Code::NotClaimed) => continue,
+                Err(error) => return Err(error),
+            }
+            if seconds_since(record.created) < CLAIM_SECONDS {
+                return Ok(());
+            }
+            let name = format!("{}{}", labels::NAME_PREFIX, record.workspace);
+            return match self.runtime.rename(&state.id, &name).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    tracing::warn!(container = state.name, workspace = %record.workspace, "removing a container whose claim was given up");
+                    self.runtime.remove(&state.id).await?;
+                    self.records.forget(&state.id, &record.workspace).await;
+                    Ok(())
+                }
+                result => {
+                    tracing::info!(container = state.name, workspace = %record.workspace, "finishing a claim that was cut off");
+                    result
+                }
+            };
+        }
+        // Each claim is recorded before it is made.
+        tracing::warn!(container = state.name, "removing a container that nobody knows the owner of");
+        self.runtime.remove(&state.id).await
+    }
+
+    /// Removes a container that waits, unless somebody claims it first. Says whether it is gone.
+    async fn remove_unclaimed(&self, state: &ContainerState) -> Result<bool> {
+        if state.status == ContainerStatus::Running {
+            let client = self.client(state);
+            let instance = label(state, labels::INSTANCE)?;
+            // Ours first: from now on nobody else's.
+            let request =
+                ClaimRequest { workspace: NOBODY.to_owned(), claim_id: random_word(24)?, env: BTreeMap::new() };
+            let tokens = self.tokens(instance, NOBODY);
+            let claimed = tokio::time::timeout(DRAIN_PATIENCE, client.call::<Claim>(&tokens, &request)).await;
+            if let Ok(Err(error)) = &claimed
+                && is(error, Code::AlreadyClaimed)
+            {
+                self.settle_claimed(state, instance, &client).await?;
+                return Ok(false);
+            }
+        }
+        self.runtime.remove(&state.id).await.map(|()| true)
+    }
+}
+
+/// Removes what waits in any pool of a home, and the records of what is gone. Returns how many were removed.
+pub(crate) async fn drain(seat: &Seat, fingerprint: &str) -> Result<usize> {
+    let wanted = BTreeMap::from([
+        (labels::KIND.to_owned(), labels::KIND_POOL.to_owned()),
+        (labels::HOME.to_owned(), fingerprint.to_owned()),
+    ]);
+    let states = seat.runtime.list(&wanted).await?;
+    let waiting = states.iter().filter(|state| state.name.starts_with(labels::POOL_NAME_PREFIX));
+    let removals = futures_util::future::join_all(waiting.map(|state| seat.remove_unclaimed(state))).await;
+    let mut removed = 0;
+    for removal in removals {
+        removed += usize::from(removal?);
+    }
+    for record in seat.records.all().await {
+        let there = states.iter().any(|state| state.id.0 == record.container);
+        // One that is not listed may have been made since.
+        if !there && seconds_since(record.created) > UNDER_WAY_SECONDS {
+            seat.records.forget(&crate::runtime::ContainerId(record.container), &record.workspace).await;
+        }
+    }
+    Ok(removed)
+}
+
+fn label<'a>(state: &'a ContainerState, name: &str) -> Result<&'a str> {
+    let missing = || Error::new(ErrorKind::Invalid, format!("the container {} has no label {name}", state.name));
+    state.labels.get(name).map(String::as_str).ok_or_else(missing)
+}
+
+/// Seconds since a container was made, by the clock of whoever made it.
+fn age(state: &ContainerState) -> Result<i64> {
+    let damaged = |_| Error::new(ErrorKind::Invalid, format!("the container {} has a damaged label", state.name));
+    Ok(seconds_since(label(state, labels::CREATED)?.parse().map_err(damaged)?))
+}
+
+fn seconds_since(then: Timestamp) -> i64 {
+    Timestamp::now().as_unix_seconds().saturating_sub(then.as_unix_seconds())
+}
+
+fn silent() -> Error {
+    Error::new(ErrorKind::Timeout, "the agent did not answer in time")
+}

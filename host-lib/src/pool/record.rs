@@ -1,0 +1,159 @@
+//! What labels can't say of a workspace from a pool: a file for each claim, in the home folder.
+//!
+//! A file is written before the claim is made and goes with the container. So whoever finds a container that is claimed and
+//! has no name yet, since its host died in between, learns whose it is; and a listing knows what it was made from.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use corehold_types::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    runtime::ContainerId,
+    workspace::WorkspaceId,
+};
+
+/// Bytes that a file may have; what is larger is none of ours.
+const BYTES: u64 = 64 << 10;
+
+/// A claim, made or about to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    /// Which container.
+    pub(crate) container: String,
+    /// For which workspace.
+    pub(crate) workspace: WorkspaceId,
+    /// The template it is made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) template: Option<String>,
+    /// When its creation began.
+    pub(crate) created: Timestamp,
+}
+
+/// The folder of all claims. Processes share it: a file's name holds container and workspace, so none is written twice.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    folder: Arc<PathBuf>,
+}
+
+impl Records {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder: Arc::new(folder) }
+    }
+
+    fn path(&self, container: &str, workspace: &WorkspaceId) -> PathBuf {
+        self.folder.join(format!("{container}.{workspace}.json"))
+    }
+
+    /// Writes a record, whole or not at all.
+    pub(crate) async fn write(&self, record: Record) -> Result<()> {
+        let (folder, path) = (self.folder.clone(), self.path(&record.container, &record.workspace));
+        let write = move || {
+            let content = serde_json::to_vec(&record)?;
+            fs::create_dir_all(&*folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(&*folder)?;
+            file.write_all(&content)?;
+            file.persist(path)?;
+            io::Result::Ok(())
+        };
+        blocking(write).await.map_err(|error| {
+            let folder = self.folder.display();
+            Error::new(ErrorKind::Io, format!("a claim can't be recorded in {folder}: {error}")).caused_by(error)
+        })
+    }
+
+    /// Removes a record; one that isn't there is no error.
+    pub(crate) async fn forget(&self, container: &ContainerId, workspace: &WorkspaceId) {
+        let path = self.path(&container.0, workspace);
+        let forget = move || match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        if let Err(error) = blocking(forget).await {
+            tracing::warn!(%error, %workspace, "the record of a claim could not be removed");
+        }
+    }
+
+    /// The record of one claim, if it is there and whole.
+    pub(crate) async fn get(&self, container: &ContainerId, workspace: &WorkspaceId) -> Option<Record> {
+        let path = self.path(&container.0, workspace);
+        blocking(move || read(&path)).await.ok()
+    }
+
+    /// All records that are whole. One that somebody damaged hides no other.
+    pub(crate) async fn all(&self) -> Vec<Record> {
+        let folder = self.folder.clone();
+        let all = move || {
+            let entries = match fs::read_dir(&*folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                entries => entries?,
+            };
+            let json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+            let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(json);
+            Ok(paths.filter_map(|path| read(&path).ok()).collect())
+        };
+        blocking(all).await.unwrap_or_else(|error: io::Error| {
+            tracing::warn!(%error, "the records of claims can't be read");
+            Vec::new()
+        })
+    }
+}
+
+fn read(path: &std::path::Path) -> io::Result<Record> {
+    if fs::metadata(path)?.len() > BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(container: &str, workspace: &str) -> Record {
+        Record {
+            container: container.to_owned(),
+            workspace: workspace.parse().unwrap(),
+            template: Some("web".to_owned()),
+            created: Timestamp::from_unix(1_700_000_000, 0),
+        }
+    }
+
+    #[tokio::test]
+    async fn two_who_claim_the_same_container_have_a_record_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path().join("claims"));
+        assert_eq!(records.all().await, []);
+        for record in [record("c1", "a"), record("c1", "b")] {
+            records.write(record).await.unwrap();
+        }
+        let id = ContainerId("c1".to_owned());
+        records.forget(&id, &"b".parse().unwrap()).await;
+        records.forget(&id, &"b".parse().unwrap()).await;
+        assert_eq!(records.all().await, [record("c1", "a")]);
+        assert_eq!(records.get(&id, &"a".parse().unwrap()).await, Some(record("c1", "a")));
+        assert_eq!(records.get(&id, &"b".parse().unwrap()).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path().to_owned());
+        records.write(record("c1", "a")).await.unwrap();
+        fs::write(folder.path().join("c2.b.json"), "{\"container\":").unwrap();
+        fs::write(folder.path().join("c3.c.json"), vec![b' '; 100_000]).unwrap();
+        fs::write(folder.path().join(".tmp"), "").unwrap();
+        assert_eq!(records.all().await, [record("c1", "a")]);
+    }
+}

@@ -1,0 +1,161 @@
+//! Pools on a real engine: workspaces that are handed over, hosts that come and go, and two of them at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use corehold_e2e::{corehold::Corehold, web::get};
+use corehold_host::{
+    Class, CreateEvent, CreateEventKind, CreateWorkspace, Host, PoolOptions, Step, Workspace,
+    runtime::{ContainerId, Runtime as _},
+};
+use futures_util::future::join_all;
+
+/// A label by which this test's containers are told from those of others.
+const MARK: &str = "corehold-test-pool";
+
+fn mark(corehold: &Corehold) -> String {
+    corehold.scratch.path().display().to_string()
+}
+
+async fn pooled(corehold: &Corehold, options: PoolOptions) -> Host {
+    let builder = corehold.builder().label(MARK, mark(corehold)).pool(Class::default(), options);
+    let host = builder.build().await.unwrap();
+    host.pools_filled().await.unwrap();
+    host
+}
+
+/// The names of this test's containers, by their ids.
+async fn containers(corehold: &Corehold) -> BTreeMap<String, String> {
+    let marked = BTreeMap::from([(MARK.to_owned(), mark(corehold))]);
+    let states = corehold.docker.list(&marked).await.unwrap();
+    states.into_iter().map(|state| (state.id.0, state.name)).collect()
+}
+
+/// Names of those that wait in a pool.
+async fn waiting(corehold: &Corehold) -> BTreeSet<String> {
+    containers(corehold).await.into_values().filter(|name| name.contains('.')).collect()
+}
+
+async fn create(host: &Host, request: CreateWorkspace) -> (Workspace, Vec<CreateEvent>) {
+    let mut creation = host.create(request);
+    let mut events = Vec::new();
+    while let Some(event) = creation.next_event().await {
+        events.push(event);
+    }
+    (creation.await.unwrap_or_else(|error| panic!("{error}\n{events:#?}")), events)
+}
+
+fn began(events: &[CreateEvent], step: Step) -> bool {
+    events.iter().any(|event| event.step == step && matches!(event.kind, CreateEventKind::Started { .. }))
+}
+
+async fn output(workspace: &Workspace, line: &str) -> String {
+    workspace.command(line).run().await.unwrap().stdout_text()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_is_handed_over_and_the_pool_is_filled_again() {
+    let corehold = Corehold::start().await;
+    let host = pooled(&corehold, PoolOptions::default().min(2).max(2)).await;
+    let before = containers(&corehold).await;
+    assert_eq!((before.len(), waiting(&corehold).await.len()), (2, 2));
+    assert!(host.list().await.unwrap().is_empty(), "what waits is nobody's workspace");
+
+    let template = host.catalog().find("node-api").unwrap();
+    let request = CreateWorkspace::from_template(&template).env("SECRET", "hunter2").id("taken");
+    let (workspace, events) = create(&host, request).await;
+    assert!(began(&events, Step::Claim) && !began(&events, Step::Create), "{events:#?}");
+    assert_eq!(get(&workspace.preview_url().await.unwrap(), "/").await.0, 200);
+    assert_eq!(output(&workspace, "echo $SECRET $COREHOLD_WORKSPACE_ID; id -u").await, "hunter2 taken\n1000\n");
+    assert_ne!(output(&workspace, "ls").await, "");
+
+    // Any host of this home knows it for what it is.
+    let other = corehold.builder().build().await.unwrap();
+    let listed = other.list().await.unwrap();
+    assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].template.as_deref()), (1, "taken", Some("node-api")));
+    assert_eq!(listed[0], workspace.info().await.unwrap());
+    assert_eq!(output(&other.workspace("taken").await.unwrap(), "pwd").await, "/app\n");
+    let twice = host.create(CreateWorkspace::empty().id("taken")).await.unwrap_err();
+    assert_eq!(twice.kind(), corehold_host::ErrorKind::Conflict);
+
+    // What no claim can bring is made.
+    let (made, events) = create(&host, CreateWorkspace::empty().label("mine", "1")).await;
+    assert!(!began(&events, Step::Claim) && began(&events, Step::Create));
+    made.remove().await.unwrap();
+
+    host.pools_filled().await.unwrap();
+    assert_eq!(waiting(&corehold).await.len(), 2);
+    workspace.remove().await.unwrap();
+    assert_eq!(host.drain_pools().await.unwrap(), 2);
+    host.settled().await;
+    assert_eq!(containers(&corehold).await, BTreeMap::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_comes_after_another_takes_its_pool_over() {
+    let corehold = Corehold::start().await;
+    let options = PoolOptions::default().min(2).max(2);
+    let first = pooled(&corehold, options.clone()).await;
+    let before = containers(&corehold).await;
+    drop(first);
+    let second = pooled(&corehold, options.clone()).await;
+    assert_eq!(containers(&corehold).await, before, "nothing was started");
+    let (workspace, _) = create(&second, CreateWorkspace::empty().id("kept")).await;
+    let container = containers(&corehold).await.into_iter().find(|(_, name)| name == "corehold-kept").unwrap().0;
+    assert!(before.contains_key(&container));
+    second.pools_filled().await.unwrap();
+    drop(second);
+
+    // While no host looked, one ended and another was restarted: neither is handed out.
+    let waiting: Vec<_> = containers(&corehold).await.into_iter().filter(|(_, name)| name.contains('.')).collect();
+    let [ended, restarted] = waiting.as_slice() else { panic!("{waiting:?}") };
+    for (container, start) in [(ended, false), (restarted, true)] {
+        let id = ContainerId(container.0.clone());
+        corehold.docker.stop(&id, Duration::from_secs(10)).await.unwrap();
+        if start {
+            corehold.docker.start(&id).await.unwrap();
+        }
+    }
+    let third = pooled(&corehold, options).await;
+    let now = containers(&corehold).await;
+    assert!(!now.contains_key(&ended.0) && !now.contains_key(&restarted.0), "{now:?}");
+    assert_eq!(output(&workspace, "echo still here").await, "still here\n");
+    third.drain_pools().await.unwrap();
+}
+
+/// As two processes would: they share the home folder and the engine, and know nothing of each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hosts_at_full_speed_never_get_the_same_container() {
+    const EACH: usize = 10;
+    let corehold = Corehold::start().await;
+    let options = PoolOptions::default().min(4).max(6).wait(Duration::from_secs(2));
+    let hosts = [pooled(&corehold, options.clone()).await, pooled(&corehold, options).await];
+    assert!(waiting(&corehold).await.len() <= 6, "the pool is one");
+    let creations = (0..EACH).flat_map(|number| {
+        hosts.iter().enumerate().map(move |(host, of)| {
+            let id = format!("w{host}-{number}");
+            async move { create(of, CreateWorkspace::empty().env("MINE", &id).id(id)).await }
+        })
+    });
+    let made = join_all(creations).await;
+    let claimed = made.iter().filter(|(_, events)| !began(events, Step::Create)).count();
+    assert!(claimed >= 4, "what was ready was used");
+    for (workspace, _) in &made {
+        let id = workspace.id().as_str();
+        assert_eq!(output(workspace, "echo $COREHOLD_WORKSPACE_ID $MINE").await, format!("{id} {id}\n"));
+    }
+    // As many containers as workspaces, each of one name: none was handed out twice, and none was lost.
+    let names: BTreeSet<_> = containers(&corehold).await.into_values().filter(|name| !name.contains('.')).collect();
+    let expected: BTreeSet<_> = made.iter().map(|(workspace, _)| format!("corehold-{}", workspace.id())).collect();
+    assert_eq!(names, expected);
+    assert!(waiting(&corehold).await.len() <= 6, "the pool is never larger than it may be");
+    for (workspace, _) in made {
+        workspace.remove().await.unwrap();
+    }
+    for host in hosts {
+        host.drain_pools().await.unwrap();
+        host.settled().await;
+    }
+}
