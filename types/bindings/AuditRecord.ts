@@ -21,7 +21,7 @@ export type AuditRecord = {
    */
   time: Timestamp,
   /**
-   * Who called; absent when nobody could tell.
+   * Who called; absent when nobody could tell, and where it was with another workspace's token.
    */
   subject?: string,
   /**
@@ -29,7 +29,7 @@ export type AuditRecord = {
    */
   surface: AuditSurface,
   /**
-   * The request, as in its answer and the agent's log.
+   * The request, as in its answer and the agent's log; empty where it was made with another workspace's token.
    */
   requestId: string,
   /**

@@ -5,6 +5,8 @@
 
 mod log;
 mod notes;
+mod refusal;
+mod ring;
 mod touched;
 
 use std::{sync::Arc, time::Instant};
@@ -21,6 +23,7 @@ use crate::{
 
 pub use log::{Audit, Page};
 pub use notes::Notes;
+pub(crate) use refusal::{Recorded, refused_refresh, refused_request, unknown_tool};
 pub use touched::Touched;
 
 /// A call as the log keeps it: what it shares with others is not copied.
@@ -37,6 +40,9 @@ pub(crate) struct Entry {
     outcome: AuditOutcome,
     code: Option<Code>,
     replayed: bool,
+    /// How many refusals it stands for, and when the first of them began.
+    times: u64,
+    since: Option<Timestamp>,
 }
 
 /// A call that isn't recorded yet. Dropped unfinished, its caller went away.
@@ -84,6 +90,8 @@ impl Pending {
             outcome: AuditOutcome::Ok,
             code: None,
             replayed: false,
+            times: 1,
+            since: None,
         };
         Self { audit: Arc::clone(audit), began: Instant::now(), notes: Notes::default(), entry: Some(entry) }
     }
@@ -110,12 +118,21 @@ impl Pending {
 
     /// The call has been answered.
     pub(crate) fn finish(mut self, failed: Option<Code>) {
+        // A claim that came too late is kept with those who were turned away.
+        if failed == Some(Code::AlreadyClaimed) {
+            return self.record(AuditOutcome::Refused, failed);
+        }
         let outcome = if failed.is_some() { AuditOutcome::Failed } else { AuditOutcome::Ok };
         self.record(outcome, failed);
     }
 
     /// The call was turned away before anything was done.
     pub(crate) fn refuse(mut self, code: Code) {
+        // Somebody of another workspace: what they wanted is none of the owner's business.
+        if let (Code::NotClaimed, Some(entry)) = (code, &mut self.entry) {
+            entry.request_id = Box::default();
+            self.notes.take();
+        }
         self.record(AuditOutcome::Refused, Some(code));
     }
 

@@ -158,7 +158,8 @@ mod tests {
         let remove = entry("remove").unwrap();
         let problem = remove.call(call, br#"{"path":"a"}"#.to_vec(), None).await.unwrap_err();
         assert_eq!(problem.code, Code::Forbidden);
-        let records = agent.audit.page(&AuditReadRequest::default(), 0, 9).records;
+        let records =
+            agent.audit.page(&crate::access::Caller::with_every_scope("x"), &AuditReadRequest::default(), 0, 9).records;
         assert_eq!((records[0].outcome, records[0].code), (AuditOutcome::Refused, Some(Code::Forbidden)));
         assert_eq!((records[0].subject.as_deref(), records.len()), (Some("reader"), 1));
     }

@@ -13,7 +13,7 @@ use super::{
     shape,
 };
 use crate::{
-    audit::Notes,
+    audit::{self, Notes},
     handler::{Call, Progress, Surface},
     server::panicked,
 };
@@ -35,6 +35,7 @@ pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming, progre
         Err(error) => return Answer::invalid_params(id, error.to_string().chars().take(400).collect()),
     };
     let Some(entry) = list::entry(&params.name) else {
+        audit::unknown_tool(&client.agent, &client.caller, Surface::Mcp, &client.request_id, &params.name);
         let name: String = params.name.chars().take(64).collect();
         return Answer::invalid_params(id, format!("there is no tool {name:?}; `tools/list` names those there are"));
     };

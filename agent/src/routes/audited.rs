@@ -14,7 +14,7 @@ use super::{counted, files, query};
 use crate::{
     access::Caller,
     agent::Agent,
-    audit::{Notes, Pending},
+    audit::{Notes, Pending, Recorded},
     calls,
     handler::Surface,
     server::{RequestId, problem::Failure},
@@ -44,8 +44,16 @@ impl Asked {
 }
 
 /// Around `/v1/files`, `/v1/archive` and `/v1/tunnel`: records what was asked and how it ended, and says meanwhile that somebody is at work.
-pub(crate) async fn audited(State(agent): State<Arc<Agent>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn audited(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
     let Some(route) = name_of(request.method(), request.uri().path()) else { return next.run(request).await };
+    let mut response = record(&agent, route, request, next).await;
+    if response.extensions().get::<Problem>().is_some() {
+        response.extensions_mut().insert(Recorded);
+    }
+    response
+}
+
+async fn record(agent: &Arc<Agent>, route: &'static str, mut request: Request, next: Next) -> Response {
     let caller = agent.access.identify(request.headers(), Standing::Served);
     let request_id = request.extensions().get::<RequestId>().map_or_else(|| Arc::from(""), |id| Arc::clone(&id.0));
     let known = caller.as_ref().ok().cloned();
@@ -88,7 +96,8 @@ pub(crate) async fn audited(State(agent): State<Arc<Agent>>, mut request: Reques
     }
 }
 
-fn name_of(method: &Method, path: &str) -> Option<&'static str> {
+/// The name of a route in the log, if it is one of these.
+pub(crate) fn name_of(method: &Method, path: &str) -> Option<&'static str> {
     let room = ["/v1/files", "/v1/archive", "/v1/tunnel"].into_iter().find(|room| path.starts_with(room))?;
     Some(match (method.as_str(), room) {
         ("GET", "/v1/files") => "GET /v1/files",

@@ -16,13 +16,16 @@ use axum::{
 };
 use corehold_types::{Code, Problem};
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::{
     origin::{self, Origin},
     problem::{self, Failure},
 };
-use crate::agent::Agent;
+use crate::{
+    agent::Agent,
+    audit::{Recorded, refused_request},
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -52,6 +55,7 @@ pub(super) async fn handle(State(agent): State<Arc<Agent>>, mut request: Request
     let started = Instant::now();
     let id = RequestId::of(request.headers(), &agent);
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let token = request.headers().get(header::AUTHORIZATION).cloned();
     let (mut response, origin) = match origin::judge(request.headers(), &agent.config.allowed_origins) {
         Origin::Refused(problem) => (origin::refusal(problem), None),
         Origin::Allowed(origin) => match origin::preflight(&method, request.headers()) {
@@ -67,6 +71,10 @@ pub(super) async fn handle(State(agent): State<Arc<Agent>>, mut request: Request
         }
     };
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+        if response.extensions().get::<Recorded>().is_none() {
+            let headers = token.map(|token| (header::AUTHORIZATION, token)).into_iter().collect();
+            refused_request(&agent, &id.0, (&method, uri.path(), &headers), &problem);
+        }
         problem.request_id = Some(id.0.to_string());
         log(&problem, &method, uri.path(), started);
         problem::render(&mut response, &problem);

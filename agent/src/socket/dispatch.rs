@@ -26,7 +26,7 @@ use crate::{
     access::Caller,
     activity::Guard,
     agent::Agent,
-    audit::Notes,
+    audit::{self, Notes},
     calls::{self, Entry},
     handler::{Call, Progress, Surface},
     server::{RequestId, panicked},
@@ -194,6 +194,7 @@ impl Dispatch {
             return Err(failed(limit.exceeded("the number of calls under way on a socket")));
         }
         let Some(entry) = calls::entry(&incoming.method) else {
+            audit::unknown_tool(&self.agent, &self.caller, Surface::WebSocket, &self.request_id, &incoming.method);
             let names: Vec<_> = calls::entries().iter().map(|entry| entry.name).collect();
             let problem = Problem::new(Code::UnknownRoute, format!("there is no tool {:?}", incoming.method))
                 .suggest(format!("this agent has the tools {}", names.join(", ")));
@@ -283,13 +284,17 @@ impl Dispatch {
             }
             methods::REFRESH => {
                 let Refresh { token } = params_of(params)?;
-                let caller = self.agent.access.authenticate(&token).map_err(failed)?;
-                if caller.subject != self.caller.subject {
-                    return Err(failed(
-                        Problem::new(Code::Forbidden, "the new token is somebody else's")
-                            .suggest("open a socket of its own for another subject"),
-                    ));
-                }
+                let caller = self.agent.access.authenticate(&token).and_then(|caller| {
+                    if caller.subject == self.caller.subject {
+                        return Ok(caller);
+                    }
+                    Err(Problem::new(Code::Forbidden, "the new token is somebody else's")
+                        .suggest("open a socket of its own for another subject"))
+                });
+                let caller = caller.map_err(|problem| {
+                    audit::refused_refresh(&self.agent, &self.caller, &self.request_id, problem.code);
+                    failed(problem)
+                })?;
                 self.caller = caller;
                 if let Some(id) = &incoming.id {
                     self.say(success(id, b"{}", false)).await;

@@ -44,7 +44,7 @@ impl Handler for AuditRead {
         if events.wanted() {
             return Ok(stream(call, &request, after, events).await);
         }
-        let page = call.agent.audit.page(&request, after, limit as usize);
+        let page = call.agent.audit.page(&call.caller, &request, after, limit as usize);
         let cursor = (page.seen < page.last).then(|| page.seen.to_string());
         Ok(AuditReadResponse { records: page.records, gap: page.gap, cursor, last: page.last })
     }
@@ -63,7 +63,7 @@ async fn stream(
         let mut grown = std::pin::pin!(audit.grown());
         // From here on no record is missed.
         grown.as_mut().enable();
-        let page = audit.page(request, after, MOST as usize);
+        let page = audit.page(&call.caller, request, after, MOST as usize);
         let end = AuditReadResponse { records: Vec::new(), gap: None, cursor: None, last: page.last };
         let gap = page.gap.filter(|gap| gap.to > told_of).map(|gap| AuditEvent::Gap { gap });
         told_of = page.gap.map_or(told_of, |gap| gap.to);

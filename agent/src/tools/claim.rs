@@ -27,12 +27,15 @@ impl Handler for Claim {
         }
         let digest = blake3::hash(&body::to_json(&request)?);
         let claimed = agent.ownership.claim(&request.workspace, digest, || {
+            agent.audit.begin_for_owner();
             let mut variables = request.env.clone();
             variables.insert(env_vars::WORKSPACE_ID.to_owned(), request.workspace.clone());
             agent.processes.hand_over(variables);
         });
         // Not whose it is: that is nobody's business but the owner's.
         let owner = claimed.ok_or_else(|| {
+            // For the pool's operator: the owner isn't told who else tried.
+            tracing::info!(workspace = request.workspace, subject = call.caller.subject, "claimed too late");
             Problem::new(Code::AlreadyClaimed, "the agent serves a workspace already")
                 .suggest("claim another one; a repeated claim must be the same in every field")
         })?;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// An agent of a pool: it takes the host's tokens, and has no workspace.
-fn pooled() -> TestAgent {
+pub(crate) fn pooled() -> TestAgent {
     TestAgent::with(&[
         (env_vars::TOKEN_SHA256, ""),
         (env_vars::PUBLIC_KEY, &STANDARD.encode(key().verifying_key())),
@@ -22,11 +22,11 @@ fn pooled() -> TestAgent {
     ])
 }
 
-fn token(workspace: &str, scopes: &[Scope]) -> String {
+pub(crate) fn token(workspace: &str, scopes: &[Scope]) -> String {
     sign(&Claims { workspace: workspace.to_owned(), ..claims(scopes) })
 }
 
-async fn call(agent: &TestAgent, tool: &str, token: &str, request: &Value) -> Answer {
+pub(crate) async fn call(agent: &TestAgent, tool: &str, token: &str, request: &Value) -> Answer {
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     let mut sent = http::Request::builder().method("POST").uri(format!("/v1/tools/{tool}"));
@@ -36,7 +36,7 @@ async fn call(agent: &TestAgent, tool: &str, token: &str, request: &Value) -> An
     agent.send(sent.body(request.to_string().into()).unwrap()).await
 }
 
-fn claim(workspace: &str) -> Value {
+pub(crate) fn claim(workspace: &str) -> Value {
     json!({ "workspace": workspace, "claimId": format!("claim-of-{workspace}") })
 }
 

@@ -1,5 +1,6 @@
 //! What a client types over `GET /v1/ws`: binary frames with credit, for a command that reads or doesn't.
 
+use corehold_agent::access::Caller;
 use corehold_types::{
     Code,
     rpc::{Frame, FrameKind, INITIAL_CREDIT, MAX_PAYLOAD},
@@ -130,7 +131,8 @@ async fn a_stream_of_input_is_a_call_like_others() {
     client.socket.send(typed(1, 0, b"")).await.unwrap();
     assert_eq!(client.answer(2).await["result"], json!({"accepted": 0, "complete": true}));
 
-    let records = served.agent.agent.audit.page(&AuditReadRequest::default(), 0, 100).records;
+    let reader = Caller::with_every_scope("test");
+    let records = served.agent.agent.audit.page(&reader, &AuditReadRequest::default(), 0, 100).records;
     let inputs: Vec<_> = records.iter().filter(|record| record.tool == "commandInput").collect();
     let refused: Vec<_> = inputs.iter().filter(|record| record.outcome == AuditOutcome::Refused).collect();
     assert_eq!(

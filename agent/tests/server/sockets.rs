@@ -41,7 +41,7 @@ pub(crate) struct Client {
 }
 
 /// Opens a socket with these headers; the answer says why if it is refused.
-async fn try_open(served: &Served, headers: &[(&'static str, &str)]) -> Result<Client, (u16, Problem)> {
+pub(crate) async fn try_open(served: &Served, headers: &[(&'static str, &str)]) -> Result<Client, (u16, Problem)> {
     let mut request = format!("ws://{}/v1/ws", served.address).into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, HeaderValue::from_str(value).unwrap());
@@ -70,7 +70,7 @@ async fn open_as(served: &Served, token: &str) -> Client {
 }
 
 impl Client {
-    async fn say(&mut self, text: impl Into<String>) {
+    pub(crate) async fn say(&mut self, text: impl Into<String>) {
         self.socket.send(Message::text(text.into())).await.unwrap();
     }
 

@@ -84,12 +84,12 @@ pub struct AuditRecord {
     pub seq: u64,
     /// When the call began.
     pub time: Timestamp,
-    /// Who called; absent when nobody could tell.
+    /// Who called; absent when nobody could tell, and where it was with another workspace's token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// Where the call came in.
     pub surface: AuditSurface,
-    /// The request, as in its answer and the agent's log.
+    /// The request, as in its answer and the agent's log; empty where it was made with another workspace's token.
     pub request_id: String,
     /// The tool, or method and route: `PUT /v1/files`; `other` for what is none of these.
     pub tool: String,

@@ -17,7 +17,7 @@ use http::{HeaderValue, header};
 
 use crate::{
     agent::Agent,
-    audit::{Notes, Pending},
+    audit::{Notes, Pending, Recorded},
     calls,
     handler::{Call, Events, Handler, Progress, Surface},
     server::{RequestId, body, problem::Failure},
@@ -36,7 +36,11 @@ async fn call<T: Handler>(
 ) -> Response {
     let notes = Notes::default();
     let answer = answer::<T>(agent, request_id, request, notes.clone()).await;
-    let mut response = answer.unwrap_or_else(|problem| Failure(problem).into_response());
+    let mut response = answer.unwrap_or_else(|problem| {
+        let mut response = Failure(problem).into_response();
+        response.extensions_mut().insert(Recorded);
+        response
+    });
     if notes.is_replayed() {
         response.headers_mut().insert(calls::REPLAYED, HeaderValue::from_static("true"));
     }
