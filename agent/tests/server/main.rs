@@ -11,6 +11,7 @@ mod bodies; // HTTP byte by byte: what ends early, crawls, lies about its length
 mod bounds; // each bound of the committed schemas is what the agent checks
 mod claim; // who wins, who is refused, what commands see
 mod commands; // the command tools: terminals, viewers, floods, bad input
+mod confinement; // every tool and route, while directories become links to the outside
 mod connections; // over a real socket: time-outs, shutdown, callers that go away
 mod edits; // edit, write, stat, mkdir, move, copy, remove
 mod files; // GET, HEAD, PUT, DELETE /v1/files
