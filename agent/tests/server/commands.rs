@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use crate::{served::PATIENCE, support::TestAgent};
+use crate::{
+    served::{PATIENCE, until},
+    support::TestAgent,
+};
 
 /// One who follows a command's output, from an offset.
 struct Viewer {
@@ -159,6 +162,42 @@ async fn input_through_a_pipe_waits_for_who_does_not_read_and_ends() {
         .tool("commandResize", json!({"id": id, "columns": 80, "rows": 24}).to_string())
         .await
         .assert_problem(409, Code::InputClosed);
+}
+
+#[tokio::test]
+async fn each_signal_arrives_by_its_name_at_every_process() {
+    let agent = TestAgent::new();
+    const CAUGHT: [&str; 8] = ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "CONT", "WINCH"];
+    // No shell: what it starts in the background ignores some of them for good.
+    let script = format!(
+        "for my $name (qw({})) {{ $SIG{{$name}} = sub {{ syswrite STDOUT, \"$ARGV[0] got $name\\n\" }} }} \
+         syswrite STDOUT, \"$ARGV[0] ready\\n\"; sleep 1000 while 1",
+        CAUGHT.join(" ")
+    );
+    let line = format!("perl -e '{script}' child & exec perl -e '{script}' leader");
+    let id = detach(&agent, json!({"line": line})).await;
+    let mut viewer = Viewer::open(&agent, &id, 0).await;
+    viewer.until("child ready").await;
+    viewer.until("leader ready").await;
+    for name in CAUGHT {
+        let signalled = call(&agent, "commandSignal", json!({"id": id, "signal": format!("SIG{name}")})).await;
+        assert_eq!(signalled["processes"], 2);
+        viewer.until(&format!("child got {name}")).await;
+        viewer.until(&format!("leader got {name}")).await;
+    }
+    let pid = call(&agent, "commandGet", json!({"id": id})).await["command"]["pid"].as_u64().unwrap();
+    let state = move || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+    };
+    call(&agent, "commandSignal", json!({"id": id, "signal": "SIGSTOP"})).await;
+    until(|| state() == Some('T')).await;
+    call(&agent, "commandSignal", json!({"id": id, "signal": "SIGCONT"})).await;
+    until(|| state() != Some('T')).await;
+    call(&agent, "commandSignal", json!({"id": id, "signal": "SIGKILL"})).await;
+    assert_eq!(viewer.finish().await.1["signal"], "SIGKILL");
+    let afterwards = call(&agent, "commandSignal", json!({"id": id, "signal": "SIGTERM"})).await;
+    assert_eq!(afterwards["processes"], 0, "nobody is left");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
