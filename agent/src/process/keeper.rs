@@ -24,6 +24,7 @@ use super::{
     arrival::{Arrival, Feed},
     clock::{Clock, LONGEST_SLEEP},
     command::{Command, Ended},
+    confine::{self, Answered},
     ending::{Ending, Phase, Progress},
     exit::{self, Facts},
     log::Stream,
@@ -78,6 +79,7 @@ pub(super) const MEMBER: u64 = 4;
 /// Number 0 is no command: these are the keeper's own.
 const WAKE: u64 = 0;
 const SIGNALS: u64 = 1;
+const QUESTIONS: u64 = 2;
 
 /// The event's data for a command's descriptor.
 pub(super) fn token(number: u64, kind: u64) -> epoll::EventData {
@@ -88,6 +90,8 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     epoll: OwnedFd,
     signals: OwnedFd,
+    /// Where the kernel asks about calls of commands.
+    questions: Option<OwnedFd>,
     output: Output,
     clock: Clock,
     kept: HashMap<u64, Kept>,
@@ -101,14 +105,23 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(shared: Arc<Shared>, signals: OwnedFd, store: Store) -> io::Result<Self> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        signals: OwnedFd,
+        questions: Option<OwnedFd>,
+        store: Store,
+    ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, shared.inbox.wake_fd(), token(0, WAKE), epoll::EventFlags::IN)?;
         epoll::add(&epoll, &signals, token(0, SIGNALS), epoll::EventFlags::IN)?;
+        if let Some(questions) = &questions {
+            epoll::add(&epoll, questions, token(0, QUESTIONS), epoll::EventFlags::IN)?;
+        }
         Ok(Self {
             shared,
             epoll,
             signals,
+            questions,
             output: Output::new(store),
             clock: Clock::new(),
             kept: HashMap::new(),
@@ -131,6 +144,7 @@ impl Keeper {
                 let data = event.data.u64();
                 match (data / KINDS, data % KINDS) {
                     (0, WAKE) => self.answer_wake(),
+                    (0, QUESTIONS) => self.answer_question(event.flags),
                     (0, _) => children_ended |= self.read_signals(),
                     (number, OUTPUT) => self.read(number, Stream::Output),
                     (number, ERROR) => self.read(number, Stream::Error),
@@ -197,6 +211,16 @@ impl Keeper {
                     }
                 }
             }
+        }
+    }
+
+    /// Who made the call waits, and no one else.
+    fn answer_question(&mut self, flags: epoll::EventFlags) {
+        let Some(questions) = &self.questions else { return };
+        let there = flags.contains(epoll::EventFlags::IN);
+        if !there || confine::answer(questions.as_fd()) == Answered::NoMore {
+            let _ = epoll::delete(&self.epoll, questions);
+            self.questions = None;
         }
     }
 

@@ -123,12 +123,13 @@ impl Processes {
             is_init,
             memory_events: MemoryEvents::open(),
         });
-        let (jobs, mut guards) = spawner::start(Arc::clone(&shared), store.file(), open_files)?;
+        let (jobs, restricted) = spawner::start(Arc::clone(&shared), store.file(), open_files)?;
+        let mut guards = restricted.guards;
         guards.push("not-dumpable");
         if is_init {
             guards.push("init");
         }
-        let keeper = Keeper::new(Arc::clone(&shared), signals, store)?;
+        let keeper = Keeper::new(Arc::clone(&shared), signals, restricted.questions, store)?;
         start_thread("keeper", move || keeper.run())?;
         Ok(Self { shared, jobs, guards })
     }

@@ -25,7 +25,8 @@ use super::{
     Shared,
     arrival::{Arrival, Feed},
     command::{Command, Identity},
-    confine, environment,
+    confine::{self, Restricted},
+    environment,
     error::StartError,
     input::Input,
     limits,
@@ -119,12 +120,12 @@ fn oom_score_of_commands() -> String {
     (own.unwrap_or(0) + OOM_SCORE_MORE).min(1_000).to_string()
 }
 
-/// Starts the thread and returns once it is restricted, with the guards that hold.
+/// Starts the thread and returns once it is restricted, with what holds.
 pub(super) fn start(
     shared: Arc<Shared>,
     file: Arc<StoreFile>,
     open_files: Option<libc::rlimit>,
-) -> io::Result<(mpsc::Sender<Job>, Vec<&'static str>)> {
+) -> io::Result<(mpsc::Sender<Job>, Restricted)> {
     let nothing = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut spawner =
         Spawner { shared, file, stack: ChildStack::new()?, nothing, open_files, oom_score: oom_score_of_commands() };
@@ -140,8 +141,8 @@ pub(super) fn start(
             let _ = job.answer.send(result);
         }
     })?;
-    let guards = is_ready.recv().map_err(|_| io::Error::other("the spawner ended"))??;
-    Ok((jobs, guards))
+    let restricted = is_ready.recv().map_err(|_| io::Error::other("the spawner ended"))??;
+    Ok((jobs, restricted))
 }
 
 impl Spawner {

@@ -158,3 +158,44 @@ fn no_command_is_spared_before_the_agent_when_memory_runs_out() {
     let (_, _, stderr) = agent.run("for task in /proc/1/task/*; do echo 1000 > $task/oom_score_adj; done");
     assert_eq!(agent.run("cat /proc/1/task/*/oom_score_adj | sort -u").1, format!("{own}\n"), "{stderr}");
 }
+
+/// It would be for good: who has no privileges may not raise what was lowered.
+#[test]
+fn no_command_lowers_the_agents_priority() {
+    let agent = Agent::start();
+    assert!(agent.has_guard("seccomp-priority"), "{}", agent.evidence());
+    let each = |attempt: &str| format!("for task in $(ls /proc/1/task); do {attempt} && exit 9; done; exit 1");
+    let before = agent.run("cd /proc/1/task && cut -d' ' -f18,19,40,41 */stat | sort -u").1;
+    for attempt in [
+        "renice -n 19 -p $task",
+        "chrt --idle -p 0 $task",
+        "chrt --batch -p 0 $task",
+        "taskset -p 1 $task",
+        "ionice -c 3 -p $task",
+        "renice -n 19 -u $(id -u)",
+        "ionice -c 3 -u $(id -u)",
+    ] {
+        let (code, _, stderr) = agent.run(&each(attempt));
+        assert_eq!(code, 1, "{attempt} succeeded");
+        assert!(stderr.contains("Operation not permitted"), "{attempt}: {stderr}");
+    }
+    // The 32-bit way to the same, and numbers with dirt in their upper halves.
+    let script = "exit 9 if syscall(141, 0, 0x100000001, 19) == 0; exit 9 if syscall(141 | 0x40000000, 0, 1, 19) == 0";
+    assert!(agent.run(&format!("perl -e '{script}'")).0 == 0 || !cfg!(target_arch = "x86_64"));
+    assert_eq!(agent.run("cd /proc/1/task && cut -d' ' -f18,19,40,41 */stat | sort -u").1, before);
+
+    // Among themselves commands may, by whatever number: programs bind their own threads so.
+    let own =
+        "sleep 1000 & renice -n 5 -p $! && chrt --batch -p 0 $! && taskset -p 1 $! && ionice -c 3 -p $! && kill $!";
+    let (code, _, stderr) = agent.run(own);
+    assert_eq!(code, 0, "{stderr}");
+    let (code, stdout, stderr) =
+        agent.run("renice -n 7 -p $$ && nice && renice -n 9 -g 0 && nice && chrt --idle 0 nice");
+    assert!(code == 0 && stdout.lines().filter(|line| line.len() < 3).eq(["7", "9", "9"]), "{stdout}{stderr}");
+    // Thousands of questions, some of whose askers are killed before they are answered.
+    let flood = "i=0; while [ $i -lt 40 ]; do perl -e 'my $me = $$ + 0; syscall(203, $me, 0, 0) for 1..100000' & p=$!; kill -9 $p; i=$((i+1)); done; wait; \
+                 perl -e 'my $me = $$ + 0; for (1..2000) { $! = 0; syscall(141, 0, $me, 0) == 0 or die $! }'";
+    let (code, _, stderr) = agent.run(flood);
+    assert!(code == 0 || !cfg!(target_arch = "x86_64"), "{stderr}");
+    agent.still_works();
+}

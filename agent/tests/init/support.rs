@@ -98,8 +98,11 @@ impl Agent {
 
     pub(crate) fn call(&self, tool: &str, body: Value) -> Value {
         let mut answer = String::new();
-        self.send(tool, "application/json", &body).read_to_string(&mut answer).unwrap();
-        let json = answer.split_once("\r\n\r\n").unwrap().1;
+        self.send(tool, "application/json", &body)
+            .read_to_string(&mut answer)
+            .unwrap_or_else(|error| panic!("{body}: {error}\n{}", self.evidence()));
+        let (_, json) =
+            answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{body}: {answer}\n{}", self.evidence()));
         serde_json::from_str(json).unwrap_or_else(|_| panic!("{answer}\n{}", self.evidence()))
     }
 
