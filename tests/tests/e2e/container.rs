@@ -57,6 +57,9 @@ async fn a_command_can_neither_end_nor_stop_nor_limit_nor_read_the_agent() {
         "prlimit --pid 1 --cpu=1:1",
         "prlimit --pid 1 --nofile=3:3",
         "prlimit --pid 1 --nproc=1:1",
+        "renice -n 19 -p 1",
+        "chrt --idle -p 0 1",
+        "ionice -c 3 -p 1",
         "cat /proc/1/environ",
         "head -c 1 /proc/1/mem",
         "ls -l /proc/1/fd/",
@@ -72,6 +75,9 @@ async fn a_command_can_neither_end_nor_stop_nor_limit_nor_read_the_agent() {
     // It still has its limits: it can open files, start processes and use its processor.
     let limits = output(&workspace, "prlimit --pid 1 --output RESOURCE,SOFT --noheadings --raw || true").await;
     assert!(!limits.contains("CPU 1\n") && !limits.contains("NOFILE 3\n"), "{limits}");
+    // And its priority, its nice value and its scheduling class (`proc_pid_stat(5)`, 18, 19 and 41).
+    assert_eq!(output(&workspace, "cut -d' ' -f18,19,41 /proc/1/stat").await, "20 0 0\n");
+    assert!(before.guards.contains(&"seccomp-priority".to_owned()), "{:?}", before.guards);
     for _ in 0..50 {
         output(&workspace, "true").await;
     }
