@@ -13,7 +13,7 @@ use crate::patterns::BASE64;
 ///
 /// The request's form of what [`Data`](crate::Data) is in answers; a string is shorter to write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
-#[serde(untagged, expecting = "a string, or {\"base64\": …} was expected")]
+#[serde(untagged, deny_unknown_fields, expecting = "a string, or {\"base64\": …} was expected")]
 pub enum Content {
     /// UTF-8.
     Text(String),

@@ -20,6 +20,7 @@ pub mod wire;
 
 pub use content::Content;
 pub use data::{CollectedOutput, Data};
+pub(crate) use path::PathAsAsked;
 pub use path::{InvalidPath, WorkspacePath};
 pub use problem::{Code, Problem};
 pub use time::Timestamp;

@@ -13,7 +13,7 @@ use crate::patterns::{BASE64, WITHOUT_NUL};
 ///
 /// Relative to the workspace root. An absolute path under the root is accepted and means the same file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, TS)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum WorkspacePath {
     /// The path as text.
     Text(#[schemars(regex(pattern = WITHOUT_NUL))] String),
@@ -21,6 +21,20 @@ pub enum WorkspacePath {
     Bytes {
         /// Standard alphabet, padded.
         #[schemars(regex(pattern = BASE64))]
+        base64: String,
+    },
+}
+
+/// The schema of a path that is given back as it was asked for, however malformed it was.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is a schema only")]
+pub(crate) enum PathAsAsked {
+    /// The path as text.
+    Text(String),
+    /// What was said to be its bytes.
+    Bytes {
+        /// Base64, if it was.
         base64: String,
     },
 }

@@ -22,7 +22,8 @@ impl RelativePath {
     /// Checks a path and strips whichever of the roots it begins with.
     pub(super) fn new(path: &WorkspacePath, roots: &[&Path]) -> Result<Self, Problem> {
         let malformed = |what: &str| Problem::new(Code::InvalidRequest, format!("the path {what}"));
-        let bytes = path.to_path_buf().map_err(|error| malformed(&error.to_string()))?.into_os_string().into_vec();
+        let bytes =
+            path.to_path_buf().map_err(|_| malformed("has a malformed base64 form"))?.into_os_string().into_vec();
         if bytes.contains(&0) {
             return Err(malformed("contains a NUL byte, which no file name can"));
         }

@@ -183,6 +183,7 @@ pub struct AuditChanged {
 #[ts(optional_fields)]
 pub struct AuditPath {
     /// As the caller wrote it; cut at 1,024 characters.
+    #[schemars(with = "crate::PathAsAsked")]
     pub path: WorkspacePath,
     /// BLAKE3 of the content before, in hex, or the `version` where reading it would have cost too much; absent where there was
     /// no file, and where it wasn't looked at.

@@ -91,6 +91,7 @@ pub enum ReadResult {
     /// It was not.
     Error {
         /// The path as it was asked for.
+        #[schemars(with = "crate::PathAsAsked")]
         path: WorkspacePath,
         /// Why.
         problem: Problem,

@@ -53,6 +53,7 @@ pub enum StatResult {
     /// It can't be said.
     Error {
         /// The path as it was asked for.
+        #[schemars(with = "crate::PathAsAsked")]
         path: WorkspacePath,
         /// Why.
         problem: Problem,

@@ -70,6 +70,7 @@ pub enum WriteResult {
     /// It was not.
     Error {
         /// The path as it was asked for.
+        #[schemars(with = "crate::PathAsAsked")]
         path: WorkspacePath,
         /// Why.
         problem: Problem,
