@@ -6,8 +6,11 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -17,7 +20,7 @@ use axum::{
 use corehold_types::{PROTOCOL, Problem, Scope, tools::AuditOutcome};
 use http::{HeaderMap, header};
 
-use crate::{agent::Agent, handler::Surface, server::problem::Failure};
+use crate::{agent::Agent, audit::Audit, handler::Surface, server::problem::Failure};
 
 /// Upper bounds of the buckets, in seconds.
 const BUCKETS: [f64; 9] = [0.000_25, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
@@ -25,9 +28,33 @@ const BUCKETS: [f64; 9] = [0.000_25, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 6
 /// Media type of the format, version 0.0.4.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How calls ended, and how long they took.
+/// The calls under way, how those before ended, and how long they took.
 #[derive(Debug, Default)]
-pub struct Metrics(Mutex<Counts>);
+pub struct Metrics {
+    counts: Mutex<Counts>,
+    /// By surface, as they stand in [`SURFACES`].
+    under_way: [AtomicU64; SURFACES.len()],
+}
+
+const SURFACES: [Surface; 3] = [Surface::Http, Surface::WebSocket, Surface::Mcp];
+
+/// A call is under way as long as this lives.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<Audit>, Surface);
+
+impl UnderWay {
+    /// A call has begun.
+    pub(crate) fn begin(audit: &Arc<Audit>, surface: Surface) -> Self {
+        audit.metrics.under_way[surface as usize].fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(audit), surface)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.metrics.under_way[self.1 as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -45,7 +72,7 @@ struct Durations {
 impl Metrics {
     /// A call has ended.
     pub(crate) fn count(&self, tool: &'static str, surface: Surface, outcome: AuditOutcome, duration: Duration) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.calls.entry((tool, surface_of(surface), outcome_of(outcome))).or_default() += 1;
         let durations = counts.durations.entry(tool).or_default();
         if let Some(bucket) = BUCKETS.iter().position(|bound| duration.as_secs_f64() <= *bound) {
@@ -56,11 +83,21 @@ impl Metrics {
     }
 
     fn write(&self, text: &mut String) {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         head(text, "corehold_agent_calls_total", "counter", "Calls of tools and requests of routes that have ended.");
         for ((tool, surface, outcome), count) in &counts.calls {
             let labels = format!("tool=\"{tool}\",surface=\"{surface}\",outcome=\"{outcome}\"");
             let _ = writeln!(text, "corehold_agent_calls_total{{{labels}}} {count}");
+        }
+        head(
+            text,
+            "corehold_agent_calls_running",
+            "gauge",
+            "Calls of tools and requests of routes that are under way.",
+        );
+        for surface in SURFACES {
+            let running = self.under_way[surface as usize].load(Ordering::Relaxed);
+            let _ = writeln!(text, "corehold_agent_calls_running{{surface=\"{}\"}} {running}", surface_of(surface));
         }
         let name = "corehold_agent_call_duration_seconds";
         head(text, name, "histogram", "How long they took; a stream or a download until its end.");
@@ -113,9 +150,11 @@ fn answer(agent: &Agent, headers: &HeaderMap) -> Result<String, Problem> {
     let limits = &agent.config.limits;
     let taken = |free: usize, most: usize| most.saturating_sub(free) as f64;
     let (running, _) = agent.processes.running();
+    let (known, kept) = agent.processes.kept();
     for (name, help, value) in [
-        ("uptime_seconds", "Since the agent was started.", agent.started.elapsed().as_secs_f64()),
         ("commands_running", "Commands that run.", running.len() as f64),
+        ("commands_kept", "Commands that are known, those that run included.", known as f64),
+        ("command_output_kept_bytes", "Output of commands that is kept for readers.", kept as f64),
         ("sockets_open", "Open WebSockets.", agent.sockets.open() as f64),
         ("tunnels_open", "Open tunnels.", taken(agent.tunnels.available_permits(), limits.tunnels.as_usize())),
         ("watches_open", "Calls of `watch`.", taken(agent.watch_calls.available_permits(), limits.watches.as_usize())),
@@ -125,16 +164,21 @@ fn answer(agent: &Agent, headers: &HeaderMap) -> Result<String, Problem> {
             "Files and archives that are received, and archives that are sent.",
             taken(agent.transfers.available_permits(), limits.transfers.as_usize()),
         ),
-        ("mcp_calls_running", "Calls by MCP.", agent.mcp.count() as f64),
     ] {
         gauge(&mut text, &format!("corehold_agent_{name}"), help, value);
     }
-    process(&mut text);
+    process(&mut text, agent.started.elapsed());
     Ok(text)
 }
 
 /// The agent's own process, under the names that Prometheus' clients use. What can't be read is left out.
-fn process(text: &mut String) {
+fn process(text: &mut String, lasted: Duration) {
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(lasted);
+    gauge(text, "process_start_time_seconds", "When the agent was started, since 1970.", began.as_secs_f64());
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let name = "process_cpu_seconds_total";
+    head(text, name, "counter", "CPU time that the agent has used, user and system.");
+    let _ = writeln!(text, "{name} {}.{:09}", used.tv_sec, used.tv_nsec);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident =
         status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());

@@ -19,6 +19,7 @@ use corehold_types::{
 use crate::{
     access::Caller,
     handler::{Call, Surface},
+    metrics::UnderWay,
 };
 
 pub use log::{Audit, Page};
@@ -52,6 +53,8 @@ pub struct Pending {
     began: Instant,
     notes: Notes,
     entry: Option<Entry>,
+    /// As long as it is a call: what one has started may outlive it.
+    under_way: Option<UnderWay>,
 }
 
 impl Pending {
@@ -66,7 +69,8 @@ impl Pending {
     /// Begins the record of what a call starts and doesn't wait for, from what is noted of the call by now.
     pub(crate) fn of_what_follows(call: &Call, tool: &'static str) -> Self {
         let caller = Some(Arc::clone(&call.caller));
-        let pending = Self::new(&call.agent.audit, caller, call.surface, &call.request_id, tool);
+        let mut pending = Self::new(&call.agent.audit, caller, call.surface, &call.request_id, tool);
+        pending.under_way = None;
         pending.note(|touched| *touched = call.notes.so_far());
         pending
     }
@@ -93,7 +97,8 @@ impl Pending {
             times: 1,
             since: None,
         };
-        Self { audit: Arc::clone(audit), began: Instant::now(), notes: Notes::default(), entry: Some(entry) }
+        let under_way = Some(UnderWay::begin(audit, surface));
+        Self { audit: Arc::clone(audit), began: Instant::now(), notes: Notes::default(), entry: Some(entry), under_way }
     }
 
     /// What is noted of the call by others.

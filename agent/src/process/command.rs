@@ -138,6 +138,13 @@ impl Command {
         self.state().log.totals()
     }
 
+    /// Bytes of its output that are kept.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        let state = self.state();
+        state.log.end() - state.log.first()
+    }
+
     /// Where its log ends.
     #[must_use]
     pub fn end(&self) -> u64 {

@@ -199,6 +199,14 @@ impl Processes {
         (running, last_end)
     }
 
+    /// How many commands are known, and how many bytes of their output are kept.
+    #[must_use]
+    pub fn kept(&self) -> (usize, u64) {
+        let all = self.shared.registry.all();
+        let bytes = all.iter().map(|command| command.kept()).sum();
+        (all.len(), bytes)
+    }
+
     /// The command that a process belongs to, by its environment or its session, if the command is still known.
     #[must_use]
     pub fn command_of(&self, pid: u32) -> Option<String> {

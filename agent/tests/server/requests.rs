@@ -186,25 +186,6 @@ async fn a_stopping_agent_begins_nothing_new_and_says_so() {
     assert_eq!(agent.get("/health", &[]).await.assert_ok().json()["status"], "shuttingDown");
 }
 
-#[tokio::test]
-async fn metrics_count_what_was_asked() {
-    let agent = TestAgent::new();
-    agent.tool("list", "{}").await.assert_ok();
-    agent.tool("list", r#"{"path":"absent"}"#).await.assert_problem(404, Code::NotFound);
-    let answer = agent.get("/metrics", &[]).await;
-    assert_eq!(answer.assert_ok().header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
-    for line in [
-        "corehold_agent_calls_total{tool=\"list\",surface=\"http\",outcome=\"ok\"} 1",
-        "corehold_agent_calls_total{tool=\"list\",surface=\"http\",outcome=\"failed\"} 1",
-        "corehold_agent_call_duration_seconds_count{tool=\"list\"} 2",
-        "corehold_agent_tunnels_open 0",
-        "corehold_agent_commands_running 0",
-    ] {
-        assert!(answer.text().lines().any(|other| other == line), "{line} lacks in\n{}", answer.text());
-    }
-    assert!(answer.text().contains("\nprocess_resident_memory_bytes "));
-}
-
 /// The routes as the router's source names them: there is no other list of them that couldn't be wrong.
 fn routes_in_the_source() -> Vec<String> {
     let source = include_str!("../../src/server/router.rs");
