@@ -6,7 +6,6 @@ use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use axum::body::Body;
@@ -14,6 +13,7 @@ use corehold_types::Code;
 use http::Method;
 
 use crate::{
+    served::until_names,
     support::TestAgent,
     tars::{Raw, Tar, gzip, zstd},
 };
@@ -311,18 +311,9 @@ async fn a_caller_that_goes_away_ends_the_extraction() {
         .body(Body::from_stream(body))
         .unwrap();
     let call = tokio::spawn(tower::ServiceExt::oneshot(router, request));
-    until(|| agent.names().iter().any(|name| name.ends_with("/g"))).await;
+    until_names(&agent, |names| names.iter().any(|name| name.ends_with("/g"))).await;
     call.abort();
-    until(|| agent.names().is_empty()).await;
-}
-
-/// Waits for something that happens in a thread of the agent's, which nobody is told of.
-async fn until(condition: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(tokio::time::Instant::now() < deadline, "it never happened");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    until_names(&agent, <[_]>::is_empty).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    served::{PATIENCE, read, read_until, serve, until},
+    served::{PATIENCE, read, read_until, serve, until_names},
     tars::{Tar, gzip},
 };
 
@@ -102,9 +102,9 @@ async fn a_caller_that_goes_away_leaves_nothing_behind() {
     let archive = Tar::default().file("f", "content").file("g", &"x".repeat(5000)).unfinished();
     let request = put("/v1/archive?path=new", "Content-Length: 1000000").into_bytes();
     let stream = served.send([request, archive].concat()).await;
-    until(|| served.agent.names().iter().any(|name| name.ends_with("/g"))).await;
+    until_names(&served.agent, |names| names.iter().any(|name| name.ends_with("/g"))).await;
     drop(stream);
-    until(|| served.agent.names().is_empty()).await;
+    until_names(&served.agent, <[_]>::is_empty).await;
 }
 
 #[tokio::test]
@@ -115,9 +115,9 @@ async fn a_request_under_way_is_finished_before_the_agent_ends() {
     let (begin, rest) = archive.split_at(archive.len() / 2);
     let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
     stream.write_all(&chunk(begin)).await.unwrap();
-    until(|| !served.agent.names().is_empty()).await;
+    until_names(&served.agent, |names| !names.is_empty()).await;
     served.end.send(()).unwrap();
-    until(|| served.agent.agent.is_shutting_down()).await;
+    timeout(PATIENCE, served.agent.agent.shutting_down()).await.unwrap();
     stream.write_all(&chunk(rest)).await.unwrap();
     stream.write_all(b"0\r\n\r\n").await.unwrap();
     assert!(read(&mut stream).await.starts_with("HTTP/1.1 200 "));

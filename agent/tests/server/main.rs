@@ -16,8 +16,8 @@ mod connections; // over a real socket: time-outs, shutdown, callers that go awa
 mod edits; // edit, write, stat, mkdir, move, copy, remove
 mod files; // GET, HEAD, PUT, DELETE /v1/files
 mod mcp; // POST /mcp
-mod refusals; // what is turned away, and what of it is recorded
 mod metrics; // GET /metrics
+mod refusals; // what is turned away, and what of it is recorded
 mod repeats; // Idempotency-Key
 mod requests; // bodies, problems, request ids, streams
 mod schemas; // the committed schemas, and requests made from them

@@ -75,11 +75,38 @@ pub(crate) async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
     answer
 }
 
-/// Waits for something that happens in a thread of the agent's, which nobody is told of.
-pub(crate) async fn until(condition: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(tokio::time::Instant::now() < deadline, "it never happened");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+/// Waits until the names in the workspace are as wanted, woken by each that comes or goes.
+pub(crate) async fn until_names(agent: &TestAgent, wanted: impl Fn(&[String]) -> bool) {
+    use rustix::{
+        event::{PollFd, PollFlags, Timespec, poll},
+        fs::inotify::{self, CreateFlags, WatchFlags},
+    };
+    let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap());
+    loop {
+        // Watched first and looked at then, so that nothing comes in between unseen.
+        for name in agent.names().iter().map(String::as_str).chain([""]) {
+            let flags = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE | WatchFlags::ONLYDIR;
+            let _ = inotify::add_watch(&*inotify, agent.root().join(name), flags);
+        }
+        if wanted(&agent.names()) {
+            return;
+        }
+        let waiting = Arc::clone(&inotify);
+        let ready = tokio::task::spawn_blocking(move || {
+            let ready = poll(&mut [PollFd::new(&*waiting, PollFlags::IN)], Timespec::try_from(PATIENCE).ok().as_ref());
+            while rustix::io::read(&*waiting, &mut [0; 4096]).is_ok() {}
+            ready.unwrap()
+        });
+        assert_ne!(ready.await.unwrap(), 0, "it never happened: {:?}", agent.names());
     }
+}
+
+/// Waits until other tasks have brought something about that nobody is told of; it is asked after each turn of theirs.
+pub(crate) async fn until(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("it happens");
 }

@@ -31,6 +31,11 @@ fn pipe(served: &Served) -> PathBuf {
     path
 }
 
+/// Waits until the last socket is closed.
+async fn none_open(served: &Served) {
+    timeout(PATIENCE, served.agent.agent.sockets.finished()).await.expect("they end");
+}
+
 /// A client, and what it has heard.
 pub(crate) struct Client {
     pub(crate) socket: WebSocketStream<TcpStream>,
@@ -283,7 +288,7 @@ async fn a_client_who_goes_away_takes_its_calls_along() {
     client.text().await;
     assert_eq!(served.agent.agent.sockets.open(), 1);
     drop(client);
-    until(|| served.agent.agent.sockets.open() == 0).await;
+    none_open(&served).await;
     until(|| served.agent.agent.activity.snapshot().held.is_empty()).await;
 }
 
@@ -487,7 +492,7 @@ async fn frames_that_break_the_rules_close_the_socket_with_the_reason() {
         client.socket.get_mut().write_all(frame).await.unwrap();
         assert_eq!(u16::from(client.closed().await.code), code);
     }
-    until(|| served.agent.agent.sockets.open() == 0).await;
+    none_open(&served).await;
 }
 
 #[tokio::test]
@@ -496,7 +501,7 @@ async fn who_is_silent_for_too_long_is_let_go() {
     let mut client = open(&served).await;
     assert!(client.call(1, "list", json!({})).await["result"].is_object());
     // Who doesn't read answers no pings.
-    until(|| served.agent.agent.sockets.open() == 0).await;
+    none_open(&served).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     audit,
-    served::{PATIENCE, Served, serve, until},
+    served::{PATIENCE, Served, serve},
 };
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: corehold-tunnel\r\n";
@@ -67,7 +67,8 @@ async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
 /// No tunnel is left: every permit is back, and nothing keeps the workspace awake.
 async fn none_left(served: &Served) {
     let agent = &served.agent.agent;
-    until(|| agent.tunnels.available_permits() == agent.config.limits.tunnels.as_usize()).await;
+    let all = agent.config.limits.tunnels.value.try_into().unwrap();
+    drop(timeout(PATIENCE, agent.tunnels.acquire_many(all)).await.expect("they end").unwrap());
     assert!(agent.activity.snapshot().held.is_empty());
 }
 
