@@ -7,6 +7,8 @@ mod log;
 mod notes;
 mod refusal;
 mod ring;
+mod secrets;
+mod telling;
 mod touched;
 
 use std::{sync::Arc, time::Instant};

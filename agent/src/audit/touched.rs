@@ -5,6 +5,8 @@ use corehold_types::{
     tools::{AuditChanged, AuditCommand, AuditExit, AuditPath, CommandExit},
 };
 
+use super::secrets;
+
 /// Paths in one record.
 const PATHS: usize = 64;
 /// Characters of a path or a detail.
@@ -83,9 +85,18 @@ impl Touched {
         }
     }
 
-    /// One line about the call. Not for what may be secret.
+    /// One line about the call. What looks like a secret in it is masked.
     pub fn detail(&mut self, detail: &str) {
-        let detail = cut(detail);
+        self.set_detail(&secrets::mask(detail));
+    }
+
+    /// The program that the call starts, with its arguments.
+    pub fn arguments(&mut self, arguments: &[String]) {
+        self.set_detail(&secrets::mask_arguments(arguments));
+    }
+
+    fn set_detail(&mut self, masked: &str) {
+        let detail = cut(masked);
         self.bytes += detail.len();
         self.detail = Some(detail.to_owned());
     }
@@ -128,7 +139,7 @@ mod tests {
             touched.path(&format!("{number}{}", "ž".repeat(5_000)).into());
         }
         touched.path(&WorkspacePath::Bytes { base64: "x".repeat(100_000) });
-        touched.detail(&"x".repeat(100_000));
+        touched.detail(&"x ".repeat(50_000));
         assert!(touched.bytes < 2 * BYTES, "{}", touched.bytes);
         assert_eq!(touched.paths.len() as u64 + touched.omitted, 10_001);
         assert_eq!(touched.detail.unwrap().len(), CHARACTERS);

@@ -79,7 +79,7 @@ impl Handler for Command {
     fn touches(request: &CommandRequest, touched: &mut Touched) {
         touched.paths(&request.cwd);
         match (&request.argv, &request.line) {
-            (Some(arguments), _) => touched.detail(&arguments.join(" ")),
+            (Some(arguments), _) => touched.arguments(arguments),
             (None, Some(line)) => touched.detail(line),
             (None, None) => {}
         }

@@ -87,6 +87,22 @@ async fn secrets_do_not_land_in_it() {
     let all = agent.tool("auditRead", "{}").await;
     assert!(!all.text().contains("hunter2"), "{}", all.text());
     assert_eq!(records(&agent).await[0].detail.as_deref(), Some("cat >&2; echo $KEY"));
+    // Where they stand in a line after all, those of telling names and forms are masked.
+    for request in [
+        r#"{"line": "TOKEN=hunter2 true; : --password 'hunter2' https://ada:hunter2@localhost/?sig=hunter2"}"#,
+        r#"{"argv": ["true", "-H", "Authorization: Bearer hunter2", "--api-key", "hunter2"]}"#,
+        r#"{"line": "TOKEN=hunter2 true", "detach": true}"#,
+    ] {
+        agent.tool("command", request).await.assert_ok();
+    }
+    agent.tool("search", r#"{"pattern": "password=hunter2"}"#).await.assert_ok();
+    agent.get("/token=hunter2?token=hunter2", &[]).await.assert_problem(404, Code::UnknownRoute);
+    let all = agent.tool("auditRead", "{}").await;
+    assert!(!all.text().contains("hunter2"), "{}", all.text());
+    let shown: Vec<_> =
+        read(&agent, r#"{"tool": "command"}"#).await.records.into_iter().map(|record| record.detail.unwrap()).collect();
+    assert_eq!(shown[1], "TOKEN=*** true; : --password '***' https://***@localhost/?sig=***");
+    assert_eq!(shown[2], "true -H Authorization: *** --api-key ***");
 }
 
 #[tokio::test]
