@@ -20,6 +20,7 @@ use crate::{
     ownership::Ownership,
     process::Processes,
     root::Root,
+    search::kept::{Kept, KeptOptions},
     socket::Sockets,
     watch::Watches,
 };
@@ -43,6 +44,8 @@ pub struct Agent {
     pub transfers: Arc<Semaphore>,
     /// Taken by each search while it runs.
     pub searches: Arc<Semaphore>,
+    /// What later searches know from earlier ones.
+    pub kept: Arc<Kept>,
     /// What changes under an `Idempotency-Key` were answered.
     pub answers: Arc<Answers>,
     /// One permit for each open tunnel.
@@ -110,6 +113,10 @@ impl Agent {
             edits,
             transfers: config.limits.transfers.permits(),
             searches: Arc::new(Semaphore::new(searches)),
+            kept: Arc::new(Kept::new(KeptOptions {
+                most_bytes: config.limits.search_kept_bytes.value,
+                ..KeptOptions::default()
+            })),
             watch_calls: config.limits.watches.permits(),
             watches: Watches::new(&config.limits),
             sockets: Sockets::new(&config.limits),

@@ -16,6 +16,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use corehold_types::{env_vars, tools::LimitInfo};
 use ed25519_dalek::VerifyingKey;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::policy::Policy;
 
@@ -29,7 +30,8 @@ pub const LISTEN: &str = "COREHOLD_LISTEN";
 pub const ALLOWED_ORIGINS: &str = "COREHOLD_ALLOWED_ORIGINS";
 /// `plain` or `json`. Default `plain`.
 pub const LOG_FORMAT: &str = "COREHOLD_LOG_FORMAT";
-/// What is logged, as `tracing_subscriber::EnvFilter` reads it. Default `info`.
+/// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or pairs of a path of modules and a level such
+/// as `info,corehold_agent::process=debug`. Default `info`.
 pub const LOG: &str = "COREHOLD_LOG";
 /// Threads that serve requests. Default: as many as there are cores, at most 4.
 pub const WORKERS: &str = "COREHOLD_WORKERS";
@@ -59,7 +61,7 @@ pub struct Config {
     /// [`LOG_FORMAT`].
     pub log_format: LogFormat,
     /// [`LOG`].
-    pub log_filter: String,
+    pub log_filter: Targets,
     /// [`WORKERS`].
     pub workers: usize,
     /// [`SHUTDOWN_GRACE_MS`].
@@ -133,7 +135,11 @@ impl Config {
             credentials,
             allowed_origins: variables.list(ALLOWED_ORIGINS)?,
             log_format: variables.log_format()?,
-            log_filter: variables.text(LOG)?.unwrap_or_else(|| "info".to_owned()),
+            log_filter: variables.parsed(
+                LOG,
+                "a level such as info, or part=level pairs",
+                Targets::new().with_default(LevelFilter::INFO),
+            )?,
             workers: variables.workers()?,
             shutdown_grace: Duration::from_millis(variables.parsed(
                 SHUTDOWN_GRACE_MS,
@@ -349,6 +355,7 @@ mod tests {
             (env_vars::TOKEN_SHA256, "beef", "64 hexadecimal digits were expected"),
             (env_vars::TOKEN_SHA256, &"+f".repeat(32), "64 hexadecimal digits were expected"),
             (LISTEN, "localhost", "an IP address was expected"),
+            (LOG, "agent=loud", "a level such as info"),
             (LOG_FORMAT, "xml", "plain or json was expected"),
             (WORKERS, "0", "a whole number from 1 to 64 was expected"),
             (env_vars::COMMAND_POLICY, "{\"alow\":[]}", "at line 1 column 7: unknown field `alow`"),

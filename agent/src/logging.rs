@@ -3,7 +3,7 @@
 use std::panic;
 
 use tokio::net::TcpListener;
-use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
+use tracing_subscriber::{Layer as _, fmt, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _};
 
 use crate::{
     agent::Agent,
@@ -12,13 +12,13 @@ use crate::{
 
 /// Starts logging as configured. Panics are logged as errors, with where they were.
 pub fn start(config: &Config) {
-    let filter = EnvFilter::builder().parse_lossy(&config.log_filter);
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // Started twice in one process, as tests may, the first one stays.
-    let _ = match config.log_format {
-        LogFormat::Plain => lines.with_ansi(false).finish().try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    let lines = match config.log_format {
+        LogFormat::Plain => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    // Started twice in one process, as tests may, the first one stays.
+    let _ = registry().with(lines.with_filter(config.log_filter.clone())).try_init();
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let message = panic.payload_as_str().unwrap_or_default();

@@ -138,6 +138,9 @@ limits! {
     /// Bytes of a line that `search` can search, and of a file if matches may span lines; each of the threads of each
     /// search may need so much memory. Default 64 MiB.
     search_buffer_bytes: "searchBufferBytes", "bytes", "COREHOLD_LIMIT_SEARCH_BUFFER_BYTES", 64 << 20;
+    /// Bytes of memory for what later searches know from earlier ones, which only large workspaces have; given up when nobody
+    /// has searched for five minutes. With less than a file needs (1) nothing is kept. Default 32 MiB.
+    search_kept_bytes: "searchKeptBytes", "bytes", "COREHOLD_LIMIT_SEARCH_KEPT_BYTES", 32 << 20;
     /// Milliseconds that one call of `search` or `find` may take. Default 60,000.
     search_ms: "searchMs", "ms", "COREHOLD_LIMIT_SEARCH_MS", 60_000;
     /// Bytes of a file that is written by `PUT /v1/files`. Default 8 GiB.

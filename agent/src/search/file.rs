@@ -26,7 +26,7 @@ use super::{
 
 /// Files smaller than this are read at once; the same as the searcher's own buffer, so that larger ones are cut into the
 /// same pieces as ripgrep cuts them (whether a NUL byte makes a file binary depends on the piece that it is in).
-const READ_AT_ONCE: usize = 64 << 10;
+pub(super) const READ_AT_ONCE: usize = 64 << 10;
 
 /// What the threads of a search count together.
 #[derive(Debug, Default)]
@@ -49,6 +49,8 @@ pub(super) struct FileSearch<'a> {
     matcher: RegexMatcher,
     /// Whether the pattern may be asked first if it occurs in the file at all.
     asks_first: bool,
+    /// Whether what is kept may be asked first if it can occur.
+    asks_kept: bool,
     implicit: BinaryDetection,
     explicit: BinaryDetection,
     outlet: Outlet<'a>,
@@ -67,6 +69,9 @@ impl<'a> FileSearch<'a> {
             && (matcher.line_terminator() == Some(searcher.line_terminator())
                 || searcher.multi_line_with_matcher(&matcher));
         let implicit = engine.query.binary.clone();
+        // Where NUL bytes are read as lines' ends, what is searched is not what is there either.
+        let asks_kept =
+            engine.query.transcodes_only_by_mark && !searcher.invert_match() && implicit.convert_byte().is_none();
         // As ripgrep: what is named is searched on behind a NUL byte.
         let explicit = match implicit.quit_byte() {
             Some(byte) => BinaryDetection::convert(byte),
@@ -79,6 +84,7 @@ impl<'a> FileSearch<'a> {
             searcher,
             matcher,
             asks_first,
+            asks_kept,
             implicit,
             explicit,
             outlet,
@@ -86,7 +92,26 @@ impl<'a> FileSearch<'a> {
         }
     }
 
+    /// Whether it is known that nothing can be found in this file; if so, it counts as searched.
+    fn is_known_to_lack(&self, found: &Found<'_>, skipped: &mut SearchSkipped) -> bool {
+        let Some(lookup) = self.engine.lookup else { return false };
+        if !self.asks_kept || found.explicit || found.through_link {
+            return false;
+        }
+        let Some(known) = lookup.lacks(found.directory, found.name) else { return false };
+        if self.engine.query.max_file_bytes.is_some_and(|largest| known.size > largest) {
+            return false;
+        }
+        self.totals.searched_files.fetch_add(1, Ordering::Relaxed);
+        self.totals.searched_bytes.fetch_add(known.size, Ordering::Relaxed);
+        skipped.binary += u64::from(known.has_nul && self.implicit.quit_byte().is_some());
+        true
+    }
+
     fn search(&mut self, found: &Found<'_>, skipped: &mut SearchSkipped) -> io::Result<()> {
+        if self.is_known_to_lack(found, skipped) {
+            return Ok(());
+        }
         let opened = found.open(self.engine.root)?;
         let stat = rustix::fs::fstat(&opened)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -141,6 +166,11 @@ impl<'a> FileSearch<'a> {
         };
         let result = self.searcher.search_reader(&self.matcher, reader, &mut sink);
         sink.report();
+        if !whole {
+            // A long line has made the searcher's buffer larger, maybe. It would cut the next file into other pieces, and so
+            // find other lines in front of a NUL byte: what is found in a file must not depend on those before it.
+            self.searcher = self.engine.query.searcher.build();
+        }
         self.totals.searched_bytes.fetch_add(sink.bytes, Ordering::Relaxed);
         if sink.binary_offset.is_some() && !converts {
             skipped.binary += 1;
@@ -183,11 +213,11 @@ fn is_heap_limit(error: &io::Error) -> bool {
     error.raw_os_error().is_none() && error.to_string().starts_with("configured allocation limit")
 }
 
-fn has_mark(content: &[u8]) -> bool {
+pub(super) fn has_mark(content: &[u8]) -> bool {
     content.starts_with(b"\xef\xbb\xbf") || content.starts_with(b"\xff\xfe") || content.starts_with(b"\xfe\xff")
 }
 
-fn read_once(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_once(mut file: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -8,13 +8,15 @@
 //!
 //! `control` is how a search is stopped. `filter` and `pattern` turn a request into matchers, or say what is wrong with
 //! it. `rules` are the ignore files. `listing` reads a directory, `walk` the tree, on the few threads of `queue`. `file` searches one
-//! file, `lines` makes what is found into lines, `output` brings them out. `run` and `find` put these together.
+//! file, `lines` makes what is found into lines, `output` brings them out. `run` and `find` put these together. `kept` is what later
+//! searches know from earlier ones.
 
 pub(crate) mod beneath;
 pub mod control;
 mod file;
 pub mod filter;
 pub mod find;
+pub mod kept;
 mod lines;
 pub(crate) mod listing;
 mod output;

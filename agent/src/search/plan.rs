@@ -12,6 +12,7 @@ use grep_searcher::{BinaryDetection, Encoding, MmapChoice, SearcherBuilder};
 use super::{
     filter::Filter,
     find::{Rank, Wanted, parse_query},
+    kept::Needs,
     lines::LineOptions,
     pattern::{self, PatternOptions},
     rules::RuleOptions,
@@ -41,8 +42,10 @@ pub struct SearchPlan {
     pub filter: Filter,
     /// How to walk.
     pub options: WalkOptions,
-    /// Where to begin: paths beneath the root.
+    /// Where to begin: paths beneath the root, the empty one for the root itself.
     pub starts: Vec<Vec<u8>>,
+    /// What a file must have, if that can be told from the pattern.
+    pub needs: Option<Needs>,
 }
 
 /// A `find` that can be run.
@@ -96,7 +99,14 @@ impl SearchPlan {
             everything: false,
             threads: threads(),
         };
-        Ok(Self { query: query(limits, request)?, filter, options, starts })
+        let pattern_options = pattern_options(request);
+        Ok(Self {
+            query: query(limits, request, &pattern_options)?,
+            filter,
+            options,
+            starts,
+            needs: Needs::of(&request.pattern, &pattern_options),
+        })
     }
 }
 
@@ -135,28 +145,28 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
 }
 
-fn query(limits: &Limits, request: &SearchRequest) -> Result<Query, Problem> {
-    let multiline = request.multiline == Some(true);
-    let crlf = request.crlf == Some(true);
+fn pattern_options(request: &SearchRequest) -> PatternOptions {
+    PatternOptions {
+        literal: request.literal == Some(true),
+        case: request.case.unwrap_or_default(),
+        word: request.word == Some(true),
+        whole_line: request.whole_line == Some(true),
+        multiline: request.multiline == Some(true),
+        dot_all: request.dot_all == Some(true),
+        crlf: request.crlf == Some(true),
+        nul_is_text: request.binary == Some(SearchBinary::Text),
+    }
+}
+
+fn query(limits: &Limits, request: &SearchRequest, options: &PatternOptions) -> Result<Query, Problem> {
+    let (multiline, crlf) = (options.multiline, options.crlf);
     let binary = request.binary.unwrap_or_default();
     if request.dot_all == Some(true) && !multiline {
         return Err(Problem::new(Code::InvalidRequest, "dotAll says what . matches in a search over several lines")
             .with("field", "dotAll")
             .suggest("set multiline to true too"));
     }
-    let matcher = pattern::compile(
-        &request.pattern,
-        &PatternOptions {
-            literal: request.literal == Some(true),
-            case: request.case.unwrap_or_default(),
-            word: request.word == Some(true),
-            whole_line: request.whole_line == Some(true),
-            multiline,
-            dot_all: request.dot_all == Some(true),
-            crlf,
-            nul_is_text: binary == SearchBinary::Text,
-        },
-    )?;
+    let matcher = pattern::compile(&request.pattern, options)?;
     let report = request.report.unwrap_or_default();
     let mut max_matches_per_file = request.max_matches_per_file;
     if max_matches_per_file == Some(0) {

@@ -13,10 +13,11 @@ use super::{
     beneath::Beneath,
     control::{Control, Stop},
     file::{FileSearch, Totals},
-    filter::Filter,
+    kept::Lookup,
     output::{Outlet, Output},
+    plan::SearchPlan,
     troubles::Troubles,
-    walk::{self, WalkOptions},
+    walk,
 };
 pub use super::{lines::LineOptions, output::Deliver, rules::RuleOptions};
 
@@ -48,29 +49,29 @@ pub(super) struct Engine<'a> {
     pub(super) root: &'a dyn Beneath,
     pub(super) query: &'a Query,
     pub(super) control: &'a Control,
+    /// What is known from earlier searches.
+    pub(super) lookup: Option<&'a Lookup<'a>>,
 }
 
-/// Searches; blocks until it is done or `control` stops it. `starts` are paths beneath the root, the empty one for the
-/// root itself. What is found goes to `deliver`; the response counts it.
+/// Searches; blocks until it is done or `control` stops it. What is found goes to `deliver`; the response counts it.
+/// Files in which nothing can be found by `lookup` aren't opened; the answer is the same without it.
 ///
 /// # Errors
 /// A starting path can't be opened.
 pub fn run(
     root: &dyn Beneath,
-    starts: &[Vec<u8>],
-    query: &Query,
-    filter: &Filter,
-    options: &WalkOptions,
+    plan: &SearchPlan,
+    lookup: Option<&Lookup<'_>>,
     control: &Control,
     deliver: &Deliver<'_>,
 ) -> Result<SearchResponse, Problem> {
     let begun = Instant::now();
-    let engine = Engine { root, query, control };
+    let engine = Engine { root, query: &plan.query, control, lookup };
     let totals = Totals::default();
     let troubles = Troubles::default();
     let output = Output::new(deliver, control);
     let visitor = || FileSearch::new(&engine, &totals, &troubles, Outlet::new(&output));
-    let skipped = walk::walk(root, starts, filter, options, control, &troubles, visitor)?;
+    let skipped = walk::walk(root, &plan.starts, &plan.filter, &plan.options, control, &troubles, visitor)?;
     let mut truncated = Vec::new();
     match control.why() {
         Some(Stop::MaxMatches) => truncated.push(SearchTruncation::MaxMatches),

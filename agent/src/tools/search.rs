@@ -17,6 +17,7 @@ use crate::{
     search::{
         Control, Stop,
         control::StopOnDrop,
+        kept::{Lookup, gather},
         plan::{SearchPlan, max_matches, timeout},
         run,
     },
@@ -46,7 +47,12 @@ impl Handler for Search {
                 let _permit = permit;
                 let plan = SearchPlan::new(&agent.root, &agent.config.limits, &request)?;
                 let deliver = |batch| sender.blocking_send(batch).is_ok();
-                run::run(&agent.root, &plan.starts, &plan.query, &plan.filter, &plan.options, &control, &deliver)
+                let lookup = plan.needs.as_ref().map(|needs| Lookup::new(&agent.kept, needs));
+                let response = run::run(&agent.root, &plan, lookup.as_ref(), &control, &deliver);
+                let unknown = lookup.as_ref().map_or(0, Lookup::unknown);
+                let kept = Arc::clone(&agent.kept);
+                kept.after_search(unknown, move |kept| gather(kept, &agent.root, &plan));
+                response
             })
         };
         let mut collected = Collected::new(limits.search_bytes.value);

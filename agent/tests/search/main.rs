@@ -9,6 +9,7 @@
 mod confinement;
 mod differential;
 mod find;
+mod kept;
 mod requests;
 mod ripgrep;
 mod stopping;

@@ -204,3 +204,21 @@ fn what_is_left_out_is_counted_by_reason() {
     assert_eq!((skipped.binary, skipped.too_large, skipped.symlinks), (2, 1, 1), "{skipped:?}");
     assert_eq!((response.searched_files, response.matched_files), (3, 1));
 }
+
+/// A long line once made the searcher's buffer larger for good, and so the pieces in which the next file was looked at for a
+/// NUL byte: whether lines in front of it were found depended on the files before.
+#[test]
+fn what_is_found_in_a_file_does_not_depend_on_those_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut content = b"foo\n".to_vec();
+    content.extend(b"x".repeat(99).into_iter().chain([b'\n']).cycle().take(70_000));
+    content.extend_from_slice(b"\0\nfoo\n");
+    fs::write(folder.path().join("b"), content).unwrap();
+    let request = SearchRequest { sorted: Some(true), ..pattern("foo") };
+    let (_, alone) = search(folder.path(), &request).unwrap();
+    assert_eq!(paths(&alone), ["b", "b"], "a line, and where it stopped");
+
+    fs::write(folder.path().join("a"), "y".repeat(300_000) + "\nz\n").unwrap();
+    let (_, behind_a_long_line) = search(folder.path(), &request).unwrap();
+    assert_eq!(behind_a_long_line, alone);
+}

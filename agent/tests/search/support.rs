@@ -44,7 +44,7 @@ pub(crate) fn search_with(
 ) -> Result<SearchResponse, Problem> {
     let root = Root::open(folder).unwrap();
     let plan = SearchPlan::new(&root, &Limits::default(), request)?;
-    run::run(&root, &plan.starts, &plan.query, &plan.filter, &plan.options, control, deliver)
+    run::run(&root, &plan, None, control, deliver)
 }
 
 /// Finds in a folder.
