@@ -50,6 +50,8 @@ struct Kept {
     slot: Option<Slot>,
     handle: Option<OwnedFd>,
     pipes: [Option<OwnedFd>; 2],
+    /// Whether as much as it gets was done for a pipe that holds more at a time.
+    is_wide: [bool; 2],
     feed: Option<Feed>,
     is_terminal: bool,
     stall_timeout: Option<Duration>,
@@ -273,6 +275,7 @@ impl Keeper {
             handle: arrival.handle,
             is_terminal: arrival.error.is_none(),
             pipes: [Some(arrival.output), arrival.error],
+            is_wide: [false; 2],
             feed: arrival.feed,
             stall_timeout: arrival.stall_timeout,
             last_output: now,
@@ -311,6 +314,13 @@ impl Keeper {
             if self.hold(number) || self.read_once(number, stream, READ) != Some(READ) {
                 return;
             }
+        }
+        // It is filled as fast as it is read.
+        if let Some(kept) = self.kept.get_mut(&number)
+            && !kept.is_wide[stream as usize]
+            && let Some(pipe) = &kept.pipes[stream as usize]
+        {
+            kept.is_wide[stream as usize] = self.output.widen(&kept.command, pipe);
         }
     }
 

@@ -20,6 +20,9 @@ use super::{
 
 /// Bytes that are read at once: what a pipe holds.
 pub(super) const READ: usize = 64 * 1024;
+/// Bytes that a pipe holds whose command writes much; from so many bytes of output on.
+const WIDE: usize = 256 * 1024;
+const WIDE_FROM: u64 = 4 * 1024 * 1024;
 /// A record is split only where this much of it has room in a block: smaller parts aren't worth a write.
 const SMALLEST_PART: usize = 1024;
 
@@ -78,6 +81,22 @@ impl Output {
             state.viewers.wait(offset, keeper);
         }
         offset.is_some()
+    }
+
+    /// Lets a pipe hold more at a time, so that the command and the keeper take turns less often. Not for a command that hasn't
+    /// written much: the kernel bounds the pipes of all of a user's processes together, on the whole machine. Returns whether
+    /// there is nothing left to do.
+    pub(super) fn widen(&self, command: &Command, pipe: &OwnedFd) -> bool {
+        // What is in the pipes when the command ends must not push much out of the log.
+        if self.store.per_command() * BLOCK < 32 * WIDE {
+            return true;
+        }
+        let is_worth_it = command.end() >= WIDE_FROM;
+        if is_worth_it {
+            // A terminal can't, and beyond its bound the kernel doesn't: it works as it is.
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe, WIDE);
+        }
+        is_worth_it
     }
 
     /// Reads at most `most` bytes of a command's stream into its log.
@@ -280,6 +299,22 @@ mod tests {
         write(&mut output, &small, 20_000);
         assert_eq!(kept(&small), 20_000);
         assert!(kept(&large) > BLOCK as u64);
+    }
+
+    #[test]
+    fn the_pipe_of_a_command_that_writes_much_is_widened_unless_its_log_is_small() {
+        for (blocks, widened) in [(64, true), (63, false)] {
+            let mut output = Output::new(Store::within(disk(64), 64, blocks));
+            let command = command(&output, 1);
+            let (reader, _writer) = rustix::pipe::pipe().unwrap();
+            let size = || rustix::pipe::fcntl_getpipe_size(&reader).unwrap();
+            let before = size();
+            assert_eq!(output.widen(&command, &reader), !widened);
+            assert_eq!(size(), before, "nothing was written yet");
+            write(&mut output, &command, WIDE_FROM as usize);
+            assert!(output.widen(&command, &reader));
+            assert_eq!(size(), if widened { WIDE } else { before });
+        }
     }
 
     #[test]
