@@ -36,6 +36,17 @@ impl Data {
         }
     }
 
+    /// The bytes themselves, of a value that isn't needed any more.
+    ///
+    /// # Errors
+    /// As [`to_bytes`](Self::to_bytes).
+    pub fn into_bytes(self) -> Result<Vec<u8>, base64::DecodeError> {
+        match self {
+            Self::Text(text) => Ok(text.into_bytes()),
+            Self::Base64(encoded) => STANDARD.decode(encoded),
+        }
+    }
+
     /// The bytes themselves.
     ///
     /// # Errors
@@ -86,6 +97,7 @@ mod tests {
         for bytes in [b"plain".to_vec(), vec![0xff, 0, 1], "žluťoučký".into(), Vec::new()] {
             let data = Data::from_bytes(bytes.clone());
             assert_eq!((data.to_bytes().unwrap(), data.decoded_bytes()), (bytes.clone(), bytes.len() as u64));
+            assert_eq!(data.into_bytes().unwrap(), bytes);
         }
         assert_eq!(serde_json::to_string(&Data::from_bytes(vec![0xff])).unwrap(), r#"{"base64":"/w=="}"#);
     }

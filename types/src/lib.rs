@@ -7,6 +7,7 @@
 mod content;
 mod data;
 pub mod env_vars;
+mod escape;
 mod path;
 mod patterns;
 pub mod policy;

@@ -52,6 +52,14 @@ pub trait Event: Serialize + DeserializeOwned + JsonSchema + TS + Send + Sync + 
         None
     }
 
+    /// Appends the event as JSON. One that carries much text does better than serde.
+    ///
+    /// # Errors
+    /// It has something that JSON can't say.
+    fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        serde_json::to_writer(out, self)
+    }
+
     /// The bytes that the event carries, if it carries any: a WebSocket sends them as a binary frame and not the event.
     ///
     /// # Errors

@@ -150,7 +150,9 @@ async fn write(
 ) -> Option<SplitSink<Socket, Message>> {
     while let Some(message) = queue.recv().await {
         let last = message.is_close();
-        if let Err(error) = sink.send(message).await
+        // What waits already goes out with it.
+        let sent = if queue.is_empty() || last { sink.send(message).await } else { sink.feed(message).await };
+        if let Err(error) = sent
             && !last
         {
             tracing::debug!(%error, "a WebSocket broke");

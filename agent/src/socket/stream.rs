@@ -69,7 +69,7 @@ impl Stream {
         }
         while let Some(event) = events.recv().await {
             let sent = match event.bytes {
-                Some(bytes) => self.bytes(&bytes).await,
+                Some(bytes) => self.bytes(bytes).await,
                 None => self.event(event.json).await,
             };
             if sent.is_err() {
@@ -79,9 +79,9 @@ impl Stream {
     }
 
     /// Bytes in frames small enough that other streams' come between them.
-    async fn bytes(&self, bytes: &EventBytes) -> Result<(), Gone> {
+    async fn bytes(&self, bytes: EventBytes) -> Result<(), Gone> {
         // The agent has made it itself: it decodes.
-        let data = bytes.data.to_bytes().map_err(|_| Gone)?;
+        let data = bytes.data.into_bytes().map_err(|_| Gone)?;
         let (mut offset, mut rest): (u64, &[u8]) = (bytes.offset, &data);
         while !rest.is_empty() {
             let length = self.credit.spend(1, rest.len().min(MAX_PAYLOAD)).await;

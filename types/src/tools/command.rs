@@ -8,6 +8,7 @@ use ts_rs::TS;
 
 use crate::{
     CollectedOutput, Data, Event, EventBytes, Scope, Timestamp, Tool, WorkspacePath,
+    escape::escape_into,
     patterns::{VARIABLE_NAME, WITHOUT_NUL},
     rpc::FrameKind,
 };
@@ -260,11 +261,51 @@ impl Event for CommandEvent {
         }
     }
 
+    fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        const END: &[u8] = b"\"}}";
+        let (without, text) = match self {
+            Self::Stdout { offset, end, data: Data::Text(text) } => {
+                (Self::Stdout { offset: *offset, end: *end, data: Data::default() }, text)
+            }
+            Self::Stderr { offset, end, data: Data::Text(text) } => {
+                (Self::Stderr { offset: *offset, end: *end, data: Data::default() }, text)
+            }
+            other => return serde_json::to_writer(out, other),
+        };
+        serde_json::to_writer(&mut *out, &without)?;
+        // The text stands at the end.
+        out.truncate(out.len() - END.len());
+        escape_into(out, text);
+        out.extend_from_slice(END);
+        Ok(())
+    }
+
     fn into_bytes(self) -> Result<EventBytes, Self> {
         match self {
             Self::Stdout { offset, data, .. } => Ok(EventBytes { kind: FrameKind::Stdout, offset, data }),
             Self::Stderr { offset, data, .. } => Ok(EventBytes { kind: FrameKind::Stderr, offset, data }),
             other => Err(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_with_text_is_written_as_serde_writes_it() {
+        let data = [&b"say \"hi\"\r\n\x1b[1m\\"[..], b"", b"\xff\"", "ž\"}}".as_bytes()]
+            .map(|bytes| Data::from_bytes(bytes.to_vec()));
+        let mut events = vec![CommandEvent::Gap { from: 1, to: 2 }];
+        for data in data {
+            events.push(CommandEvent::Stdout { offset: 7, end: 1 << 50, data: data.clone() });
+            events.push(CommandEvent::Stderr { offset: 0, end: 8, data });
+        }
+        for event in events {
+            let mut written = b"before".to_vec();
+            event.write_json(&mut written).unwrap();
+            assert_eq!(written, [&b"before"[..], &serde_json::to_vec(&event).unwrap()].concat());
         }
     }
 }

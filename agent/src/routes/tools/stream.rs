@@ -139,7 +139,7 @@ impl<T: Handler> EventStream<T> {
         if self.encoding == Encoding::ServerSentEvents {
             begin_sse(out, event.kind(), event.offset_after());
         }
-        self.write_data(out, event)
+        self.write_data(out, |out| event.write_json(out))
     }
 
     fn write_end(&self, out: &mut Vec<u8>, result: Result<T::Response, Problem>) -> serde_json::Result<()> {
@@ -154,15 +154,19 @@ impl<T: Handler> EventStream<T> {
         if self.encoding == Encoding::ServerSentEvents {
             begin_sse(out, kind, None);
         }
-        self.write_data(out, &end)
+        self.write_data(out, |out| serde_json::to_writer(out, &end))
     }
 
     /// JSON never has a line end in it, so one line is one value in both encodings.
-    fn write_data(&self, out: &mut Vec<u8>, value: &impl serde::Serialize) -> serde_json::Result<()> {
+    fn write_data(
+        &self,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>,
+    ) -> serde_json::Result<()> {
         if self.encoding == Encoding::ServerSentEvents {
             out.extend_from_slice(b"data: ");
         }
-        serde_json::to_writer(&mut *out, value)?;
+        write(out)?;
         out.extend_from_slice(match self.encoding {
             Encoding::ServerSentEvents => b"\n\n",
             Encoding::Ndjson => b"\n",
