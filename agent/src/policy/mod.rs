@@ -6,6 +6,8 @@ mod known;
 mod line;
 mod pattern;
 mod place;
+#[cfg(test)]
+mod shell_tests;
 mod shipped;
 #[cfg(test)]
 mod tests;

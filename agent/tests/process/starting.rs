@@ -110,6 +110,18 @@ async fn variables_are_added_and_the_path_is_the_commands() {
     assert_eq!(run(start).await.stdout, "[]\n");
 }
 
+/// By it a command's processes are found, wherever they have gone.
+#[tokio::test]
+async fn a_commands_own_name_is_not_its_callers_to_give() {
+    let other = begin(argv(&["sleep", "1000"])).await;
+    let mut start = line("echo $COREHOLD_COMMAND; env | grep -c ^COREHOLD_COMMAND=");
+    start.environment.insert("COREHOLD_COMMAND".into(), other.id().into());
+    let command = begin(start).await;
+    let id = command.id().to_owned();
+    assert_eq!(end_of(command).await.stdout, format!("{id}\n1\n"));
+    assert_eq!(room().signal(other, rustix::process::Signal::KILL).await, 1);
+}
+
 #[tokio::test]
 async fn it_runs_where_it_is_told_also_when_the_directory_has_gone() {
     let folder = tempfile::tempdir().unwrap();

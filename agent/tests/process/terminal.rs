@@ -158,6 +158,31 @@ async fn a_lot_of_input_arrives_whole_and_after_what_the_command_was_started_wit
 }
 
 #[tokio::test]
+async fn who_writes_at_once_writes_in_turn() {
+    let command = begin(interactive(argv(&["cat"]))).await;
+    let writers: Vec<_> = (0..20_u8)
+        .map(|number| {
+            let command = Arc::clone(&command);
+            tokio::spawn(async move { write(&command, &vec![b'a' + number; 200_000]).await })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    command.write(b"", true, &mut 0).await.unwrap();
+    let written = end_of(command).await.stdout.into_bytes();
+    let mut pieces: Vec<u8> = written
+        .chunk_by(|one, next| one == next)
+        .map(|piece| {
+            assert_eq!(piece.len(), 200_000, "nobody writes into another's piece");
+            piece[0]
+        })
+        .collect();
+    pieces.sort_unstable();
+    assert_eq!(pieces, (b'a'..b'a' + 20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn input_waits_for_a_command_that_does_not_read_and_is_given_up_by_dropping() {
     let command = begin(interactive(argv(&["sleep", "1000"]))).await;
     let bytes = vec![0; 1 << 20];
