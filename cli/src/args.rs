@@ -186,7 +186,7 @@ pub(crate) struct Down {
     /// The workspaces
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     pub(crate) workspaces: Vec<String>,
-    /// All of them, and whatever a killed Corehold left behind
+    /// All of them, what waits in pools, and whatever a killed Corehold left behind
     #[arg(long)]
     pub(crate) all: bool,
 }

@@ -371,6 +371,16 @@ impl Host {
         pool::drain(&Seat::of(&self.inner), &self.inner.fingerprint).await
     }
 
+    #[cfg(test)]
+    pub(crate) fn seat(&self) -> Seat {
+        Seat::of(&self.inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pool(&self, number: usize) -> Arc<pool::Pool> {
+        self.pools.nth(number)
+    }
+
     fn handle(&self, state: &ContainerState, labelled: Labelled) -> Workspace {
         Workspace::new(self.inner.clone(), state.id.clone(), labelled)
     }

@@ -35,8 +35,14 @@ pub(crate) async fn run(global: &Global, down: &Down) -> anyhow::Result<ExitCode
         }
     }
     if down.all && failures.is_empty() {
-        if names.is_empty() && !global.json {
-            eprintln!("no workspaces");
+        // What a backend on this home keeps ready; it starts anew what it needs.
+        let waiting = host.drain_pools().await?;
+        match (waiting, global.json) {
+            (0, true) => {}
+            (0, false) if names.is_empty() => eprintln!("no workspaces"),
+            (0, false) => {}
+            (_, true) => output::json(&json!({ "pooled": waiting, "removed": true }))?,
+            (_, false) => output::line(format_args!("removed {waiting} that waited in a pool"))?,
         }
         engine.remove_unused().await?;
     }

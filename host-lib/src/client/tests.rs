@@ -43,7 +43,7 @@ async fn an_agents_problem_arrives_whole() {
     assert_eq!((error.kind(), error.problem().unwrap().code), (ErrorKind::Agent, Code::VersionMismatch));
     assert_eq!(error.problem().unwrap().context["version"], "v2");
     assert_eq!(error.hint_text(), Some("read it again"));
-    let error = workspace.call::<Info>(&InfoRequest {}).await.unwrap_err();
+    let error = workspace.call::<corehold_types::tools::List>(&Default::default()).await.unwrap_err();
     assert_eq!(error.problem().unwrap().code, Code::UnknownRoute);
 }
 

@@ -60,14 +60,20 @@ impl Pool {
                     Some(_) = tasks.join_next() => {}
                     () = self.wanted.notified() => {}
                     () = until(due) => {}
+                    () = until(self.recheck()) => break,
                     () = &mut again => break,
                 }
             }
         }
     }
 
+    fn recheck(&self) -> Option<Instant> {
+        self.state().recheck
+    }
+
     /// Looks at all containers of the class.
     async fn survey(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<()> {
+        self.state().recheck = None;
         let states = self.seat.runtime.list(&self.blank.labels()).await?;
         let waiting: Vec<&ContainerState> = states.iter().filter(|state| self.place(&state.name).is_some()).collect();
         let there = |member: &Member| waiting.iter().any(|state| state.id == member.container);

@@ -214,6 +214,11 @@ impl Pools {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn nth(&self, number: usize) -> Arc<Pool> {
+        self.pools[number].clone()
+    }
+
     /// Nothing is started or handed out any more.
     pub(crate) fn close(&self) {
         for pool in &self.pools {
@@ -265,6 +270,8 @@ struct State {
     target: usize,
     /// When the last claim found nothing, or the target was lowered.
     missed_at: Instant,
+    /// When to look again at what was left alone.
+    recheck: Option<Instant>,
     /// Nothing is started before this.
     not_before: Option<Instant>,
     failures: u32,
@@ -283,6 +290,7 @@ impl Pool {
             waiting: 0,
             target: options.min,
             missed_at: Instant::now(),
+            recheck: None,
             not_before: None,
             failures: 0,
             failure: None,

@@ -11,7 +11,11 @@
 //! | runs, and has ended before | removed: it was restarted, and may hold what somebody left |
 //! | runs, nobody's | ready |
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use corehold_types::{
     Code, Timestamp,
@@ -62,7 +66,11 @@ impl Pool {
         match info {
             Ok(_) => {}
             Err(error) if is(&error, Code::NotClaimed) => {
-                return seat.settle_claimed(&state, &instance, &client).await.map(|()| None);
+                if !seat.settle_claimed(&state, &instance, &client).await? {
+                    let then = Instant::now() + Duration::from_secs(CLAIM_SECONDS.unsigned_abs());
+                    self.state().recheck = Some(then);
+                }
+                return Ok(None);
             }
             Err(error) => return Err(error),
         }
@@ -81,7 +89,8 @@ impl Seat {
     }
 
     /// A container that is claimed and still has its place's name: its host is about to rename it, or was killed before.
-    async fn settle_claimed(&self, state: &ContainerState, instance: &str, client: &AgentClient) -> Result<()> {
+    /// Says whether that is settled.
+    async fn settle_claimed(&self, state: &ContainerState, instance: &str, client: &AgentClient) -> Result<bool> {
         let records = self.records.all().await.into_iter().filter(|record| record.container == state.id.0);
         for record in records {
             let asked = client.call::<Info>(&self.tokens(instance, record.workspace.as_str()), &InfoRequest {}).await;
@@ -92,7 +101,7 @@ impl Seat {
                 Err(error) => return Err(error),
             }
             if seconds_since(record.created) < CLAIM_SECONDS {
-                return Ok(());
+                return Ok(false);
             }
             let name = format!("{}{}", labels::NAME_PREFIX, record.workspace);
             return match self.runtime.rename(&state.id, &name).await {
@@ -100,17 +109,17 @@ impl Seat {
                     tracing::warn!(container = state.name, workspace = %record.workspace, "removing a container whose claim was given up");
                     self.runtime.remove(&state.id).await?;
                     self.records.forget(&state.id, &record.workspace).await;
-                    Ok(())
+                    Ok(true)
                 }
                 result => {
                     tracing::info!(container = state.name, workspace = %record.workspace, "finishing a claim that was cut off");
-                    result
+                    result.map(|()| true)
                 }
             };
         }
         // Each claim is recorded before it is made.
         tracing::warn!(container = state.name, "removing a container that nobody knows the owner of");
-        self.runtime.remove(&state.id).await
+        self.runtime.remove(&state.id).await.map(|()| true)
     }
 
     /// Removes a container that waits, unless somebody claims it first. Says whether it is gone.

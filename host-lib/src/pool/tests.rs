@@ -1,1 +1,331 @@
+//! Pools over an engine and agents in memory: what is handed out, what isn't, and what a killed host leaves.
 
+use std::time::Duration;
+
+use corehold_types::{Code, Problem, Timestamp};
+
+use super::*;
+use crate::{
+    CreateEvent, CreateEventKind, CreateWorkspace, Host, Step, WorkspaceStatus,
+    runtime::Runtime as _,
+    testing::{AgentScript, EngineScript, Fixture},
+};
+
+/// Longer than anything takes here; only a broken test waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn fixture() -> Fixture {
+    Fixture::new(EngineScript::default(), AgentScript::default()).await
+}
+
+async fn filled(fixture: &Fixture, options: PoolOptions) -> Host {
+    let host = fixture.pooled(options).await;
+    tokio::time::timeout(PATIENCE, host.pools_filled()).await.expect("it is filled").unwrap();
+    host
+}
+
+fn exactly(containers: usize) -> PoolOptions {
+    PoolOptions::default().min(containers).max(containers)
+}
+
+/// The steps that began, in their order.
+async fn steps(host: &Host, request: CreateWorkspace) -> (Result<crate::Workspace>, Vec<Step>) {
+    let mut creation = host.create(request);
+    let mut events: Vec<CreateEvent> = Vec::new();
+    while let Some(event) = creation.next_event().await {
+        events.push(event);
+    }
+    let began = events.iter().filter(|event| matches!(event.kind, CreateEventKind::Started { .. }));
+    (creation.await, began.map(|event| event.step).collect())
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it becomes so");
+}
+
+#[tokio::test]
+async fn a_workspace_is_handed_over_with_all_that_a_claim_brings() {
+    let fixture = fixture().await;
+    let template = fixture.template(r#"{"name": "web", "env": {"A": "template", "B": "template"}}"#);
+    let host = filled(&fixture, exactly(2)).await;
+    assert_eq!(fixture.engine.waiting().len(), 2);
+    assert!(host.list().await.unwrap().is_empty(), "what waits belongs to nobody");
+
+    let request = CreateWorkspace::from_template(&template).id("mine").env("B", "request");
+    let (workspace, steps) = steps(&host, request).await;
+    let workspace = workspace.unwrap();
+    assert_eq!(
+        steps.iter().filter(|step| **step != Step::Pack).collect::<Vec<_>>(),
+        [&Step::Claim, &Step::Ship, &Step::Dev, &Step::Ready]
+    );
+    let env = fixture.engine.claimed_env("corehold-mine");
+    assert_eq!((env["A"].as_str(), env["B"].as_str(), env.len()), ("template", "request", 2));
+    let spec = fixture.engine.spec("corehold-mine");
+    assert!(!spec.env.contains_key("COREHOLD_WORKSPACE_ID") && !spec.env.contains_key("A"));
+
+    // Another host, without a pool, knows it for what it is.
+    for host in [&fixture.host, &host] {
+        let listed = host.list().await.unwrap();
+        assert_eq!(listed, [workspace.info().await.unwrap()]);
+        assert_eq!((listed[0].id.as_str(), listed[0].template.as_deref()), ("mine", Some("web")));
+        assert_eq!((listed[0].status, listed[0].own), (WorkspaceStatus::Running, true));
+        host.workspace("mine").await.unwrap().write_file("a", "b").await.unwrap();
+    }
+    host.pools_filled().await.unwrap();
+    assert_eq!((fixture.engine.waiting().len(), host.pools()[0].claimed), (2, 1));
+
+    fixture.host.workspace("mine").await.unwrap().remove().await.unwrap();
+    assert!(host.seat().records.all().await.is_empty(), "its record went with it");
+    assert_eq!(host.drain_pools().await.unwrap(), 2);
+    assert_eq!(fixture.engine.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_no_claim_can_bring_is_made() {
+    let fixture = fixture().await;
+    let host = filled(&fixture, exactly(1)).await;
+    let other_port = fixture.template(r#"{"name": "port", "port": 8080}"#);
+    let limits = crate::runtime::Resources { pids: Some(7), ..Default::default() };
+    for request in [
+        CreateWorkspace::empty().image("another:1"),
+        CreateWorkspace::empty().resources(limits),
+        CreateWorkspace::empty().label("mine", "1"),
+        CreateWorkspace::from_template(&other_port),
+        CreateWorkspace::empty().env("LARGE", "x".repeat(64 << 10)),
+    ] {
+        let (workspace, steps) = steps(&host, request).await;
+        workspace.unwrap();
+        assert!(!steps.contains(&Step::Claim) && steps.contains(&Step::Create), "{steps:?}");
+    }
+    assert_eq!(fixture.engine.waiting().len(), 1);
+}
+
+#[tokio::test]
+async fn a_pool_that_is_empty_too_often_grows() {
+    let fixture = fixture().await;
+    let host = filled(&fixture, PoolOptions::default().min(1).max(3).wait(Duration::ZERO)).await;
+    for _ in 0..5 {
+        let creations = (0..4).map(|_| async { host.create(CreateWorkspace::empty()).await.unwrap() });
+        futures_util::future::join_all(creations).await;
+    }
+    let status = host.pools().remove(0);
+    assert!(status.missed >= 2 && status.claimed >= 1, "{status:?}");
+    assert_eq!(status.claimed + status.missed, 20, "{status:?}");
+    assert_eq!(status.wanted, 3);
+    host.pools_filled().await.unwrap();
+    assert_eq!(fixture.engine.waiting().len(), 3, "and never beyond its bound");
+}
+
+#[tokio::test]
+async fn a_claim_waits_for_one_that_is_on_its_way() {
+    let gate = Arc::new(Notify::new());
+    let engine = EngineScript { create_gate: Some(gate.clone()), ..EngineScript::default() };
+    let fixture = Fixture::new(engine, AgentScript::default()).await;
+    let host = fixture.pooled(exactly(1).wait(PATIENCE)).await;
+    until(|| host.pools()[0].starting == 1).await;
+    let creation = host.create(CreateWorkspace::empty().id("w"));
+    let opening = async {
+        until(|| host.pool(0).state().waiting == 1).await;
+        gate.notify_one();
+    };
+    let (workspace, ()) = tokio::join!(creation, opening);
+    workspace.unwrap();
+    assert_eq!((host.pools()[0].claimed, host.pools()[0].missed), (1, 0));
+    assert_eq!(host.pool(0).state().waiting, 0);
+}
+
+#[tokio::test]
+async fn who_loses_a_claim_takes_the_next_one() {
+    let script = EngineScript { no_events: true, ..EngineScript::default() };
+    let fixture = Fixture::new(script, AgentScript::default()).await;
+    let first = filled(&fixture, exactly(3)).await;
+    let second = filled(&fixture, exactly(3)).await;
+    assert_eq!(fixture.engine.waiting().len(), 3, "they share it");
+    // Without events the second doesn't hear that the first one took what it knows.
+    first.create(CreateWorkspace::empty().id("a")).await.unwrap();
+    second.create(CreateWorkspace::empty().id("b")).await.unwrap();
+    assert_eq!((second.pools()[0].claimed, second.pools()[0].missed), (1, 0));
+    for id in ["a", "b"] {
+        fixture.host.workspace(id).await.unwrap().write_file("whose", id).await.unwrap();
+    }
+    let records: BTreeSet<_> = second.seat().records.all().await.into_iter().map(|record| record.workspace).collect();
+    assert_eq!(records.len(), 2, "whoever lost took their record back");
+}
+
+#[tokio::test]
+async fn a_claim_that_no_agent_takes_is_made_anew_and_nothing_is_used_up() {
+    let claim = Some(Problem::new(Code::LimitExceeded, "too much"));
+    let fixture = Fixture::new(EngineScript::default(), AgentScript { claim, ..AgentScript::default() }).await;
+    let host = filled(&fixture, exactly(2)).await;
+    let (workspace, steps) = steps(&host, CreateWorkspace::empty()).await;
+    workspace.unwrap();
+    assert!(steps.contains(&Step::Create), "{steps:?}");
+    assert_eq!((fixture.engine.waiting().len(), host.pools()[0].ready), (2, 2));
+    assert!(host.seat().records.all().await.is_empty());
+}
+
+#[tokio::test]
+async fn one_whose_agent_is_gone_is_passed_over() {
+    let script = EngineScript { no_events: true, ..EngineScript::default() };
+    let fixture = Fixture::new(script, AgentScript::default()).await;
+    let host = filled(&fixture, exactly(2)).await;
+    let first = host.pool(0).state().ready[0].container.clone();
+    let name = fixture.engine.inspect(&first).await.unwrap().name;
+    fixture.engine.silence(&name);
+    host.create(CreateWorkspace::empty().id("w")).await.unwrap();
+    assert_eq!((host.pools()[0].claimed, host.pools()[0].missed), (1, 0));
+    assert!(fixture.engine.names().contains(&name), "whose it is nobody knows, so it stays");
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_leaves_nothing() {
+    let fixture = fixture().await;
+    let host = filled(&fixture, exactly(1)).await;
+    fixture.host.create(CreateWorkspace::empty().id("taken")).await.unwrap();
+    let error = host.create(CreateWorkspace::empty().id("taken")).await.unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Conflict, Some(Step::Claim)));
+    host.pools_filled().await.unwrap();
+    assert_eq!(fixture.engine.names().len(), 2, "the one that was there, and a new one that waits");
+    assert!(host.seat().records.all().await.is_empty());
+}
+
+/// The agent may be claimed although nobody waits for its answer any more.
+#[tokio::test]
+async fn dropped_in_the_middle_of_a_claim_it_leaves_nothing_of_ours_and_all_of_others() {
+    for (refusal, left) in [(None, 0), (Some(Problem::new(Code::AlreadyClaimed, "another's")), 1)] {
+        let gate = Arc::new(Notify::new());
+        let agent = AgentScript { claim_gate: Some(gate.clone()), claim: refusal, ..AgentScript::default() };
+        let fixture = Fixture::new(EngineScript::default(), agent).await;
+        let host = filled(&fixture, exactly(1)).await;
+        let member = host.pool(0).state().ready[0].container.0.clone();
+        let mut creation = host.create(CreateWorkspace::empty().id("w"));
+        while host.seat().records.all().await.is_empty() {
+            let polled = tokio::time::timeout(Duration::from_millis(1), creation.next_event());
+            let _ = polled.await;
+        }
+        drop(creation);
+        gate.notify_one();
+        tokio::time::timeout(PATIENCE, host.settled()).await.expect("it is settled");
+        let there = fixture.engine.ids().contains(&member);
+        assert_eq!(usize::from(there), left);
+        assert!(host.seat().records.all().await.is_empty());
+    }
+}
+
+/// Claims as a host does, and is killed before the engine knows whose it is.
+async fn claimed_and_killed(fixture: &Fixture, workspace: &str, created: Timestamp) -> ContainerId {
+    let host = filled(fixture, exactly(1)).await;
+    let pool = host.pool(0);
+    let member = pool.take(tokio::time::Instant::now()).await.unwrap();
+    let id = member.container.clone();
+    let wish = Wish {
+        workspace: workspace.parse().unwrap(),
+        template: Some("web".to_owned()),
+        created,
+        env: Default::default(),
+    };
+    assert!(matches!(pool.clone().claim(member, wish).await, Outcome::Won(_)));
+    id
+}
+
+fn long_ago() -> Timestamp {
+    Timestamp::from_unix(Timestamp::now().as_unix_seconds() - 100, 0)
+}
+
+#[tokio::test]
+async fn a_claim_that_was_cut_off_is_finished() {
+    let fixture = fixture().await;
+    let id = claimed_and_killed(&fixture, "cut-off", long_ago()).await;
+    let _next = fixture.pooled(exactly(0)).await;
+    until(|| fixture.engine.names().contains(&"corehold-cut-off".to_owned())).await;
+    let listed = fixture.host.list().await.unwrap();
+    let found = listed.iter().find(|info| info.id.as_str() == "cut-off").unwrap();
+    assert_eq!(found.template.as_deref(), Some("web"));
+    assert_eq!(fixture.engine.inspect(&id).await.unwrap().name, "corehold-cut-off");
+}
+
+#[tokio::test]
+async fn a_claim_that_was_given_up_or_that_nobody_remembers_is_undone() {
+    for forgotten in [false, true] {
+        let fixture = fixture().await;
+        let id = claimed_and_killed(&fixture, "lost", long_ago()).await;
+        if forgotten {
+            fixture.host.seat().records.forget(&id, &"lost".parse().unwrap()).await;
+        } else {
+            // Its host went on with another container.
+            fixture.host.create(CreateWorkspace::empty().id("lost")).await.unwrap();
+        }
+        let next = fixture.pooled(exactly(0)).await;
+        until(|| !fixture.engine.ids().contains(&id.0)).await;
+        until(|| host_is_idle(&next)).await;
+        assert_eq!(fixture.engine.names().len(), usize::from(!forgotten) + fixture.engine.waiting().len());
+    }
+}
+
+fn host_is_idle(host: &Host) -> bool {
+    let pool = host.pool(0);
+    let state = pool.state();
+    state.attended.len() == state.ready.len()
+}
+
+#[tokio::test]
+async fn a_claim_that_is_under_way_is_left_to_its_host() {
+    let fixture = fixture().await;
+    let id = claimed_and_killed(&fixture, "fresh", Timestamp::now()).await;
+    let next = fixture.pooled(exactly(1)).await;
+    until(|| next.pool(0).state().recheck.is_some()).await;
+    next.drain_pools().await.unwrap();
+    assert!(fixture.engine.inspect(&id).await.unwrap().name.contains("pool."), "neither renamed nor removed");
+}
+
+#[tokio::test]
+async fn what_ended_or_was_restarted_is_replaced() {
+    let fixture = fixture().await;
+    let host = filled(&fixture, exactly(2)).await;
+    let before = fixture.engine.ids();
+    let ids: Vec<_> = host.pool(0).state().ready.iter().map(|member| member.container.clone()).collect();
+    fixture.engine.stop(&ids[0], Duration::ZERO).await.unwrap();
+    until(|| !fixture.engine.ids().contains(&ids[0].0)).await;
+    drop(host);
+    // While nobody looks.
+    fixture.engine.stop(&ids[1], Duration::ZERO).await.unwrap();
+    fixture.engine.start(&ids[1]).await.unwrap();
+    let host = fixture.pooled(exactly(2)).await;
+    until(|| !fixture.engine.ids().contains(&ids[1].0)).await;
+    until(|| host.pools()[0].ready == 2).await;
+    assert!(before.iter().all(|id| !fixture.engine.ids().contains(id)));
+}
+
+#[tokio::test]
+async fn a_start_that_fails_is_told_and_leaves_nothing() {
+    let fixture = Fixture::new(EngineScript { start: true, ..EngineScript::default() }, AgentScript::default()).await;
+    let host = fixture.pooled(exactly(2)).await;
+    let error = tokio::time::timeout(PATIENCE, host.pools_filled()).await.expect("it is told").unwrap_err();
+    assert!(error.to_string().contains("the fake engine fails at start"), "{error}");
+    assert!(host.pools()[0].failure.is_some());
+    until(|| fixture.engine.names().is_empty()).await;
+}
+
+#[tokio::test]
+async fn hosts_that_fill_a_pool_at_once_never_overfill_it() {
+    let fixture = fixture().await;
+    let hosts = futures_util::future::join_all((0..4).map(|_| filled(&fixture, exactly(5)))).await;
+    assert_eq!(fixture.engine.waiting().len(), 5);
+    for host in &hosts {
+        until(|| host.pools()[0].ready == 5).await;
+    }
+}
+
+#[test]
+fn options_that_cant_be_meant_are_refused() {
+    for options in [exactly(2).min(3), exactly(20_000), exactly(1).starts_at_once(0)] {
+        assert_eq!(options.check().unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    PoolOptions::default().check().unwrap();
+    exactly(0).check().unwrap();
+}

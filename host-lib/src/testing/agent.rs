@@ -10,12 +10,13 @@ use std::{
     },
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use corehold_types::{
-    Code, Data, PROTOCOL, Problem, Timestamp,
+    Claims, Code, Data, PROTOCOL, Problem, Timestamp,
     tools::{
-        ArchiveSource, CommandEvent, CommandExit, CommandOutputRequest, CommandRequest, CommandResponse,
-        ExtractRequest, ExtractResponse,
+        ArchiveSource, ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandOutputRequest, CommandRequest,
+        CommandResponse, ExtractRequest, ExtractResponse, InfoResponse,
     },
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
@@ -30,6 +31,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::JoinHandle,
 };
 
@@ -49,6 +51,10 @@ pub(crate) struct AgentScript {
     pub(crate) preview: Option<StatusCode>,
     /// The dev command ends at once with this exit code.
     pub(crate) dev_exits: Option<i32>,
+    /// It answers claims with this.
+    pub(crate) claim: Option<Problem>,
+    /// It decides about a claim when this is notified.
+    pub(crate) claim_gate: Option<Arc<Notify>>,
     /// Answers a route of its own before all others.
     pub(crate) route: Option<Route>,
 }
@@ -61,6 +67,8 @@ impl Default for AgentScript {
             extract: None,
             preview: Some(StatusCode::OK),
             dev_exits: None,
+            claim: None,
+            claim_gate: None,
             route: None,
         }
     }
@@ -75,6 +83,9 @@ struct Inner {
     script: AgentScript,
     address: SocketAddr,
     preview: SocketAddr,
+    /// Whose it is, and by which claim.
+    owner: Mutex<Option<(String, String)>>,
+    env: Mutex<BTreeMap<String, String>>,
     inbox: Mutex<BTreeMap<String, Vec<u8>>>,
     files: Mutex<BTreeMap<String, Vec<u8>>>,
     connections: AtomicUsize,
@@ -89,12 +100,14 @@ impl Drop for FakeAgent {
 }
 
 impl FakeAgent {
-    pub(crate) async fn start(script: AgentScript) -> Self {
+    pub(crate) async fn start(script: AgentScript, workspace: Option<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let preview = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let inner = Arc::new(Inner {
             address: listener.local_addr().unwrap(),
             preview: preview.local_addr().unwrap(),
+            owner: Mutex::new(workspace.map(|workspace| (workspace, String::new()))),
+            env: Mutex::default(),
             inbox: Mutex::default(),
             files: Mutex::default(),
             connections: AtomicUsize::new(0),
@@ -122,6 +135,11 @@ impl FakeAgent {
 
     pub(crate) fn connections(&self) -> usize {
         self.inner.connections.load(Ordering::Relaxed)
+    }
+
+    /// The variables that came with a claim.
+    pub(crate) fn env(&self) -> BTreeMap<String, String> {
+        self.inner.env.lock().unwrap().clone()
     }
 
     /// Puts an archive into the inbox.
@@ -163,6 +181,29 @@ fn json(value: &impl Serialize) -> Answer {
 
 fn problem(problem: &Problem) -> Answer {
     reply(StatusCode::from_u16(problem.status).unwrap(), serde_json::to_vec(problem).unwrap())
+}
+
+/// The workspace that a request's token names.
+fn workspace(request: &Request<Incoming>) -> Option<String> {
+    let token = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    Some(serde_json::from_slice::<Claims>(&payload).ok()?.workspace)
+}
+
+fn info(workspace: Option<String>) -> Answer {
+    json(&InfoResponse {
+        version: "0".to_owned(),
+        protocol: PROTOCOL,
+        boot_id: "b".to_owned(),
+        instance: "i".to_owned(),
+        claimed: workspace.as_ref().map(|_| Timestamp::now()),
+        workspace,
+        root: "/app".into(),
+        tools: vec![],
+        limits: vec![],
+        features: vec![],
+        guards: vec![],
+    })
 }
 
 /// As the agent does it: what listens on this machine's loopback is inside.
@@ -250,27 +291,60 @@ impl Inner {
             let status = HealthStatus::Ok;
             return json(&Health { status, version: "0".into(), protocol: self.script.protocol, uptime_ms: 1 });
         }
-        let bearer = request
-            .headers()
-            .get(header::AUTHORIZATION)
-            .is_some_and(|value| value.as_bytes().starts_with(b"Bearer ey"));
-        if !bearer {
+        let Some(workspace) = workspace(&request) else {
             return problem(&Problem::new(Code::Unauthorized, "no token"));
+        };
+        if path == "/v1/tools/claim" {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            return self.claim(serde_json::from_slice(&body).unwrap()).await;
+        }
+        let owner = self.owner.lock().unwrap().as_ref().map(|(owner, _)| owner.clone());
+        match (&owner, path.as_str()) {
+            (None, "/v1/tools/info") => return info(None),
+            (Some(owner), "/v1/tools/info") if *owner == workspace => return info(Some(workspace)),
+            (Some(owner), _) if *owner == workspace => {}
+            _ => return problem(&Problem::new(Code::NotClaimed, "it serves another workspace, or none")),
         }
         if let Some(port) = path.strip_prefix("/v1/tunnel/") {
             return tunnel(port.parse().unwrap(), request).await;
         }
         let method = request.method().clone();
+        let query = request.uri().query().map(str::to_owned);
         let body = request.into_body().collect().await.unwrap().to_bytes();
         if let Some(file) = path.strip_prefix("/v1/files/") {
             return self.file(&method, file, body);
         }
         match path.as_str() {
+            "/v1/archive" => {
+                assert_eq!(query.as_deref(), Some(format!("hash={}", blake3::hash(&body).to_hex()).as_str()));
+                self.script
+                    .extract
+                    .as_ref()
+                    .map_or_else(|| json(&ExtractResponse { files: 1, ..Default::default() }), problem)
+            }
             "/v1/tools/extract" => self.extract(&serde_json::from_slice(&body).unwrap()),
             "/v1/tools/command" => self.command(&serde_json::from_slice(&body).unwrap()),
             "/v1/tools/commandOutput" => self.follow(&serde_json::from_slice(&body).unwrap()),
             _ => problem(&Problem::new(Code::UnknownRoute, path)),
         }
+    }
+
+    /// As the agent decides it: the first wins, and wins again with the same claim.
+    async fn claim(&self, request: ClaimRequest) -> Answer {
+        if let Some(gate) = &self.script.claim_gate {
+            gate.notified().await;
+        }
+        if let Some(refusal) = &self.script.claim {
+            return problem(refusal);
+        }
+        let mut owner = self.owner.lock().unwrap();
+        let wanted = (request.workspace, request.claim_id);
+        if *owner.get_or_insert_with(|| wanted.clone()) != wanted {
+            return problem(&Problem::new(Code::AlreadyClaimed, "it serves a workspace already"));
+        }
+        *self.env.lock().unwrap() = request.env;
+        let (instance, boot_id) = ("i".to_owned(), "b".to_owned());
+        json(&ClaimResponse { workspace: wanted.0, claimed: Timestamp::now(), instance, boot_id })
     }
 
     fn file(&self, method: &Method, name: &str, body: Bytes) -> Answer {

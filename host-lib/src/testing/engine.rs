@@ -37,6 +37,8 @@ pub(crate) struct EngineScript {
     pub(crate) start: bool,
     /// The container ends right after its start.
     pub(crate) dies: bool,
+    /// Nothing that happens is told.
+    pub(crate) no_events: bool,
     /// Renaming fails.
     pub(crate) rename: bool,
     /// Laying an archive in fails.
@@ -49,7 +51,7 @@ pub(crate) struct FakeEngine {
     script: EngineScript,
     agent: AgentScript,
     containers: Mutex<BTreeMap<String, Container>>,
-    events: broadcast::Sender<ContainerEvent>,
+    events: broadcast::Sender<(ContainerEvent, BTreeMap<String, String>)>,
     next: AtomicUsize,
     removals: AtomicUsize,
 }
@@ -90,10 +92,32 @@ impl FakeEngine {
         self.containers().values_mut().find(|container| container.spec.name == name).unwrap().status = status;
     }
 
+    /// The ids of the containers there are.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.containers().keys().cloned().collect()
+    }
+
+    /// The names of those that wait in a pool.
+    pub(crate) fn waiting(&self) -> Vec<String> {
+        self.names().into_iter().filter(|name| name.contains('.')).collect()
+    }
+
+    /// Takes the agent from a container that goes on running, as when it hangs.
+    pub(crate) fn silence(&self, name: &str) {
+        self.containers().values_mut().find(|container| container.spec.name == name).unwrap().agent = None;
+    }
+
     /// Starts a new agent for a container, as a restart does: at another address.
     pub(crate) async fn restart_agent(&self, name: &str) {
-        let agent = FakeAgent::start(self.agent.clone()).await;
+        let workspace = workspace_of(&self.spec(name));
+        let agent = FakeAgent::start(self.agent.clone(), workspace).await;
         self.containers().values_mut().find(|container| container.spec.name == name).unwrap().agent = Some(agent);
+    }
+
+    /// The variables that a claim brought into a container.
+    pub(crate) fn claimed_env(&self, name: &str) -> BTreeMap<String, String> {
+        let containers = self.containers();
+        containers.values().find(|container| container.spec.name == name).unwrap().agent.as_ref().unwrap().env()
     }
 
     /// Connections that a container's agent has accepted.
@@ -103,9 +127,14 @@ impl FakeEngine {
     }
 
     fn say(&self, id: &ContainerId, action: &str) {
+        let labels = self.containers().get(&id.0).map(|container| container.spec.labels.clone()).unwrap_or_default();
         // Nobody may be listening.
-        let _ = self.events.send(ContainerEvent { id: id.clone(), action: action.to_owned() });
+        let _ = self.events.send((ContainerEvent { id: id.clone(), action: action.to_owned() }, labels));
     }
+}
+
+fn workspace_of(spec: &ContainerSpec) -> Option<String> {
+    spec.env.get(corehold_types::env_vars::WORKSPACE_ID).cloned()
 }
 
 fn failure(what: &str) -> Error {
@@ -154,7 +183,8 @@ impl Runtime for FakeEngine {
         if self.script.start {
             return Err(failure("start"));
         }
-        let agent = FakeAgent::start(self.agent.clone()).await;
+        let workspace = self.containers().get(&id.0).and_then(|container| workspace_of(&container.spec));
+        let agent = FakeAgent::start(self.agent.clone(), workspace).await;
         let ending = {
             let mut containers = self.containers();
             let container = containers.get_mut(&id.0).ok_or_else(|| Error::new(ErrorKind::NotFound, "gone"))?;
@@ -163,6 +193,7 @@ impl Runtime for FakeEngine {
             container.agent = (!self.script.dies).then_some(agent);
             self.script.dies
         };
+        self.say(id, "start");
         if ending {
             self.say(id, "die");
         }
@@ -174,6 +205,7 @@ impl Runtime for FakeEngine {
             container.status = ContainerStatus::Exited;
             container.agent = None;
         }
+        self.say(id, "die");
         Ok(())
     }
 
@@ -181,6 +213,7 @@ impl Runtime for FakeEngine {
         if self.removals.fetch_add(1, Ordering::Relaxed) < self.script.remove_failures {
             return Err(failure("remove"));
         }
+        self.say(id, "destroy");
         self.containers().remove(&id.0);
         Ok(())
     }
@@ -221,11 +254,16 @@ impl Runtime for FakeEngine {
         Ok(Stats::default())
     }
 
-    fn events(&self, _labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent> {
-        let receiver = self.events.subscribe();
-        Box::pin(
-            stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await.ok()?, receiver)) }).map(Ok),
-        )
+    fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent> {
+        if self.script.no_events {
+            return Box::pin(stream::pending());
+        }
+        let (receiver, labels) = (self.events.subscribe(), labels.clone());
+        let all = stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await.ok()?, receiver)) });
+        Box::pin(all.filter_map(move |(event, of)| {
+            let wanted = labels.iter().all(|(name, value)| of.get(name) == Some(value));
+            async move { wanted.then_some(Ok(event)) }
+        }))
     }
 
     async fn rename(&self, id: &ContainerId, name: &str) -> Result<()> {

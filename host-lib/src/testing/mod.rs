@@ -9,7 +9,7 @@ pub(crate) use self::{
     agent::{AgentScript, FakeAgent, Route, ndjson, reply},
     engine::{EngineScript, FakeEngine},
 };
-use crate::{Host, Template};
+use crate::{Class, Host, PoolOptions, Template};
 
 /// A host over a fake engine, with a home and a folder for templates of its own.
 pub(crate) struct Fixture {
@@ -30,6 +30,12 @@ impl Fixture {
             .await
             .unwrap();
         Self { host, engine, folder }
+    }
+
+    /// One more host on the same home and engine, as another process would be, with a pool.
+    pub(crate) async fn pooled(&self, options: PoolOptions) -> Host {
+        let builder = Host::builder().runtime(self.engine.clone()).home(self.folder.path().join("home"));
+        builder.pool(Class::default(), options).build().await.unwrap()
     }
 
     /// A template whose `template.json` is this.

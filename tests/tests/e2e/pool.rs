@@ -122,7 +122,10 @@ async fn a_host_that_comes_after_another_takes_its_pool_over() {
     let now = containers(&corehold).await;
     assert!(!now.contains_key(&ended.0) && !now.contains_key(&restarted.0), "{now:?}");
     assert_eq!(output(&workspace, "echo still here").await, "still here\n");
-    third.drain_pools().await.unwrap();
+    drop(third);
+    let down = corehold.cli(&["down", "--all"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&down.stdout).contains("removed 2 that waited in a pool"), "{down:?}");
+    assert_eq!(containers(&corehold).await, BTreeMap::new());
 }
 
 /// As two processes would: they share the home folder and the engine, and know nothing of each other.
