@@ -96,7 +96,8 @@ limits! {
     tunnels: "tunnels", "tunnels", "COREHOLD_LIMIT_TUNNELS", 256;
     /// Milliseconds in which what listens on a port must take a tunnel's connection. Default 5,000.
     tunnel_connect_ms: "tunnelConnectMs", "ms", "COREHOLD_LIMIT_TUNNEL_CONNECT_MS", 5_000;
-    /// Bytes of the variables that a claim brings. Default 64 KiB, less than the kernel takes for one (128 KiB).
+    /// Bytes of the variables that a claim brings. Default 64 KiB. Whatever it is, one variable has at most 128 KiB and all
+    /// together half of what the kernel takes (a quarter of RLIMIT_STACK), else no command could be started.
     claim_environment_bytes: "claimEnvironmentBytes", "bytes", "COREHOLD_LIMIT_CLAIM_ENVIRONMENT_BYTES", 64 << 10;
     /// Calls of `watch` at a time. Default 64; those who ask for the same share what they watch.
     watches: "watches", "watches", "COREHOLD_LIMIT_WATCHES", 64;

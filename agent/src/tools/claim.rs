@@ -7,6 +7,8 @@ use corehold_types::{
     tools::{Claim, ClaimRequest, ClaimResponse},
 };
 
+use rustix::process::Resource;
+
 use crate::{
     config::Limits,
     handler::{Call, Events, Handler},
@@ -16,6 +18,9 @@ use crate::{
 
 /// The variables beginning with `COREHOLD_` that a claim may bring: they are the workspace's, not the agent's.
 const OWNERS: [&str; 3] = [env_vars::OWNER_ID, env_vars::TEAM_ID, env_vars::API_URL];
+
+/// Longest variable that `execve(2)` takes, its name, `=` and NUL included: 32 pages of 4 KiB.
+const VARIABLE_BYTES: usize = 32 * 4_096;
 
 impl Handler for Claim {
     async fn handle(call: Call, request: ClaimRequest, _: Events<Self::Event>) -> Result<ClaimResponse, Problem> {
@@ -74,13 +79,41 @@ fn check(request: &ClaimRequest, limits: &Limits) -> Result<(), Problem> {
         if value.contains('\0') {
             return Err(refused("env", &format!("the value of {name} has a NUL byte")));
         }
+        let bytes = name.len() + value.len() + 2;
+        if bytes > VARIABLE_BYTES {
+            let what = format!(
+                "{name} takes {bytes} bytes; the kernel gives no program a variable of more than {VARIABLE_BYTES}"
+            );
+            return Err(
+                refused("env", &what).suggest("write what is large to a file, and name the file in the variable")
+            );
+        }
     }
     // As the kernel counts: an equals sign and a NUL come to each.
     let bytes: usize = request.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
     if bytes > limits.claim_environment_bytes.as_usize() {
         return Err(limits.claim_environment_bytes.exceeded("the claim's environment"));
     }
+    let most = room_for_variables();
+    if bytes > most {
+        let what = format!(
+            "the claim's environment takes {bytes} bytes; of what the kernel gives a program for its arguments and \
+             variables a claim may use half, here {most}"
+        );
+        return Err(refused("env", &what).suggest(
+            "write what is large to a file, or raise the stack limit (RLIMIT_STACK) that the agent starts with",
+        ));
+    }
     Ok(())
+}
+
+/// Half of what `execve(2)` takes for arguments and variables together: a quarter of the stack's limit, at least 128 KiB and at
+/// most three quarters of 8 MiB. The other half is for a command's own. Refused here, since later no command would start.
+fn room_for_variables() -> usize {
+    let stack = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(u64::MAX);
+    let room = (stack / 4).clamp(128 << 10, 6 << 20);
+    // At most 3 MiB: it fits.
+    (room / 2) as usize
 }
 
 fn is_workspace_id(text: &str) -> bool {
@@ -129,6 +162,27 @@ mod tests {
         assert!(refusal(&request(&[("A", "x\0")])).contains("NUL"));
         let large = "x".repeat(64 << 10);
         assert!(refusal(&request(&[("A", &large)])).contains("the claim's environment"));
+    }
+
+    #[test]
+    fn what_no_command_could_be_started_with_is_refused_whatever_the_limit_says() {
+        let mut limits = Limits::default();
+        limits.claim_environment_bytes.value = 1 << 30;
+        let fits = "x".repeat(VARIABLE_BYTES - 3);
+        // As much as fits into the smallest room that there can be would be half of this already.
+        if room_for_variables() >= VARIABLE_BYTES {
+            check(&request(&[("A", &fits)]), &limits).unwrap();
+        }
+        let problem = check(&request(&[("A", &format!("{fits}x"))]), &limits).unwrap_err();
+        assert!(
+            problem.detail.contains("131072") && problem.suggestion.unwrap().contains("file"),
+            "{}",
+            problem.detail
+        );
+        let names: Vec<String> = (0..64).map(|number| format!("V{number}")).collect();
+        let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), &fits[..120_000])).collect();
+        let problem = check(&request(&many), &limits).unwrap_err();
+        assert!(problem.detail.contains("may use half"), "{}", problem.detail);
     }
 
     #[test]

@@ -3,13 +3,17 @@
 use std::{fs, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use corehold_types::{Claims, Code, Scope, env_vars};
+use corehold_types::{
+    Claims, Code, Scope, env_vars,
+    rpc::{BEARER_PREFIX, SUBPROTOCOL},
+};
 use serde_json::{Value, json};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::{
     access::{claims, key, sign},
     served::serve_agent,
+    sockets::try_open,
     support::{Answer, TestAgent},
 };
 
@@ -204,4 +208,102 @@ async fn the_name_of_a_command_stands_before_any_variable_of_its_environment() {
     let request = json!({ "line": line, "env": { "B": "own" } });
     let answer = agent.tool("command", request.to_string()).await.assert_ok().json();
     assert_eq!(answer["stdout"]["text"], "COREHOLD_COMMAND\n");
+}
+
+/// What each surface answers before there is a workspace.
+#[tokio::test]
+async fn no_surface_lets_anybody_into_an_agent_that_nobody_has_claimed() {
+    let served = serve_agent(pooled()).await;
+    let all = token("shop", &Scope::ALL);
+    let bearer = format!("Bearer {all}");
+    let ask = async |method: &str, uri: &str| {
+        let request = http::Request::builder().method(method).uri(uri).header("authorization", &bearer);
+        let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"info","arguments":{}}}"#;
+        served.agent.send(request.header("content-type", "application/json").body(body.into()).unwrap()).await
+    };
+    let socket = |protocol: String, headers: Vec<(&'static str, String)>| {
+        let served = &served;
+        async move {
+            let mut all = vec![("sec-websocket-protocol", protocol)];
+            all.extend(headers);
+            let all: Vec<_> = all.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            try_open(served, &all).await.map(drop)
+        }
+    };
+    let by_header = || socket(SUBPROTOCOL.to_owned(), vec![("authorization", bearer.clone())]);
+    let by_protocol = || socket(format!("{SUBPROTOCOL}, {BEARER_PREFIX}{all}"), Vec::new());
+    for (method, uri) in [("POST", "/mcp"), ("GET", "/metrics"), ("GET", "/v1/ws"), ("POST", "/v1/tools/auditRead")] {
+        ask(method, uri).await.assert_problem(409, Code::NotClaimed);
+    }
+    assert_eq!(by_header().await.unwrap_err().1.code, Code::NotClaimed);
+    assert_eq!(by_protocol().await.unwrap_err().1.code, Code::NotClaimed);
+    served.agent.get("/health", &[]).await.assert_ok();
+    // From the claim on all of them are the owner's, and nobody else's.
+    call(&served.agent, "claim", &all, &claim("shop")).await.assert_ok();
+    ask("POST", "/mcp").await.assert_ok();
+    ask("GET", "/metrics").await.assert_ok();
+    by_header().await.unwrap();
+    by_protocol().await.unwrap();
+    let other = format!("{SUBPROTOCOL}, {BEARER_PREFIX}{}", token("other", &Scope::ALL));
+    assert_eq!(socket(other, Vec::new()).await.unwrap_err().1.code, Code::NotClaimed);
+}
+
+#[tokio::test]
+async fn a_claim_under_a_key_is_repeated_to_its_own_workspace_only() {
+    let agent = pooled();
+    let ask = async |workspace: &str, key: &str, claim: &Value| {
+        let request = http::Request::post("/v1/tools/claim")
+            .header("authorization", format!("Bearer {}", token(workspace, &Scope::ALL)))
+            .header("content-type", "application/json")
+            .header("idempotency-key", key);
+        agent.send(request.body(claim.to_string().into()).unwrap()).await
+    };
+    let replayed = |answer: &Answer| answer.headers.contains_key("idempotency-replayed");
+    let first = ask("shop", "k", &claim("shop")).await;
+    let second = ask("shop", "k", &claim("shop")).await;
+    assert_eq!(first.assert_ok().json(), second.assert_ok().json());
+    assert!(replayed(&second) && !replayed(&first));
+    // The same subject, key and request with another workspace's token: neither a mismatch nor the owner's answer.
+    let late = ask("other", "k", &claim("shop")).await;
+    assert!(!replayed(&late));
+    late.assert_problem(403, Code::Forbidden);
+    ask("other", "l", &claim("other")).await.assert_problem(409, Code::AlreadyClaimed);
+    let changed = json!({ "workspace": "shop", "claimId": "another-claim" });
+    ask("shop", "k", &changed).await.assert_problem(422, Code::IdempotencyMismatch);
+}
+
+#[tokio::test]
+async fn a_claim_ends_with_the_agent() {
+    let agent = pooled();
+    let owner = token("shop", &Scope::ALL);
+    let first = call(&agent, "claim", &owner, &claim("shop")).await.assert_ok().json();
+    call(&agent, "write", &owner, &json!({ "files": [{ "path": "a", "content": "x" }] })).await.assert_ok();
+    let again = agent.restarted();
+    call(&again, "read", &owner, &json!({ "files": [{ "path": "a" }] })).await.assert_problem(409, Code::NotClaimed);
+    let info = call(&again, "info", &owner, &json!({})).await.assert_ok().json();
+    assert!(
+        info.get("workspace").is_none() && info["bootId"] != first["bootId"],
+        "the host sees that it was restarted"
+    );
+    // It could be claimed by anybody: that is why a host destroys it.
+    call(&again, "claim", &token("other", &Scope::ALL), &claim("other")).await.assert_ok();
+    call(&again, "info", &owner, &json!({})).await.assert_problem(409, Code::NotClaimed);
+}
+
+#[tokio::test]
+async fn an_environment_that_no_command_could_be_started_with_is_refused() {
+    let agent = TestAgent::with(&[("COREHOLD_LIMIT_CLAIM_ENVIRONMENT_BYTES", "100000000")]);
+    let with = |env: Value| json!({ "workspace": "shop", "claimId": "claim-of-shop", "env": env }).to_string();
+    let large = with(json!({ "A": "x".repeat(131_072 - 2) }));
+    let problem = agent.tool("claim", large).await.assert_problem(400, Code::InvalidRequest);
+    assert!(problem.detail.contains("131072"), "{}", problem.detail);
+    let many: serde_json::Map<_, _> =
+        (0..64).map(|number| (format!("V{number}"), "x".repeat(120_000).into())).collect();
+    let problem = agent.tool("claim", with(many.into())).await.assert_problem(400, Code::InvalidRequest);
+    assert!(problem.detail.contains("may use half") && problem.context["field"] == "env", "{}", problem.detail);
+    assert!(agent.agent.ownership.owner().is_none());
+    // The largest variable that is taken lets commands start.
+    agent.tool("claim", with(json!({ "A": "x".repeat(131_072 - 3) }))).await.assert_ok();
+    let answer = agent.tool("command", r#"{"argv": ["sh", "-c", "echo ${#A}"]}"#).await.assert_ok().json();
+    assert_eq!(answer["stdout"]["text"], "131069\n");
 }

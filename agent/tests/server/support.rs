@@ -62,6 +62,14 @@ impl TestAgent {
         Self { router: server::router(Arc::clone(&agent)), agent, directory }
     }
 
+    /// The agent as it is after it has ended and was started again, with the same configuration on the same files.
+    pub(crate) fn restarted(self) -> Self {
+        let config = self.agent.config.clone();
+        let processes = Processes::start(ProcessConfig::from_config(&config)).unwrap();
+        let agent = Arc::new(Agent::new(config, processes).unwrap());
+        Self { router: server::router(Arc::clone(&agent)), agent, directory: self.directory }
+    }
+
     /// The workspace root.
     pub(crate) fn root(&self) -> &Path {
         self.agent.root.path()
