@@ -15,6 +15,7 @@ mod confinement; // every tool and route, while directories become links to the 
 mod connections; // over a real socket: time-outs, shutdown, callers that go away
 mod edits; // edit, write, stat, mkdir, move, copy, remove
 mod files; // GET, HEAD, PUT, DELETE /v1/files
+mod hostile; // what is no request, to every tool on every surface of a real agent
 mod mcp; // POST /mcp
 mod metrics; // GET /metrics
 mod refusals; // what is turned away, and what of it is recorded

@@ -10,7 +10,6 @@ use tower::ServiceExt as _;
 
 use crate::{
     access::{claims, sign},
-    bad_input, schemas,
     served::{PATIENCE, serve, until},
     support::{Answer, TestAgent},
 };
@@ -367,27 +366,4 @@ async fn what_is_no_message_is_refused() {
     assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "POST"));
     let nobody = http::Request::post("/mcp").body(ping.into()).unwrap();
     agent.send(nobody).await.assert_problem(401, Code::Unauthorized);
-}
-
-#[tokio::test]
-async fn bad_input_to_every_tool_is_told_to_the_model() {
-    let agent = TestAgent::new();
-    for (name, schema) in schemas::tools() {
-        if name == "claim" {
-            continue;
-        }
-        let no_requests = bad_input::no_requests().into_iter().filter_map(|body| String::from_utf8(body).ok());
-        // No arguments are a request of a tool that needs none.
-        let no_requests = no_requests.filter(|body| body != "null");
-        for arguments in bad_input::malformed(&schema).into_iter().chain(no_requests) {
-            let call = format!(r#"{{"name":"{name}","arguments":{arguments}}}"#);
-            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{call}}}"#);
-            let answer = post(&agent, &[], body).await;
-            assert!(matches!(answer.status.as_u16(), 200 | 400), "{name} {arguments:.100}");
-            let answer = answer.json();
-            let told = answer["error"]["code"].is_i64() || answer["result"]["isError"] == true;
-            assert!(told, "{name} {arguments:.100}: {answer}");
-        }
-    }
-    assert!(!tool(&agent, "list", json!({})).await.1);
 }

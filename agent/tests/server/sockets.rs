@@ -18,7 +18,6 @@ use tokio_tungstenite::{
 
 use crate::{
     access::{claims, key, sign},
-    bad_input, schemas,
     served::{PATIENCE, Served, serve, until},
 };
 
@@ -335,25 +334,6 @@ async fn what_is_no_request_is_refused_and_the_socket_goes_on() {
     client.ask(long.clone(), "list", json!({})).await;
     assert_eq!(error(&client.answer(long).await).0, i64::from(codes::INVALID_REQUEST));
     assert!(client.call(1, "list", json!({})).await["result"].is_object());
-}
-
-#[tokio::test]
-async fn bad_input_to_every_tool_is_refused_and_the_socket_goes_on() {
-    let served = serve(&[]).await;
-    let mut client = open(&served).await;
-    let codes = [codes::PARSE_ERROR, codes::INVALID_REQUEST, codes::INVALID_PARAMS].map(i64::from);
-    for (tool, schema) in schemas::tools() {
-        let no_requests = bad_input::no_requests().into_iter().filter_map(|body| String::from_utf8(body).ok());
-        // No params are a request of a tool that needs none.
-        let no_requests = no_requests.filter(|body| body != "null");
-        for params in bad_input::malformed(&schema).into_iter().chain(no_requests) {
-            client.say(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{tool}","params":{params}}}"#)).await;
-            let answer = client.text().await;
-            assert!(codes.contains(&error(&answer).0), "{tool} {params:.200}: {answer}");
-            assert_eq!(error(&answer).1.code, Code::InvalidRequest);
-        }
-    }
-    assert!(client.call(2, "list", json!({})).await["result"].is_object());
 }
 
 #[tokio::test]

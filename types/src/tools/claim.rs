@@ -8,7 +8,7 @@ use ts_rs::TS;
 
 use crate::{
     NoEvent, Scope, Standing, Timestamp, Tool,
-    patterns::{VARIABLE_NAME, WITHOUT_NUL},
+    patterns::{VARIABLE_NAME, WITHOUT_NUL, without_doubles},
 };
 
 /// Takes an agent that serves no workspace yet.
@@ -44,7 +44,7 @@ pub struct ClaimRequest {
     /// Variables that every command sees which is started from now on, besides `COREHOLD_WORKSPACE_ID`. They stand in no
     /// environment but the commands' own. Of the names that begin with `COREHOLD_` only `COREHOLD_OWNER_ID`,
     /// `COREHOLD_TEAM_ID` and `COREHOLD_API_URL` may be given.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "without_doubles")]
     #[ts(optional, as = "Option<BTreeMap<String, String>>")]
     #[schemars(extend("propertyNames" = { "pattern": VARIABLE_NAME }, "additionalProperties" = { "type": "string", "pattern": WITHOUT_NUL }))]
     pub env: BTreeMap<String, String>,

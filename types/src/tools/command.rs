@@ -9,7 +9,7 @@ use ts_rs::TS;
 use crate::{
     CollectedOutput, Data, Event, EventBytes, Scope, Timestamp, Tool, WorkspacePath,
     escape::escape_into,
-    patterns::{VARIABLE_NAME, WITHOUT_NUL},
+    patterns::{VARIABLE_NAME, WITHOUT_NUL, without_doubles},
     rpc::FrameKind,
 };
 
@@ -47,7 +47,7 @@ pub struct CommandRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<WorkspacePath>,
     /// Variables added to the agent's own environment for commands; an empty value sets an empty variable.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "without_doubles")]
     #[ts(as = "Option<BTreeMap<String, String>>")]
     #[schemars(extend("propertyNames" = { "pattern": VARIABLE_NAME }, "additionalProperties" = { "type": "string", "pattern": WITHOUT_NUL }))]
     pub env: BTreeMap<String, String>,

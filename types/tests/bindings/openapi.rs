@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     committed, samples,
-    schema::{has_events, sorted, with_ranges},
+    schema::{accepted, has_events, sorted, with_ranges},
 };
 
 /// Schemas by name: of what a client may send, and of what it gets.
@@ -138,7 +138,8 @@ fn tool<T: Tool>(schemas: &mut Schemas, samples: &BTreeMap<String, Value>) -> (S
         content["application/x-ndjson"] = json!({ "schema": { "type": "string" }, "x-item-schema": item });
         content["text/event-stream"] = json!({ "schema": { "type": "string" }, "x-item-schema": item });
     }
-    let needed = serde_json::from_str::<T::Request>("{}").is_err();
+    // Of some fields one is needed, whichever.
+    let needed = serde_json::from_str::<T::Request>("{}").is_err() || accepted::<T::Request>()["oneOf"].is_array();
     let mut operation = json!({
         "operationId": T::NAME,
         "summary": T::SUMMARY,
@@ -296,12 +297,15 @@ fn others(schemas: &mut Schemas) -> Map<String, Value> {
     let document = json!({ "200": { "description": "This document.", "content": { "application/json": { "schema": { "type": "object" } } } } });
     let message = json!({ "type": "object", "required": ["jsonrpc"], "properties": { "jsonrpc": { "const": "2.0" } } });
     let messages = json!({ "anyOf": [message, { "type": "array", "items": message, "minItems": 1, "maxItems": 64 }] });
+    let mut version =
+        header("MCP-Protocol-Version", "The version that is spoken; since 2026-07-28 it stands in `_meta` too.");
+    version["schema"]["enum"] = json!(["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"]);
     let mut mcp = operation(
         "mcp",
         "The tools for models, by the Model Context Protocol (Streamable HTTP); each call needs its tool's scope.",
         Some(Scope::Read),
         json!([
-            header("MCP-Protocol-Version", "The version that is spoken; since 2026-07-28 it stands in `_meta` too."),
+            version,
             header("Mcp-Method", "The message's method; needed since 2026-07-28."),
             header("Mcp-Name", "The tool that is called; needed since 2026-07-28."),
             header("Mcp-Session-Id", "As `initialize` answered; until 2025-11-25.")

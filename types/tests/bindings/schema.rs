@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::committed;
 
 /// What a client may send.
-fn accepted<T: JsonSchema>() -> Value {
+pub(crate) fn accepted<T: JsonSchema>() -> Value {
     schema::<T>(SchemaSettings::draft2020_12().for_deserialize())
 }
 
