@@ -27,6 +27,19 @@ async fn type_to(client: &mut Client, request: Value) -> String {
     id
 }
 
+/// The next answers, in the order of their ids.
+async fn answers(client: &mut Client, count: usize) -> Vec<Value> {
+    let mut answers = Vec::new();
+    while answers.len() < count {
+        let text = client.text().await;
+        if text.get("method").is_none() {
+            answers.push(text);
+        }
+    }
+    answers.sort_by_key(|answer| answer["id"].as_i64());
+    answers
+}
+
 #[tokio::test]
 async fn what_a_client_types_arrives_as_far_as_the_command_reads() {
     let served = serve(&[]).await;
@@ -60,15 +73,7 @@ async fn a_stream_of_input_ends_with_its_command() {
     let id = type_to(&mut client, json!({"line": "read word; sleep 600", "interactive": true, "detach": true})).await;
     client.socket.send(typed(1, 0, b"word\n")).await.unwrap();
     client.ask(3, "commandSignal", json!({"id": id, "signal": "SIGKILL"})).await;
-    let mut answers = Vec::new();
-    while answers.len() < 2 {
-        let text = client.text().await;
-        if text.get("method").is_none() {
-            answers.push(text);
-        }
-    }
-    let input = answers.iter().find(|answer| answer["id"] == 2).unwrap();
-    let (_, problem) = error(input);
+    let (_, problem) = error(&answers(&mut client, 2).await[0]);
     assert_eq!((problem.code, &problem.context["accepted"]), (Code::InputClosed, &json!(5)));
     // What the client sent before it knew is let go.
     client.socket.send(typed(1, 5, b"more")).await.unwrap();
@@ -104,6 +109,39 @@ async fn frames_that_are_out_of_order_or_beyond_the_credit_close_the_socket() {
         client.ask_stream(2, "commandInput", params).await;
         assert!(client.answer(2).await["error"].is_object());
     }
+}
+
+#[tokio::test]
+async fn a_terminal_is_watched_on_several_sockets_from_any_offset() {
+    let served = serve(&[]).await;
+    let mut typist = open(&served).await;
+    // The shell puts the words together, so that the echo of what is typed isn't taken for an answer.
+    let line = "stty size; while read -r word; do echo got''=$word $(stty size); done; exit 5";
+    let terminal = json!({"line": line, "pty": {"columns": 80, "rows": 24}, "detach": true});
+    let id = type_to(&mut typist, terminal).await;
+    typist.ask_stream(3, "commandOutput", json!({"id": id})).await;
+    let mut beside = open(&served).await;
+    beside.ask_stream(1, "commandOutput", json!({"id": id})).await;
+    typist.socket.send(typed(1, 0, b"one\r")).await.unwrap();
+    typist.until(2, "got=one 24 80").await;
+    beside.until(1, "got=one 24 80").await;
+    let middle = typist.bytes[&2].0;
+    let mut late = open(&served).await;
+    late.ask_stream(1, "commandOutput", json!({"id": id, "offset": middle})).await;
+    // Whoever may, may type and resize too.
+    assert_eq!(late.call(2, "commandResize", json!({"id": id, "columns": 132, "rows": 50})).await["result"], json!({}));
+    late.ask(3, "commandInput", json!({"id": id, "data": {"text": "two\r"}})).await;
+    typist.until(2, "got=two 50 132").await;
+    typist.socket.send(typed(1, 4, b"")).await.unwrap();
+    let answers = answers(&mut typist, 2).await;
+    assert_eq!(answers[0]["result"], json!({"accepted": 4, "complete": true}));
+    assert_eq!(answers[1]["result"]["exit"]["code"], 5);
+    assert_eq!(beside.answer(1).await["result"]["exit"]["code"], 5);
+    let answers = self::answers(&mut late, 2).await;
+    assert_eq!(answers[0]["result"]["exit"]["code"], 5);
+    assert_eq!(answers[1]["result"], json!({"accepted": 4, "complete": true}));
+    let whole = &typist.bytes[&2].1;
+    assert_eq!((&beside.bytes[&1].1, &*late.bytes[&1].1), (whole, &whole[usize::try_from(middle).unwrap()..]));
 }
 
 /// The door that every call goes through: what keeps awake, what is recorded, what can't be repeated, what is too late.

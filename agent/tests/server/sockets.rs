@@ -39,7 +39,7 @@ async fn none_open(served: &Served) {
 pub(crate) struct Client {
     pub(crate) socket: WebSocketStream<TcpStream>,
     /// Bytes of each stream, and where the next ones begin.
-    bytes: BTreeMap<u32, (u64, Vec<u8>)>,
+    pub(crate) bytes: BTreeMap<u32, (u64, Vec<u8>)>,
     /// Texts that are no answer.
     said: Vec<Value>,
 }
@@ -135,6 +135,19 @@ impl Client {
         let id = id.into();
         self.ask(id.clone(), method, params).await;
         self.answer(id).await
+    }
+
+    /// Reads until this has come in a stream; texts before it are kept.
+    pub(crate) async fn until(&mut self, stream: u32, wanted: &str) {
+        let has = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(wanted);
+        while !self.bytes.get(&stream).is_some_and(|(_, bytes)| has(bytes)) {
+            match self.next().await {
+                Message::Text(text) => self.said.push(serde_json::from_str(&text).unwrap()),
+                Message::Binary(frame) => self.keep(&frame),
+                Message::Ping(_) | Message::Pong(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     /// Reads until the agent closes the socket.
