@@ -1,4 +1,5 @@
-//! What `fuzz/` calls: the agent's parsers, each with what must hold of its result. Compiled only with the feature `fuzzing`.
+//! What `fuzz/` calls: the agent's parsers, each with what must hold of its result. Compiled only with the feature `fuzzing`, and
+//! for the tests, which run the seeds in `fuzz/seeds/` through the same functions.
 
 use std::sync::LazyLock;
 
@@ -80,4 +81,45 @@ pub fn request(bytes: &[u8]) {
         ($($tool:ident),*) => { $(read::<corehold_types::tools::$tool>(bytes);)* };
     }
     for_each_tool!(read_all);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::*;
+
+    /// Each target with what `fuzz/fuzz_targets/` calls.
+    const TARGETS: [(&str, fn(&[u8])); 7] = [
+        ("archive", archive),
+        ("diff", diff),
+        ("frame", frame),
+        ("line", |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                line(text);
+            }
+        }),
+        ("path", path),
+        ("pattern", pattern),
+        ("request", request),
+    ];
+
+    #[test]
+    fn seeds_of_every_target_hold() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+        let named = |path: &str| -> BTreeSet<String> {
+            let entries = fs::read_dir(folder.join(path)).unwrap();
+            entries.map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(named("fuzz_targets"), TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect());
+        for (name, run) in TARGETS {
+            let seeds = fs::read_dir(folder.join("seeds").join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let seeds: Vec<_> = seeds.map(|seed| seed.unwrap().path()).collect();
+            assert!(seeds.len() >= 8, "{name} has {} seeds", seeds.len());
+            for seed in seeds {
+                let bytes = fs::read(&seed).unwrap();
+                assert!(std::panic::catch_unwind(|| run(&bytes)).is_ok(), "{} fails", seed.display());
+            }
+        }
+    }
 }

@@ -17,7 +17,7 @@ pub mod blocking;
 pub mod calls;
 pub mod config;
 pub mod edit;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(feature = "fuzzing", test))]
 pub mod fuzzing;
 pub mod handler;
 pub mod health;

@@ -117,7 +117,7 @@ fn unreadable(error: std::io::Error) -> Problem {
 mod tests;
 
 /// Reads every entry of an archive to its end, for fuzzing.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(feature = "fuzzing", test))]
 pub(crate) fn fuzz(mut bytes: &[u8]) {
     let mut reader = tar::Reader::new(&mut bytes);
     while let Ok(Some(_)) = reader.next() {

@@ -141,7 +141,7 @@ fn check_rule(rule: &CommandRule) -> Result<(), String> {
 }
 
 /// Checks a line against a policy where no program is found, for fuzzing.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(feature = "fuzzing", test))]
 pub(crate) fn fuzz(policy: &Policy, line: &str) -> bool {
     let place = Place { directory: "/app".into(), search: Vec::new() };
     let request = CommandRequest { line: Some(line.to_owned()), ..CommandRequest::default() };

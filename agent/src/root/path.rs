@@ -45,7 +45,7 @@ impl RelativePath {
     }
 
     /// [`RelativePath::new`] under `/app`, for fuzzing: what comes out has no NUL, no empty component and no root in front.
-    #[cfg(feature = "fuzzing")]
+    #[cfg(any(feature = "fuzzing", test))]
     pub(crate) fn fuzz(path: &WorkspacePath) {
         if let Ok(Self(path)) = Self::new(path, &[Path::new("/app")]) {
             assert!(!path.is_empty() && path[0] != b'/' && !path.contains(&0));

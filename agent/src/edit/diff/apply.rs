@@ -220,8 +220,9 @@ impl<'a> Text<'a> {
             let place = count - length + 1;
             return (place >= first && fits(place, skip_before, 0)).then_some(place);
         }
-        let farthest = (last - guess).max(guess - first).max(0);
-        (0..=farthest).find_map(|distance| {
+        // A hunk may say that it goes to line 10^12 of a short file: what lies between is no place for it.
+        let (nearest, farthest) = ((guess - last).max(first - guess).max(0), (last - guess).max(guess - first));
+        (nearest..=farthest).find_map(|distance| {
             let down = guess + distance;
             if down >= first && down <= last && fits(down, skip_before, skip_after) {
                 return Some(down);

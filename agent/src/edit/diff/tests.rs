@@ -164,6 +164,15 @@ fn a_hunk_elsewhere_says_where() {
     assert!(ours(b"1\nother\nb\nc\n", diff, 0).is_err(), "fuzz is only taken when asked for");
 }
 
+/// Found by fuzzing: all lines between the end of the text and that number were tried, one after the other.
+#[test]
+fn a_hunk_far_beyond_the_end_takes_no_time() {
+    let diff = b"@@ -1099511627776,1 +1 @@\n-a\n+b\n";
+    assert_eq!(ours(b"x\na\nx\n", diff, 2).unwrap().bytes, b"x\nb\nx\n", "the nearest place");
+    assert_eq!(ours(b"x\n", diff, 2).unwrap_err().code, Code::NoMatch);
+    assert_eq!(ours(b"", diff, 2).unwrap_err().code, Code::NoMatch);
+}
+
 #[test]
 fn refusals_name_hunk_lines_and_what_to_do() {
     let diff = b"@@ -2,3 +2,3 @@\n a\n-b\n+B\n c\n@@ -10,3 +10,3 @@\n x\n-y\n+Y\n z\n";
