@@ -3,10 +3,10 @@
 //!
 //! Usage: `echo AGENT [KEYS] [FOLDER]` (default 1,000, and the template vite-react; it needs a `package.json`). The terminal is in raw
 //! mode, so that it is a program (`cat`) that echoes and not the kernel. From sending one byte to having its echo; a pause between
-//! keys. Two limits, each with an agent of its own: a quota of CPU time as a container has it (`docker run --cpus 1`; a control
-//! group, so it needs root and is left out without), where who has used up its part of 100 ms waits for the next; and the affinity
-//! to one CPU (`--cpuset-cpus`, here `taskset`), where all take turns. The limit holds for the agent and all that it runs, not for this
-//! program.
+//! keys. Three limits, each with an agent of its own: a quota of CPU time as containers have it, in the engine's usual periods
+//! (`docker run --cpus 1`) and in shorter ones (`--cpu-period 10000 --cpu-quota 10000`), where who has used up a period's part on two
+//! CPUs waits for the next (a control group, so it needs root and is left out without); and the affinity to one CPU (`--cpuset-cpus`,
+//! here `taskset`), where all take turns. The limit holds for the agent and all that it runs, not for this program.
 
 use std::{
     fs,
@@ -44,8 +44,14 @@ fn main() -> Result<()> {
 
     let memory = tempfile::tempdir_in("/dev/shm")?;
     fs::write(memory.path().join("flood"), "0123456789abcdef\n".repeat(FLOOD / 17 + 1))?;
-    for (name, limit) in [("quota", Limit::quota()), ("affinity", Ok(Limit::Affinity))] {
+    let limits: [(&str, fn() -> Result<Limit>); 3] = [
+        ("a quota in periods of 100 ms", || Limit::quota(100)),
+        ("a quota in periods of 10 ms", || Limit::quota(10)),
+        ("affinity", || Ok(Limit::Affinity)),
+    ];
+    for (name, limit) in limits {
         println!("one CPU by {name}");
+        let limit = limit();
         let limit = match limit {
             Ok(limit) => limit,
             Err(error) => {
@@ -181,23 +187,24 @@ impl Terminal {
 
 /// What keeps an agent and all that it runs to one CPU.
 enum Limit {
-    /// 100 ms of CPU time in each 100 ms, as engines set it. The control group is removed in the end.
+    /// As much CPU time as a period is long, in each period. The control group is removed in the end.
     Quota(PathBuf),
     /// The first CPU.
     Affinity,
 }
 
 impl Limit {
-    fn quota() -> Result<Self> {
+    fn quota(period_ms: u64) -> Result<Self> {
         let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         let above = Path::new(if unified { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/cpu" });
         let group = above.join(format!("corehold-echo-{}", std::process::id()));
         fs::create_dir(&group).with_context(|| format!("making {}", group.display()))?;
         let limit = Self::Quota(group.clone());
+        let period = (period_ms * 1_000).to_string();
         let settings: &[_] = if unified {
-            &[("cpu.max", "100000 100000")]
+            &[("cpu.max", format!("{period} {period}"))]
         } else {
-            &[("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "100000")]
+            &[("cpu.cfs_period_us", period.clone()), ("cpu.cfs_quota_us", period)]
         };
         for (name, value) in settings {
             fs::write(group.join(name), value).with_context(|| format!("setting {name}"))?;
