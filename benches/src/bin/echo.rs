@@ -44,14 +44,12 @@ fn main() -> Result<()> {
 
     let memory = tempfile::tempdir_in("/dev/shm")?;
     fs::write(memory.path().join("flood"), "0123456789abcdef\n".repeat(FLOOD / 17 + 1))?;
-    let limits: [(&str, fn() -> Result<Limit>); 3] = [
-        ("a quota in periods of 100 ms", || Limit::quota(100)),
-        ("a quota in periods of 10 ms", || Limit::quota(10)),
-        ("affinity", || Ok(Limit::Affinity)),
-    ];
-    for (name, limit) in limits {
-        println!("one CPU by {name}");
-        let limit = limit();
+    for period_ms in [Some(100), Some(10), None] {
+        match period_ms {
+            Some(period_ms) => println!("one CPU by a quota in periods of {period_ms} ms"),
+            None => println!("one CPU by affinity"),
+        }
+        let limit = period_ms.map_or(Ok(Limit::Affinity), Limit::quota);
         let limit = match limit {
             Ok(limit) => limit,
             Err(error) => {
