@@ -89,8 +89,10 @@ mod tests {
 
     use super::*;
 
+    type Target = (&'static str, fn(&[u8]));
+
     /// Each target with what `fuzz/fuzz_targets/` calls.
-    const TARGETS: [(&str, fn(&[u8])); 7] = [
+    const TARGETS: [Target; 7] = [
         ("archive", archive),
         ("diff", diff),
         ("frame", frame),
