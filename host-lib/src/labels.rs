@@ -12,6 +12,9 @@ pub const KIND_WORKSPACE: &str = "workspace";
 pub const KIND_POOL: &str = "pool";
 /// Which pool it was started for: what all of them have in common, hashed.
 pub const CLASS: &str = "dev.corehold.class";
+/// Until when it may wait in its pool, RFC 3339 in UTC. Later any host of its home removes it, if it is nobody's: that it waits
+/// still says that nobody keeps its pool any more.
+pub const EXPIRES: &str = "dev.corehold.expires";
 /// The workspace's id.
 pub const WORKSPACE: &str = "dev.corehold.workspace";
 /// Name of the template it was made from; absent for an empty workspace.

@@ -1,11 +1,11 @@
 //! What the containers of a pool have in common, and which requests they can meet.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use corehold_types::{Timestamp, env_vars};
 
 use crate::{
-    create::plan::{Plan, base_env, resources},
+    create::plan::{CA_PATH, Plan, base_env, resources},
     error::Result,
     host::{AGENT_PORT, HostInner},
     labels,
@@ -13,8 +13,6 @@ use crate::{
     template::DEFAULT_PORT,
     workspace::random_word,
 };
-
-use crate::create::plan::CA_PATH;
 
 /// What a claim can't change about a container in time. A request that differs in any of it is made anew, not taken from a
 /// pool of this class. What it doesn't say is the host's: image, limits, variables, labels, CA bundle.
@@ -62,6 +60,9 @@ impl Class {
 /// A class with all that is its host's: what a container of it is, but for its name and its instance.
 #[derive(Debug)]
 pub(crate) struct Blank {
+    /// The image as it is asked for. The specification has its id, as soon as it is known: when the name means another image,
+    /// it is another class.
+    reference: String,
     spec: ContainerSpec,
     /// Hash of all of it. Hosts that would make the same container share a pool.
     key: String,
@@ -72,8 +73,9 @@ const KEY_CHARACTERS: usize = 16;
 
 impl Blank {
     pub(super) fn new(class: Class, host: &HostInner) -> Self {
+        let reference = class.image.unwrap_or_else(|| host.image.clone());
         let mut spec = ContainerSpec {
-            image: class.image.unwrap_or_else(|| host.image.clone()),
+            image: reference.clone(),
             env: base_env(host),
             labels: host.labels.clone(),
             publish: vec![class.preview_port],
@@ -87,14 +89,32 @@ impl Blank {
         put(labels::HOME, &host.fingerprint);
         put(labels::VERSION, env!("CARGO_PKG_VERSION"));
         put(labels::PREVIEW_PORT, &class.preview_port.to_string());
+        Self::keyed(reference, spec)
+    }
+
+    fn keyed(reference: String, mut spec: ContainerSpec) -> Self {
+        spec.labels.remove(labels::CLASS);
         let key = key(&spec);
         spec.labels.insert(labels::CLASS.to_owned(), key.clone());
-        Self { spec, key }
+        Self { reference, spec, key }
+    }
+
+    /// The same with an image that its reference means now; none if it is this one.
+    pub(super) fn with_image(&self, id: String) -> Option<Self> {
+        let reference = self.reference.clone();
+        (self.spec.image != id).then(|| Self::keyed(reference, ContainerSpec { image: id, ..self.spec.clone() }))
     }
 
     /// The image, for people.
     pub(super) fn image(&self) -> &str {
-        &self.spec.image
+        &self.reference
+    }
+
+    /// By which the containers of all classes of its home are found.
+    pub(super) fn home_labels(&self) -> BTreeMap<String, String> {
+        let mut all = self.labels();
+        all.remove(labels::CLASS);
+        all
     }
 
     /// By which its containers are found.
@@ -111,12 +131,16 @@ impl Blank {
     }
 
     /// The container for a place, and the name of its agent in tokens.
-    pub(super) fn container(&self, slot: String) -> Result<(ContainerSpec, String)> {
+    pub(super) fn container(&self, slot: String, max_age: Duration) -> Result<(ContainerSpec, String)> {
         let instance = format!("pool-{}", random_word(16)?);
         let mut spec = ContainerSpec { name: slot, ..self.spec.clone() };
         spec.env.insert(env_vars::INSTANCE.to_owned(), instance.clone());
         spec.labels.insert(labels::INSTANCE.to_owned(), instance.clone());
-        spec.labels.insert(labels::CREATED.to_owned(), Timestamp::now().to_string());
+        let now = Timestamp::now();
+        spec.labels.insert(labels::CREATED.to_owned(), now.to_string());
+        let age = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+        let expires = Timestamp::from_unix(now.as_unix_seconds().saturating_add(age), 0);
+        spec.labels.insert(labels::EXPIRES.to_owned(), expires.to_string());
         Ok((spec, instance))
     }
 
@@ -124,7 +148,7 @@ impl Blank {
     pub(super) fn meets(&self, plan: &Plan) -> bool {
         // As the agent counts them: more don't come in by a claim.
         let bytes: usize = plan.own_env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-        plan.spec.image == self.spec.image
+        plan.spec.image == self.reference
             && plan.spec.resources == self.spec.resources
             && plan.spec.publish == self.spec.publish
             && !plan.own_labels

@@ -1,15 +1,15 @@
 //! Keeps a pool filled: looks at what the engine has, listens to what happens to it, and starts what is missing.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures_util::StreamExt as _;
 use tokio::task::JoinSet;
 
-use super::{Member, Pool};
+use super::{Member, Pool, reconcile::expired};
 use crate::{
     client::{AgentClient, Patience},
     create::{
@@ -19,6 +19,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     host::AGENT_PORT,
+    labels,
     runtime::{ContainerEvent, ContainerId, ContainerState, ContainerStatus},
 };
 
@@ -39,9 +40,14 @@ impl Pool {
     pub(super) async fn keep(self: Arc<Self>) {
         let mut tasks = JoinSet::new();
         loop {
+            let renewed = self.renew(&mut tasks).await;
             // Events first, so that nothing between them and the survey is missed.
-            let mut events = self.seat.runtime.events(&self.blank.labels());
-            if let Err(error) = self.survey(&mut tasks).await {
+            let mut events = self.seat.runtime.events(&self.blank().labels());
+            let surveyed = match renewed {
+                Ok(()) => self.survey(&mut tasks).await,
+                failed => failed,
+            };
+            if let Err(error) = surveyed {
                 self.failed(&error.context("looking at the pool"));
                 tokio::time::sleep(RETRY).await;
                 continue;
@@ -71,22 +77,54 @@ impl Pool {
         self.state().recheck
     }
 
-    /// Looks at all containers of the class.
-    async fn survey(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<()> {
-        self.state().recheck = None;
-        let states = self.seat.runtime.list(&self.blank.labels()).await?;
-        let waiting: Vec<&ContainerState> = states.iter().filter(|state| self.place(&state.name).is_some()).collect();
-        let there = |member: &Member| waiting.iter().any(|state| state.id == member.container);
-        let gone: VecDeque<Member> = {
-            let mut state = self.state();
-            let (ready, gone) = std::mem::take(&mut state.ready).into_iter().partition(there);
-            state.ready = ready;
-            gone
-        };
+    /// Looks up what the image's name means. If it is another image than before, what waits is of no use any more.
+    async fn renew(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<()> {
+        let before = self.blank();
+        let id = self.seat.runtime.image_id(before.image()).await?;
+        let Some(blank) = before.with_image(id) else { return Ok(()) };
+        *self.blank.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(blank);
+        let gone = std::mem::take(&mut self.state().ready);
+        if gone.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(image = before.image(), "the image was built anew; the pool is filled anew");
         for member in gone {
             self.state().attended.remove(&member.container.0);
+            let seat = self.seat.clone();
+            tasks.spawn(async move { seat.retire(&member.container).await });
         }
-        for state in waiting.into_iter().cloned() {
+        Ok(())
+    }
+
+    /// Looks at all containers that wait: those of the class, and those of others that have waited too long.
+    async fn survey(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<()> {
+        let known: Vec<ContainerId> = {
+            let mut state = self.state();
+            state.recheck = None;
+            state.ready.iter().map(|member| member.container.clone()).collect()
+        };
+        let states = self.seat.runtime.list(&self.blank().home_labels()).await?;
+        let (own, others): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| self.place(&state.name).is_some());
+        for id in known.iter().filter(|id| !own.iter().any(|state| state.id == **id)) {
+            self.lost(id);
+        }
+        let left_behind = |state: &&ContainerState| state.name.starts_with(labels::POOL_NAME_PREFIX) && expired(state);
+        for state in others.iter().filter(left_behind) {
+            let (seat, id) = (self.seat.clone(), state.id.clone());
+            tasks.spawn(async move { seat.retire(&id).await });
+        }
+        // Of our own one at a time, so that the pool is never empty for it.
+        let (old, own): (Vec<_>, Vec<_>) =
+            own.into_iter().partition(|state| state.status == ContainerStatus::Running && expired(state));
+        if let Some(oldest) = old.first() {
+            let (seat, id) = (self.seat.clone(), oldest.id.clone());
+            self.lost(&id);
+            tasks.spawn(async move { seat.retire(&id).await });
+            if old.len() > 1 {
+                self.state().recheck = Some(Instant::now() + RETRY);
+            }
+        }
+        for state in own {
             let pool = self.clone();
             tasks.spawn(async move { pool.attend(state).await });
         }
@@ -95,7 +133,7 @@ impl Pool {
 
     /// The number of the place that a container's name says it has; none, once it is somebody's workspace.
     fn place(&self, name: &str) -> Option<usize> {
-        let prefix = self.blank.slot(0);
+        let prefix = self.blank().slot(0);
         name.strip_prefix(prefix.strip_suffix('0')?)?.parse().ok()
     }
 
@@ -104,13 +142,12 @@ impl Pool {
         if !self.state().attended.insert(state.id.0.clone()) {
             return;
         }
-        let id = state.id.clone();
-        match self.examine(state).await {
+        match self.examine(&state).await {
             Ok(Some(member)) => return self.ready(member),
             Ok(None) => {}
-            Err(error) => tracing::debug!(container = id.0, %error, "a container that waits could not be examined"),
+            Err(error) => self.seat.give_up(&state, &error).await,
         }
-        self.state().attended.remove(&id.0);
+        self.state().attended.remove(&state.id.0);
     }
 
     fn happened(self: &Arc<Self>, event: ContainerEvent, tasks: &mut JoinSet<()>) {
@@ -190,7 +227,7 @@ impl Pool {
 
     /// The places that have a container which runs or is about to.
     async fn taken(&self) -> Result<BTreeSet<usize>> {
-        let states = self.seat.runtime.list(&self.blank.labels()).await?;
+        let states = self.seat.runtime.list(&self.blank().labels()).await?;
         let alive = states.iter().filter(|state| state.status != ContainerStatus::Paused);
         Ok(alive.filter_map(|state| self.place(&state.name)).collect())
     }
@@ -225,7 +262,7 @@ impl Pool {
             None => error.to_string(),
         };
         if state.failure.as_ref() != Some(&told) {
-            tracing::warn!(image = self.blank.image(), error = told, "a pool can't be filled");
+            tracing::warn!(image = self.blank().image(), error = told, "a pool can't be filled");
         }
         state.failure = Some(told);
         drop(state);
@@ -233,7 +270,8 @@ impl Pool {
     }
 
     async fn bring_up(&self, place: usize) -> Result<Member> {
-        let (spec, instance) = self.blank.container(self.blank.slot(place))?;
+        let blank = self.blank();
+        let (spec, instance) = blank.container(blank.slot(place), self.options.max_age)?;
         let runtime = &self.seat.runtime;
         let mut reservation = Reservation::new(runtime.clone(), self.seat.cleanups.clone());
         let container = reservation.create(spec).await?;

@@ -59,11 +59,22 @@ pub struct PoolOptions {
     pub start_interval: Duration,
     /// How long a claim waits for a container that is being started, before one is made for it. Default 500 ms.
     pub wait: Duration,
+    /// How long a container may wait in the pool before it is replaced, at least a minute. What nobody keeps any more, since
+    /// its host is gone or is configured otherwise, goes then too, as soon as any host of the same home keeps a pool.
+    /// Default: an hour.
+    pub max_age: Duration,
 }
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self { min: 2, max: None, starts_at_once: 2, start_interval: Duration::ZERO, wait: Duration::from_millis(500) }
+        Self {
+            min: 2,
+            max: None,
+            starts_at_once: 2,
+            start_interval: Duration::ZERO,
+            wait: Duration::from_millis(500),
+            max_age: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -103,6 +114,13 @@ impl PoolOptions {
         self
     }
 
+    /// How long a container may wait in the pool before it is replaced.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
+        self
+    }
+
     fn most(&self) -> usize {
         self.max.unwrap_or(self.min.saturating_mul(2))
     }
@@ -120,6 +138,9 @@ impl PoolOptions {
         }
         if self.most() > PLACES {
             return invalid(format!("a pool of {} containers is larger than {PLACES}", self.most()));
+        }
+        if self.max_age < Duration::from_secs(60) {
+            return invalid("a pool whose containers are replaced more than once a minute does little else".to_owned());
         }
         if self.starts_at_once == 0 {
             return invalid("a pool that starts 0 containers at a time is never filled".to_owned());
@@ -199,7 +220,7 @@ impl Pools {
 
     /// A pool whose containers are what a plan needs.
     pub(crate) fn meeting(&self, plan: &Plan) -> Option<&Arc<Pool>> {
-        self.pools.iter().find(|pool| pool.blank.meets(plan))
+        self.pools.iter().find(|pool| pool.blank().meets(plan))
     }
 
     pub(crate) fn status(&self) -> Vec<PoolStatus> {
@@ -242,7 +263,8 @@ impl Drop for Pools {
 /// Containers of one class.
 pub(crate) struct Pool {
     seat: Seat,
-    blank: class::Blank,
+    /// What its containers are; another one when the image's name means another image.
+    blank: Mutex<Arc<class::Blank>>,
     options: PoolOptions,
     state: Mutex<State>,
     /// There is one more ready, or one less on its way.
@@ -298,6 +320,7 @@ impl Pool {
             missed: 0,
             closed: false,
         };
+        let blank = Mutex::new(Arc::new(blank));
         Self { seat, blank, options, state: Mutex::new(state), changed: Notify::new(), wanted: Notify::new() }
     }
 
@@ -305,10 +328,14 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn blank(&self) -> Arc<class::Blank> {
+        self.blank.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn status(&self) -> PoolStatus {
         let state = self.state();
         PoolStatus {
-            image: self.blank.image().to_owned(),
+            image: self.blank().image().to_owned(),
             ready: state.ready.len(),
             starting: state.starting.len(),
             wanted: state.target,

@@ -9,6 +9,8 @@
 //! | runs, claimed, its record is fresh | left to the host that claims it |
 //! | runs, claimed, without a record | removed: nobody can know whose it is |
 //! | runs, and has ended before | removed: it was restarted, and may hold what somebody left |
+//! | runs, its agent does not answer for half a minute, without a record | removed |
+//! | runs, nobody's, has waited longer than it may | removed, of whichever class |
 //! | runs, nobody's | ready |
 
 use std::{
@@ -29,7 +31,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     host::AGENT_PORT,
     labels,
-    runtime::{ContainerState, ContainerStatus},
+    runtime::{ContainerId, ContainerState, ContainerStatus},
     workspace::random_word,
 };
 
@@ -44,9 +46,9 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Pool {
     /// Looks into a container that has a place here. Returns it if it can be claimed.
-    pub(super) async fn examine(self: &Arc<Self>, state: ContainerState) -> Result<Option<Member>> {
+    pub(super) async fn examine(&self, state: &ContainerState) -> Result<Option<Member>> {
         let seat = &self.seat;
-        let age = age(&state)?;
+        let age = age(state)?;
         match state.status {
             ContainerStatus::Running => {}
             ContainerStatus::Created if age < UNDER_WAY_SECONDS => return Ok(None),
@@ -56,8 +58,8 @@ impl Pool {
                 return seat.runtime.remove(&state.id).await.map(|()| None);
             }
         }
-        let instance = label(&state, labels::INSTANCE)?.to_owned();
-        let client = seat.client(&state);
+        let instance = label(state, labels::INSTANCE)?.to_owned();
+        let client = seat.client(state);
         tokio::time::timeout(AGENT_TIMEOUT, agent::answers(&client)).await.map_err(|_| silent())??;
         let info =
             tokio::time::timeout(AGENT_TIMEOUT, client.call::<Info>(&seat.tokens(&instance, NOBODY), &InfoRequest {}))
@@ -66,7 +68,7 @@ impl Pool {
         match info {
             Ok(_) => {}
             Err(error) if is(&error, Code::NotClaimed) => {
-                if !seat.settle_claimed(&state, &instance, &client).await? {
+                if !seat.settle_claimed(state, &instance, &client).await? {
                     let then = Instant::now() + Duration::from_secs(CLAIM_SECONDS.unsigned_abs());
                     self.state().recheck = Some(then);
                 }
@@ -77,9 +79,9 @@ impl Pool {
         // Only now: it may have been restarted until it answered.
         if seat.runtime.inspect(&state.id).await?.restarted {
             tracing::warn!(container = state.name, "removing a container of a pool that was restarted");
-            return seat.remove_unclaimed(&state).await.map(|_| None);
+            return seat.remove_unclaimed(state).await.map(|_| None);
         }
-        Ok(Some(Member { container: state.id, instance, client }))
+        Ok(Some(Member { container: state.id.clone(), instance, client }))
     }
 }
 
@@ -122,6 +124,36 @@ impl Seat {
         self.runtime.remove(&state.id).await.map(|()| true)
     }
 
+    /// Removes a container that has waited long enough, unless somebody claims it first.
+    pub(super) async fn retire(&self, id: &ContainerId) {
+        let retired = async {
+            let state = self.runtime.inspect(id).await?;
+            match state.name.starts_with(labels::POOL_NAME_PREFIX) {
+                true => self.remove_unclaimed(&state).await,
+                false => Ok(false),
+            }
+        };
+        match retired.await {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(container = id.0, %error, "a container of a pool could not be replaced");
+            }
+            _ => {}
+        }
+    }
+
+    /// What to do with a container that could not be looked into.
+    pub(super) async fn give_up(&self, state: &ContainerState, error: &Error) {
+        tracing::debug!(container = state.name, %error, "a container of a pool could not be looked into");
+        let hangs = matches!(error.kind(), ErrorKind::AgentUnavailable | ErrorKind::Timeout | ErrorKind::Unsupported);
+        // With a record it may be somebody's: then it is looked at again.
+        if hangs && !self.records.all().await.iter().any(|record| record.container == state.id.0) {
+            tracing::warn!(container = state.name, %error, "removing a container of a pool whose agent does not answer");
+            if let Err(error) = self.runtime.remove(&state.id).await {
+                tracing::warn!(container = state.name, %error, "it could not be removed");
+            }
+        }
+    }
+
     /// Removes a container that waits, unless somebody claims it first. Says whether it is gone.
     async fn remove_unclaimed(&self, state: &ContainerState) -> Result<bool> {
         if state.status == ContainerStatus::Running {
@@ -160,10 +192,16 @@ pub(crate) async fn drain(seat: &Seat, fingerprint: &str) -> Result<usize> {
         let there = states.iter().any(|state| state.id.0 == record.container);
         // One that is not listed may have been made since.
         if !there && seconds_since(record.created) > UNDER_WAY_SECONDS {
-            seat.records.forget(&crate::runtime::ContainerId(record.container), &record.workspace).await;
+            seat.records.forget(&ContainerId(record.container), &record.workspace).await;
         }
     }
     Ok(removed)
+}
+
+/// Whether a container has waited longer than it may.
+pub(super) fn expired(state: &ContainerState) -> bool {
+    let until = state.labels.get(labels::EXPIRES).and_then(|until| until.parse::<Timestamp>().ok());
+    until.is_some_and(|until| seconds_since(until) > 0)
 }
 
 fn label<'a>(state: &'a ContainerState, name: &str) -> Result<&'a str> {

@@ -6,7 +6,7 @@ use corehold_types::{Code, Problem, Timestamp};
 
 use super::*;
 use crate::{
-    CreateEvent, CreateEventKind, CreateWorkspace, Host, Step, WorkspaceStatus,
+    CreateEvent, CreateEventKind, CreateWorkspace, Host, Step, WorkspaceStatus, labels,
     runtime::Runtime as _,
     testing::{AgentScript, EngineScript, Fixture},
 };
@@ -302,6 +302,41 @@ async fn what_ended_or_was_restarted_is_replaced() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_built_anew_is_another_class() {
+    let fixture = fixture().await;
+    let host = filled(&fixture, exactly(2)).await;
+    let before = fixture.engine.ids();
+    fixture.engine.image_builds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    look_again(&host);
+    until(|| before.iter().all(|id| !fixture.engine.ids().contains(id))).await;
+    host.pools_filled().await.unwrap();
+    host.create(CreateWorkspace::empty().id("new")).await.unwrap();
+    let spec = fixture.engine.spec("corehold-new");
+    assert_eq!((spec.image.as_str(), host.pools()[0].claimed), ("workspace-core:latest@1", 1));
+}
+
+/// Containers of a host that was configured otherwise: nobody keeps them, and nobody would claim them.
+#[tokio::test]
+async fn what_has_waited_too_long_is_replaced_whosever_class_it_is() {
+    let fixture = fixture().await;
+    let other = fixture.pooled_class(Class::default().preview_port(9), exactly(1)).await;
+    other.pools_filled().await.unwrap();
+    let host = filled(&fixture, exactly(2)).await;
+    let before = fixture.engine.ids();
+    drop(other);
+    fixture.engine.backdate(labels::EXPIRES, &long_ago().to_string());
+    look_again(&host);
+    until(|| before.iter().all(|id| !fixture.engine.ids().contains(id))).await;
+    host.pools_filled().await.unwrap();
+    assert_eq!(fixture.engine.waiting().len(), 2);
+}
+
+fn look_again(host: &Host) {
+    host.pool(0).state().recheck = Some(Instant::now());
+    host.pool(0).wanted.notify_one();
+}
+
+#[tokio::test]
 async fn a_start_that_fails_is_told_and_leaves_nothing() {
     let fixture = Fixture::new(EngineScript { start: true, ..EngineScript::default() }, AgentScript::default()).await;
     let host = fixture.pooled(exactly(2)).await;
@@ -323,7 +358,9 @@ async fn hosts_that_fill_a_pool_at_once_never_overfill_it() {
 
 #[test]
 fn options_that_cant_be_meant_are_refused() {
-    for options in [exactly(2).min(3), exactly(20_000), exactly(1).starts_at_once(0)] {
+    for options in
+        [exactly(2).min(3), exactly(20_000), exactly(1).starts_at_once(0), exactly(1).max_age(Duration::ZERO)]
+    {
         assert_eq!(options.check().unwrap_err().kind(), ErrorKind::Invalid);
     }
     PoolOptions::default().check().unwrap();

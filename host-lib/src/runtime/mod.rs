@@ -67,6 +67,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// What happens to places with these labels, from now on.
     fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent>;
 
+    /// What a reference to an image stands for now: the same name may mean another image later.
+    ///
+    /// # Errors
+    /// `NotFound` when the image isn't there.
+    async fn image_id(&self, reference: &str) -> Result<String> {
+        Ok(reference.to_owned())
+    }
+
     /// Gives a place another name; giving it the one that it has is no error. Optional. Names are unique, but this is no lock:
     /// of several callers who rename one place at once, all may be told that it worked (Docker 20.10 does so).
     ///

@@ -54,6 +54,8 @@ pub(crate) struct FakeEngine {
     events: broadcast::Sender<(ContainerEvent, BTreeMap<String, String>)>,
     next: AtomicUsize,
     removals: AtomicUsize,
+    /// How often the images were built anew.
+    pub(crate) image_builds: AtomicUsize,
 }
 
 struct Container {
@@ -72,6 +74,7 @@ impl FakeEngine {
             events: broadcast::channel(64).0,
             next: AtomicUsize::new(0),
             removals: AtomicUsize::new(0),
+            image_builds: AtomicUsize::new(0),
         }
     }
 
@@ -90,6 +93,13 @@ impl FakeEngine {
 
     pub(crate) fn set_status(&self, name: &str, status: ContainerStatus) {
         self.containers().values_mut().find(|container| container.spec.name == name).unwrap().status = status;
+    }
+
+    /// Gives a label of all containers another value, as if it had been so from the beginning.
+    pub(crate) fn backdate(&self, label: &str, value: &str) {
+        for container in self.containers().values_mut() {
+            container.spec.labels.insert(label.to_owned(), value.to_owned());
+        }
     }
 
     /// The ids of the containers there are.
@@ -264,6 +274,11 @@ impl Runtime for FakeEngine {
             let wanted = labels.iter().all(|(name, value)| of.get(name) == Some(value));
             async move { wanted.then_some(Ok(event)) }
         }))
+    }
+
+    async fn image_id(&self, reference: &str) -> Result<String> {
+        let build = self.image_builds.load(Ordering::Relaxed);
+        Ok(format!("{reference}@{build}"))
     }
 
     async fn rename(&self, id: &ContainerId, name: &str) -> Result<()> {

@@ -34,8 +34,13 @@ impl Fixture {
 
     /// One more host on the same home and engine, as another process would be, with a pool.
     pub(crate) async fn pooled(&self, options: PoolOptions) -> Host {
+        self.pooled_class(Class::default(), options).await
+    }
+
+    /// The same with a pool of a class of its own.
+    pub(crate) async fn pooled_class(&self, class: Class, options: PoolOptions) -> Host {
         let builder = Host::builder().runtime(self.engine.clone()).home(self.folder.path().join("home"));
-        builder.pool(Class::default(), options).build().await.unwrap()
+        builder.pool(class, options).build().await.unwrap()
     }
 
     /// A template whose `template.json` is this.

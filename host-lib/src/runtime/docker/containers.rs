@@ -173,6 +173,12 @@ impl Runtime for Docker {
         self.event_stream(labels)
     }
 
+    async fn image_id(&self, reference: &str) -> Result<String> {
+        let image = self.image(reference).await?;
+        let missing = || Error::new(ErrorKind::NotFound, format!("the image {reference} is not there"));
+        Ok(image.ok_or_else(missing)?.id)
+    }
+
     async fn rename(&self, id: &ContainerId, name: &str) -> Result<()> {
         let options = RenameContainerOptions { name: checked_name(name)?.to_owned() };
         let call = self.connection.client.rename_container(checked_name(&id.0)?, options);
