@@ -201,6 +201,25 @@ async fn all_logs_together_are_bounded_and_the_oldest_finished_one_goes_first() 
 }
 
 #[tokio::test]
+async fn the_log_is_on_disk_and_has_no_name_there() {
+    // Not `/tmp`, which may be in memory.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut own = config();
+    own.log_directory = Some(folder.path().to_owned());
+    let own = Processes::start(own).unwrap();
+    let command = own.start_command(line("head -c 3000000 /dev/zero")).await.unwrap();
+    end_without_reading(&command).await;
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| {
+        let fd = fd.unwrap().path();
+        let is_here = std::fs::read_link(&fd).is_ok_and(|target| target.starts_with(folder.path()));
+        is_here.then(|| std::fs::metadata(fd).unwrap().len())
+    });
+    assert!(files.sum::<u64>() >= 3_000_000);
+    assert!(watch(&command, 0, false).await.bytes.len() as u64 == command.end());
+}
+
+#[tokio::test]
 async fn finished_commands_are_forgotten_beyond_the_bound() {
     let mut small = config();
     small.commands_kept.value = 3;
