@@ -78,6 +78,25 @@ impl Container {
         create_and_start(specification).map(Self)
     }
 
+    /// Lays a tar into a folder of it.
+    ///
+    /// # Errors
+    /// As [`request`].
+    pub fn put_archive(&self, folder: &str, tar: &[u8]) -> Result<()> {
+        let mut stream = UnixStream::connect("/var/run/docker.sock")?;
+        write!(
+            stream,
+            "PUT /containers/{}/archive?path={folder} HTTP/1.0\r\nHost: engine\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
+            self.0,
+            tar.len()
+        )?;
+        stream.write_all(tar)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(answer.starts_with("HTTP/1.0 200 ") || answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        Ok(())
+    }
+
     /// Runs a program in it and hands over what it writes to its standard output, as it comes. Returns its exit code.
     ///
     /// # Errors

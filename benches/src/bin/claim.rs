@@ -1,0 +1,85 @@
+//! Claim from a pool to ready, with a template of 100 files and 1 MB extracted and verified, beside what the engine itself needs for
+//! a container with the same files: create, start, archive in.
+//!
+//! Usage: `claim [ROUNDS]` (default 50). Needs an engine at /var/run/docker.sock and the core image.
+
+use std::{fs, path::Path, process::Command, time::Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use corehold_benches::{engine, figures::Samples};
+use corehold_host::{
+    Class, CreateWorkspace, Host, PoolOptions, Template,
+    runtime::docker::{Docker, DockerAddress},
+};
+
+const FILES: usize = 100;
+const BYTES: usize = 10_000;
+/// What the last of the files is called.
+const LAST: &str = "src/part-9/file-99.txt";
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let rounds: u32 = std::env::args().nth(1).map_or(Ok(50), |rounds| rounds.parse())?;
+    let (home, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let last = make_files(folder.path())?;
+    let template = Template::load(folder.path())?;
+    let tar = Command::new("tar").arg("-C").arg(folder.path()).args(["-cf", "-", "."]).output()?.stdout;
+    let docker = Docker::connect(DockerAddress::Auto).await?;
+    let host = Host::builder()
+        .runtime(std::sync::Arc::new(docker))
+        .home(home.path())
+        .pool(Class::default(), PoolOptions::default().min(2).max(2))
+        .build()
+        .await?;
+    let measured = measure(&host, &template, &last, &tar, rounds).await;
+    host.drain_pools().await?;
+    let (claims, engines) = measured?;
+    println!(
+        "claim to ready:                        {claims}, p99 {:.1} ms",
+        claims.quantile(0.99).as_secs_f64() * 1e3
+    );
+    println!("engine's create, start and archive in: {engines}");
+    println!("the engine takes as many times as long: {:.1}", engines.ratio_to(&claims));
+    Ok(())
+}
+
+async fn measure(host: &Host, template: &Template, last: &[u8], tar: &[u8], rounds: u32) -> Result<(Samples, Samples)> {
+    // One beforehand: it packs the template, warms the engine's caches, and shows the options.
+    host.pools_filled().await?;
+    let model = host.create(CreateWorkspace::from_template(template)).await?;
+    let specification = engine::specification_like(&model.info().await?.container)?;
+    model.remove().await?;
+
+    let (mut claims, mut engines) = (Samples::default(), Samples::default());
+    for round in 1..=u64::from(rounds) {
+        // What is started for the next round must not be in this one's way.
+        host.pools_filled().await?;
+        let began = Instant::now();
+        let workspace = host.create(CreateWorkspace::from_template(template)).await?;
+        claims.add(began.elapsed());
+        ensure!(host.pools()[0].claimed == round + 1, "it was made, not claimed");
+        ensure!(workspace.read_file(LAST).await? == last, "the files are not there");
+        workspace.remove().await?;
+
+        host.pools_filled().await?;
+        let began = Instant::now();
+        let container = engine::Container::start(&specification)?;
+        container.put_archive("/app", tar)?;
+        engines.add(began.elapsed());
+    }
+    Ok((claims, engines))
+}
+
+/// Text that compresses as source code does, and no two files alike. Returns the last one's content.
+fn make_files(folder: &Path) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    for number in 0..FILES {
+        let path = folder.join(format!("src/part-{}/file-{number}.txt", number / 10));
+        fs::create_dir_all(path.parent().context("it is in a folder")?)?;
+        let lines = (0..BYTES / 25).map(|line| format!("line {:>18}\n", line * 7919 * (number + 1) % 1_000_003));
+        content = lines.collect::<String>().into_bytes();
+        fs::write(&path, &content)?;
+    }
+    fs::write(folder.join("template.json"), r#"{"name": "hundred", "setup": []}"#)?;
+    Ok(content)
+}
