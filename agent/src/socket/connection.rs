@@ -62,11 +62,12 @@ pub(super) async fn serve(agent: Arc<Agent>, caller: Arc<Caller>, request_id: Re
     let goodbye = listen(&agent, &mut source, &mut dispatch, &out, &mut writer).await;
     // The calls end with their owner; commands that they started are the agent's.
     drop(dispatch);
+    let writing = writer.abort_handle();
     if let Some(close) = goodbye {
         let _ = timeout(PARTING, part(close, out, writer, source)).await;
-    } else {
-        writer.abort();
     }
+    // Who takes nothing in would hold it, and the connection with it, for ever.
+    writing.abort();
 }
 
 /// Says goodbye, and takes in what the client still sends until it is gone too: the kernel resets a connection that is

@@ -38,6 +38,9 @@ const EVENTS: usize = 16;
 /// Bytes of an id that is a word.
 const ID_BYTES: usize = 64;
 
+/// Characters of what a client sent, in what it is told about that.
+const SHOWN: usize = 400;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Incoming<'a> {
@@ -196,7 +199,7 @@ impl Dispatch {
         let Some(entry) = calls::entry(&incoming.method) else {
             audit::unknown_tool(&self.agent, &self.caller, Surface::WebSocket, &self.request_id, &incoming.method);
             let names: Vec<_> = calls::entries().iter().map(|entry| entry.name).collect();
-            let problem = Problem::new(Code::UnknownRoute, format!("there is no tool {:?}", incoming.method))
+            let problem = Problem::new(Code::UnknownRoute, format!("there is no tool {:?}", cut(&incoming.method)))
                 .suggest(format!("this agent has the tools {}", names.join(", ")));
             return Err(error(codes::METHOD_NOT_FOUND, problem));
         };
@@ -271,7 +274,6 @@ impl Dispatch {
                 if let Some(running) = self.calls.running().get(&id) {
                     running.cancel.cancel();
                 }
-                Ok(())
             }
             methods::CREDIT => {
                 let Credit { stream, bytes } = params_of(params)?;
@@ -280,7 +282,6 @@ impl Dispatch {
                 if let Some((_, Line::Events(line))) = lines.find(|(number, _)| *number == stream) {
                     line.grant(bytes);
                 }
-                Ok(())
             }
             methods::REFRESH => {
                 let Refresh { token } = params_of(params)?;
@@ -296,17 +297,19 @@ impl Dispatch {
                     failed(problem)
                 })?;
                 self.caller = caller;
-                if let Some(id) = &incoming.id {
-                    self.say(success(id, b"{}", false)).await;
-                }
-                Ok(())
             }
             other => {
                 let known = [methods::CANCEL, methods::CREDIT, methods::REFRESH].join(", ");
-                let problem = Problem::new(Code::UnknownRoute, format!("there is no method {other:?}"));
-                Err(error(codes::METHOD_NOT_FOUND, problem.suggest(format!("about the connection there are {known}"))))
+                let problem = Problem::new(Code::UnknownRoute, format!("there is no method {:?}", cut(other)));
+                let suggestion = format!("about the connection there are {known}");
+                return Err(error(codes::METHOD_NOT_FOUND, problem.suggest(suggestion)));
             }
         }
+        // Some want no answer; who gives an id waits for one all the same.
+        if let Some(id) = &incoming.id {
+            self.say(success(id, b"{}", false)).await;
+        }
+        Ok(())
     }
 
     async fn say(&self, text: String) {
@@ -364,7 +367,12 @@ fn params_of<'a, T: Deserialize<'a>>(params: &'a str) -> Result<T, RpcError> {
 }
 
 fn invalid(code: i32, detail: &str) -> RpcError {
-    error(code, Problem::new(Code::InvalidRequest, detail))
+    error(code, Problem::new(Code::InvalidRequest, cut(detail)))
+}
+
+/// What the client sent may be in it, of any length.
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(SHOWN).map_or(text, |(end, _)| &text[..end])
 }
 
 fn failed(problem: Problem) -> RpcError {

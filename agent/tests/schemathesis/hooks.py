@@ -14,7 +14,7 @@ REASONS = [
     r"comes first or not at all|is renamed once|go with create|doesn't go with create|of two entries|in two entries|twice",
     r"comes after line|the file has \d+ lines|line \d+ of the diff",
     r"has \d+ bytes; at most|contains a NUL byte|holds a NUL byte|goes through too many symbolic links|component of more than",
-    r"the most that the container allows|the command is empty|a batch|Mcp-|MCP-|_meta|jsonrpc|the archive can't",
+    r"the most that the container allows|the command is empty|batches|a batch|Mcp-|MCP-|_meta|jsonrpc|the archive can't",
     r"isn't followed by two hexadecimal digits|\"tag\", a list of those, or \* was expected|stands for",
     r"the version|is a symbolic link|the file name|the destination",
 ]

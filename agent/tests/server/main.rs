@@ -24,6 +24,7 @@ mod requests; // bodies, problems, request ids, streams
 mod schemas; // the committed schemas, and requests made from them
 mod searches; // search and find
 mod served; // an agent behind a real socket
+mod socket_abuse; // GET /v1/ws with clients who mean it badly
 mod socket_input; // what a client types over GET /v1/ws
 mod sockets; // GET /v1/ws: calls, events, credit, tokens, refusals
 mod support; // an agent, requests, answers

@@ -68,7 +68,7 @@ pub(crate) async fn open(served: &Served) -> Client {
     open_as(served, "token").await
 }
 
-async fn open_as(served: &Served, token: &str) -> Client {
+pub(crate) async fn open_as(served: &Served, token: &str) -> Client {
     let bearer = format!("Bearer {token}");
     try_open(served, &[("authorization", &bearer), ("sec-websocket-protocol", SUBPROTOCOL)]).await.unwrap()
 }
