@@ -4,7 +4,7 @@ use corehold_e2e::corehold::Corehold;
 use corehold_host::{
     CreateWorkspace, Workspace,
     runtime::Resources,
-    tools::{CommandOutputRequest, CommandRequest},
+    tools::{CommandGetRequest, CommandOutputRequest, CommandRequest, CommandSignalRequest, Signal},
     types::Data,
 };
 
@@ -120,6 +120,44 @@ async fn a_command_that_takes_all_memory_is_killed_and_says_so() {
     let request = CommandOutputRequest { id: beside.id, follow: Some(true), ..CommandOutputRequest::default() };
     let beside = workspace.call::<corehold_host::tools::CommandOutput>(&request).await.unwrap();
     assert_eq!((beside.stdout.head, beside.exit.unwrap().code), (Data::Text("on\n".to_owned()), Some(0)));
+}
+
+/// At the limit of processes the agent still answers, and ends what took them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_bomb_is_ended_by_a_signal() {
+    let corehold = Corehold::start().await;
+    let few = Resources { pids: Some(256), ..Resources::default() };
+    let workspace = corehold.host.create(CreateWorkspace::empty().resources(few)).await.unwrap();
+    let request = CommandRequest {
+        line: Some("bomb() { bomb | bomb & }; bomb; sleep 1000".to_owned()),
+        detach: Some(true),
+        ..CommandRequest::default()
+    };
+    let id = workspace.call::<corehold_host::tools::Command>(&request).await.unwrap().id;
+    // Its shells say so when they can't fork any more.
+    let mut said = String::new();
+    for _ in 0..1_000 {
+        let request = CommandOutputRequest { id: id.clone(), ..CommandOutputRequest::default() };
+        let output = workspace.call::<corehold_host::tools::CommandOutput>(&request).await.unwrap();
+        said = format!("{:?}", output.stderr.head).to_lowercase();
+        if said.contains("fork") {
+            break;
+        }
+    }
+    assert!(said.contains("fork"), "it never came to the limit: {said}");
+    workspace.call::<corehold_host::tools::Info>(&Default::default()).await.unwrap();
+    let mut left = u32::MAX;
+    for _ in 0..20 {
+        let signal = CommandSignalRequest { id: id.clone(), signal: Signal::Kill };
+        workspace.call::<corehold_host::tools::CommandSignal>(&signal).await.unwrap();
+        let request = CommandGetRequest { id: id.clone() };
+        left = workspace.call::<corehold_host::tools::CommandGet>(&request).await.unwrap().processes;
+        if left == 0 {
+            break;
+        }
+    }
+    assert_eq!(left, 0);
+    assert_eq!(output(&workspace, "echo alive").await, "alive\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
