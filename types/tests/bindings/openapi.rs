@@ -59,10 +59,23 @@ fn problems(statuses: &[u16]) -> Map<String, Value> {
 }
 
 fn only(statuses: &[u16]) -> Map<String, Value> {
-    let content = json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
-    let response = |status: &u16| (status.to_string(), json!({ "description": why(*status), "content": content }));
+    let response = |status: &u16| {
+        assert!(EVERY.contains(status), "{status} isn't among the responses of the document");
+        (status.to_string(), json!({ "$ref": format!("#/components/responses/problem{status}") }))
+    };
     statuses.iter().map(response).collect()
 }
+
+/// The responses that [`only`] refers to.
+fn all_problems() -> Map<String, Value> {
+    let content = json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
+    let response =
+        |status: &u16| (format!("problem{status}"), json!({ "description": why(*status), "content": content }));
+    EVERY.iter().map(response).collect()
+}
+
+/// Every status that there is a response of.
+const EVERY: &[u16] = &[400, 401, 403, 404, 408, 409, 412, 413, 415, 416, 422, 500, 503, 507];
 
 /// Statuses of problems that every route with a token may answer with.
 const ALWAYS: &[u16] = &[401, 403, 409, 500];
@@ -205,9 +218,13 @@ fn files(schemas: &mut Schemas) -> Value {
         "304": { "description": "The file still has this version." },
     });
     let read = with(problems(&[400, 404, 412, 416]), read);
+    // The answer to HEAD has no body.
     let mut head = read.clone();
-    for response in head.as_object_mut().unwrap().values_mut() {
+    for (status, response) in head.as_object_mut().unwrap() {
         response.as_object_mut().unwrap().remove("content");
+        if response.get("$ref").is_some() {
+            *response = json!({ "description": why(status.parse().unwrap()) });
+        }
     }
     let readable = json!([path, if_match, if_none_match, range, if_range]);
     let written = json!({ "application/json": { "schema": schemas.sent::<wire::FileWritten>() } });
@@ -412,6 +429,7 @@ fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": components,
+            "responses": all_problems(),
             "parameters": { "IdempotencyKey": {
                 "name": "Idempotency-Key", "in": "header", "required": false,
                 "description": "A repeated change with the same key gets the first one's answer.",
