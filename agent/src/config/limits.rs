@@ -116,8 +116,9 @@ limits! {
     /// Milliseconds in which a tool's request body must have come, and the next 16 KiB of a streamed one, or its end. Default
     /// 30,000.
     receive_ms: "receiveMs", "ms", "COREHOLD_LIMIT_RECEIVE_MS", 30_000;
-    /// Milliseconds in which a request's head must have come, from the opening of the connection or the answer before.
-    /// Default 120,000: longer than usual clients keep an idle connection, so that it is they who close it.
+    /// Milliseconds in which a request's head must have come, from the opening of the connection or the answer before; also
+    /// those for which an archive that is sent waits for its reader. Default 120,000: longer than usual clients keep an idle
+    /// connection, so that it is they who close it.
     idle_ms: "idleMs", "ms", "COREHOLD_LIMIT_IDLE_MS", 120_000;
     /// Connections at a time. Default 1,024.
     connections: "connections", "connections", "COREHOLD_LIMIT_CONNECTIONS", 1_024;

@@ -6,6 +6,7 @@
 use std::{
     io::{self, BufWriter, Write},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -16,7 +17,11 @@ use axum::{
 use corehold_types::{Code, Problem, Scope};
 use futures_util::stream;
 use http::{HeaderValue, header};
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{self, error::TrySendError},
+    time::timeout,
+};
 
 use super::{parameters, path_or_root};
 use crate::{
@@ -42,6 +47,7 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
     let [path, format] = parameters(request.uri(), ["path", "format"])?;
     let (path, format) = (path_or_root(path), Format::of(format.as_deref())?);
     let permit = Arc::clone(&agent.transfers).acquire_owned().await.ok();
+    let patience = agent.config.limits.idle_ms.as_duration();
     let directory = blocking::run(move |_| {
         // Nothing of a transaction that could be neither finished nor undone goes out.
         agent.edits.settle(&agent.root)?;
@@ -49,17 +55,22 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
     })
     .await?;
     let (sender, receiver) = mpsc::channel(PIECES);
+    let runtime = Handle::current();
     // Owned by the receiver: when the connection drops that, the next piece can't be sent and the work ends.
     tokio::task::spawn_blocking(move || {
-        let result = format.write(directory, Pieces(sender.clone()));
+        let pieces = Pieces { sender, patience, runtime };
+        let result = format.write(directory, pieces.clone());
         if let Err(error) = &result
             // A piece can't be sent when it is the caller who went away.
             && error.kind() != io::ErrorKind::BrokenPipe
         {
             tracing::warn!(%error, "an archive can't be completed");
         }
-        // Received by nobody when the caller went away.
-        let _ = sender.blocking_send(result.map(|()| None));
+        // Received by nobody when the caller went away, and not waited for again when nothing is taken.
+        let _ = match &result {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
+            _ => pieces.send(result.map(|()| None)),
+        };
         drop(permit);
     });
     let pieces = stream::try_unfold(receiver, async |mut receiver: mpsc::Receiver<Piece>| {
@@ -118,13 +129,34 @@ impl Format {
 type Piece = io::Result<Option<Bytes>>;
 
 /// Where the packing thread writes.
-struct Pieces(mpsc::Sender<Piece>);
+#[derive(Clone)]
+struct Pieces {
+    sender: mpsc::Sender<Piece>,
+    /// How long a caller may take nothing: others wait for the thread.
+    patience: Duration,
+    runtime: Handle,
+}
+
+impl Pieces {
+    /// # Errors
+    /// `BrokenPipe` when the caller went away; `TimedOut` when nothing was taken for too long.
+    fn send(&self, piece: Piece) -> io::Result<()> {
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let piece = match self.sender.try_send(piece) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(gone()),
+            Err(TrySendError::Full(piece)) => piece,
+        };
+        match self.runtime.block_on(async { timeout(self.patience, self.sender.send(piece)).await }) {
+            Ok(sent) => sent.map_err(|_| gone()),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the caller takes nothing")),
+        }
+    }
+}
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .blocking_send(Ok(Some(Bytes::copy_from_slice(bytes))))
-            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.send(Ok(Some(Bytes::copy_from_slice(bytes))))?;
         Ok(bytes.len())
     }
 
