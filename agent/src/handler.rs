@@ -33,11 +33,9 @@ pub trait Handler: Tool {
         Some(ActivitySource::Call)
     }
 
-    /// For the audit log: the paths that a request names, and a line about it. Never content or other secrets.
+    /// For the audit log: the paths that a request names, and a line about it. Never content or other secrets. What is done is
+    /// noted in [`Call::notes`] where it is done.
     fn touches(_request: &Self::Request, _touched: &mut Touched) {}
-
-    /// For the audit log: what a call has changed, with hashes where it knows them.
-    fn changed(_response: &Self::Response, _touched: &mut Touched) {}
 
     /// Under an `Idempotency-Key`: for a tool whose answer can be had again from what it made. The request is changed into
     /// one that is answered as soon as that is made; what is returned turns that answer into the one that was asked for,

@@ -58,12 +58,12 @@ export type AuditRecord = {
    */
   changed?: AuditChanged,
   /**
-   * Bytes of content that came with the call: the body of a file or an archive, what `write` wrote, a command's input, what
+   * Bytes of content that came with the call: the body of a file or an archive, what `write` and `edit` brought, a command's input, what
    * went through a tunnel to its port. Absent where none came, and where they aren't counted.
    */
   bytesIn?: number,
   /**
-   * Bytes of content that went out: the body of a file or an archive, what `read` returned, what a command wrote, what came
+   * Bytes of content that went out: the body of a file or an archive, what `read` and `search` returned, what a command wrote, what came
    * through a tunnel from its port. Absent where none went, and where they aren't counted.
    */
   bytesOut?: number,

@@ -26,6 +26,15 @@ pub enum Content {
 }
 
 impl Content {
+    /// How many bytes it is, without decoding it; of malformed base64 about as many.
+    #[must_use]
+    pub fn decoded_bytes(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.len() as u64,
+            Self::Bytes { base64 } => crate::data::decoded_bytes(base64),
+        }
+    }
+
     /// The bytes themselves.
     ///
     /// # Errors

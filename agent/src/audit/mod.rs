@@ -11,7 +11,10 @@ mod secrets;
 mod telling;
 mod touched;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use corehold_types::{
     Code, Timestamp,
@@ -48,6 +51,29 @@ pub(crate) struct Entry {
     since: Option<Timestamp>,
 }
 
+impl Entry {
+    /// Another record of the same call, with nothing in it yet.
+    fn like_this(&self) -> Self {
+        Self {
+            caller: self.caller.clone(),
+            request_id: self.request_id.clone(),
+            touched: Touched::default(),
+            times: 1,
+            since: None,
+            ..*self
+        }
+    }
+
+    /// It says that something has ended which took so long.
+    fn end_after(&mut self, duration: Duration) {
+        (self.duration_ms, self.outcome, self.code) = (milliseconds(duration), AuditOutcome::Ended, None);
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A call that isn't recorded yet. Dropped unfinished, its caller went away.
 #[derive(Debug)]
 pub struct Pending {
@@ -73,7 +99,11 @@ impl Pending {
         let caller = Some(Arc::clone(&call.caller));
         let mut pending = Self::new(&call.agent.audit, caller, call.surface, &call.request_id, tool);
         pending.under_way = None;
-        pending.note(|touched| *touched = call.notes.so_far());
+        pending.note(|touched| {
+            *touched = call.notes.so_far();
+            // Those are the call's own.
+            (touched.bytes_in, touched.bytes_out) = (None, None);
+        });
         pending
     }
 
@@ -144,9 +174,10 @@ impl Pending {
     }
 
     /// This is no call: what one had started has ended, so long after it began.
-    pub(crate) fn end(mut self, began: Timestamp, duration_ms: u64) {
+    pub(crate) fn end(mut self, began: Timestamp, duration: Duration) {
         let Some(mut entry) = self.entry.take() else { return };
-        (entry.time, entry.duration_ms, entry.outcome) = (began, duration_ms, AuditOutcome::Ended);
+        entry.time = began;
+        entry.end_after(duration);
         entry.touched = self.notes.take();
         self.audit.push(entry);
     }
@@ -155,9 +186,13 @@ impl Pending {
         let Some(mut entry) = self.entry.take() else { return };
         let duration = self.began.elapsed();
         self.audit.metrics.count(entry.tool, entry.surface, outcome, duration);
-        entry.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        entry.duration_ms = milliseconds(duration);
         (entry.outcome, entry.code) = (outcome, code);
-        (entry.touched, entry.replayed) = (self.notes.take(), self.notes.is_replayed());
+        entry.touched = match outcome {
+            AuditOutcome::CallerGone => self.notes.leave(&self.audit, self.began, entry.like_this()),
+            _ => self.notes.take(),
+        };
+        entry.replayed = self.notes.is_replayed();
         self.audit.push(entry);
     }
 }

@@ -29,6 +29,13 @@ pub struct Touched {
 }
 
 impl Touched {
+    /// Whether there is anything in it.
+    pub(super) fn says_something(&self) -> bool {
+        let Self { paths, omitted: _, detail, command, changed, bytes_in, bytes_out, bytes: _ } = self;
+        let counts = bytes_in.or(*bytes_out).is_some();
+        !paths.is_empty() || detail.is_some() || command.is_some() || changed.is_some() || counts
+    }
+
     /// The call names a path.
     pub fn path(&mut self, path: &WorkspacePath) {
         self.add(path, None, None);

@@ -93,9 +93,6 @@ where
     let pending = Pending::of(&call, T::NAME);
     pending.note(|touched| T::touches(&request, touched));
     let result = work(call, request).await;
-    if let Ok(response) = &result {
-        pending.note(|touched| T::changed(response, touched));
-    }
     pending.finish(result.as_ref().err().map(|problem| problem.code));
     result
 }

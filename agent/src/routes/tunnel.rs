@@ -7,7 +7,12 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -21,7 +26,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
+    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
     net::TcpStream,
     time::timeout,
 };
@@ -76,17 +81,16 @@ async fn open(agent: Arc<Agent>, port: &str, mut request: Request) -> Result<Res
     ended.note(|touched| touched.detail(request.uri().path()));
     let held = agent.activity.request(ActivitySource::Tunnel, format!("port {port}"));
     tokio::spawn(async move {
-        let carried = tokio::select! {
-            () = agent.shutting_down() => None,
-            carried = carry(upgraded, inner) => carried,
-        };
-        if let Some((into, out_of)) = carried {
-            ended.note(|touched| {
-                touched.came_in(into);
-                touched.went_out(out_of);
-            });
+        let carried = Carried::default();
+        tokio::select! {
+            () = agent.shutting_down() => {}
+            () = carry(upgraded, inner, &carried) => {}
         }
-        ended.end(began.0, u64::try_from(began.1.elapsed().as_millis()).unwrap_or(u64::MAX));
+        ended.note(|touched| {
+            touched.came_in(carried.into_port.load(Ordering::Relaxed));
+            touched.went_out(carried.out_of_port.load(Ordering::Relaxed));
+        });
+        ended.end(began.0, began.1.elapsed());
         drop((permit, held));
     });
     Ok(upgrade::granted(PROTOCOL))
@@ -149,38 +153,77 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Carries bytes until both directions have ended, or one end is gone. Returns how many went to the port and came from it, if it
-/// ended well.
-async fn carry(upgrade: OnUpgrade, inner: TcpStream) -> Option<(u64, u64)> {
+/// Carries bytes until both directions have ended, or one end is gone.
+async fn carry(upgrade: OnUpgrade, inner: TcpStream, carried: &Carried) {
     let outer = match upgrade.await {
         Ok(outer) => outer,
         Err(error) => {
             tracing::debug!(%error, "a tunnel's caller went away before it was open");
-            return None;
+            return;
         }
     };
-    let carried = match outer.downcast::<TokioIo<TcpStream>>() {
+    let result = match outer.downcast::<TokioIo<TcpStream>>() {
         // What came with the request's head lies in `read_buf`; without any, the bare socket saves a layer.
         Ok(parts) if parts.read_buf.is_empty() => {
             let outer = parts.io.into_inner();
             notice_loss(&outer);
-            copy(outer, inner).await
+            copy(outer, inner, carried).await
         }
         Ok(parts) => {
             let outer = parts.io.into_inner();
             notice_loss(&outer);
             let (reader, writer) = tokio::io::split(outer);
             let reader = tokio::io::AsyncReadExt::chain(io::Cursor::new(parts.read_buf), reader);
-            copy(tokio::io::join(reader, writer), inner).await
+            copy(tokio::io::join(reader, writer), inner, carried).await
         }
-        Err(outer) => copy(TokioIo::new(outer) as TokioIo<Upgraded>, inner).await,
+        Err(outer) => copy(TokioIo::new(outer) as TokioIo<Upgraded>, inner, carried).await,
     };
-    // One end broke off; the other learns of it by the connection's end.
-    carried.inspect_err(|error| tracing::debug!(%error, "a tunnel broke")).ok()
+    if let Err(error) = result {
+        // One end broke off; the other learns of it by the connection's end.
+        tracing::debug!(%error, "a tunnel broke");
+    }
 }
 
-async fn copy(mut outer: impl AsyncRead + AsyncWrite + Unpin, mut inner: TcpStream) -> io::Result<(u64, u64)> {
-    copy_bidirectional_with_sizes(&mut outer, &mut inner, BUFFER, BUFFER).await
+async fn copy(outer: impl AsyncRead + AsyncWrite + Unpin, inner: TcpStream, carried: &Carried) -> io::Result<()> {
+    let mut outer = Counted { stream: outer, read: &carried.into_port };
+    let mut inner = Counted { stream: inner, read: &carried.out_of_port };
+    copy_bidirectional_with_sizes(&mut outer, &mut inner, BUFFER, BUFFER).await.map(|_| ())
+}
+
+/// What a tunnel has taken in by now, however it ends.
+#[derive(Debug, Default)]
+struct Carried {
+    into_port: AtomicU64,
+    out_of_port: AtomicU64,
+}
+
+/// A stream that counts what is read from it.
+struct Counted<'a, S> {
+    stream: S,
+    read: &'a AtomicU64,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(context, into);
+        self.read.fetch_add((into.filled().len() - before) as u64, Ordering::Relaxed);
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 /// Without probes, a caller whose machine is gone would hold an idle tunnel for ever.

@@ -87,10 +87,6 @@ impl Handler for Command {
             touched.came_in(stdin.decoded_bytes());
         }
     }
-
-    fn changed(response: &CommandResponse, touched: &mut Touched) {
-        command_output::told(response, 0, touched);
-    }
 }
 
 /// What a request asks for, as the process room wants it.

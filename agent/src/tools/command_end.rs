@@ -1,6 +1,6 @@
 //! The end of a command in the audit log, where no call's own record tells it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use corehold_types::{
     Tool as _,
@@ -9,6 +9,7 @@ use corehold_types::{
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
+use super::command_output;
 use crate::{
     audit::Pending,
     handler::Call,
@@ -60,6 +61,7 @@ impl UntoldEnd {
 
     /// What the caller is told.
     pub(super) fn answered_with(mut self, response: &CommandResponse) {
+        self.call.notes.note(|touched| command_output::told(response, 0, touched));
         if response.exit.is_some() {
             self.stage = Stage::Told;
         }
@@ -85,7 +87,7 @@ impl Drop for UntoldEnd {
                 touched.exited(&exit);
                 touched.went_out(offset);
             });
-            pending.end(command.started(), exit.duration_ms);
+            pending.end(command.started(), Duration::from_millis(exit.duration_ms));
         });
     }
 }

@@ -25,15 +25,17 @@ use crate::{
 impl Handler for Copy {
     async fn handle(call: Call, request: CopyRequest, _: Events<Self::Event>) -> Result<CopyResponse, Problem> {
         let Call { agent, notes, .. } = call;
-        blocking::run(move |cancelled| copy(&agent, &request, cancelled, &notes)).await
+        blocking::run(move |cancelled| {
+            let result = copy(&agent, &request, cancelled, &notes);
+            notes.of(result, |done, touched| {
+                touched.counted(done.files + done.directories + done.symlinks, Some(done.bytes));
+            })
+        })
+        .await
     }
 
     fn touches(request: &CopyRequest, touched: &mut Touched) {
         touched.paths([&request.from, &request.to]);
-    }
-
-    fn changed(response: &CopyResponse, touched: &mut Touched) {
-        touched.counted(response.files + response.directories + response.symlinks, Some(response.bytes));
     }
 }
 

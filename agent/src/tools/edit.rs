@@ -2,7 +2,7 @@
 
 use corehold_types::{
     Problem,
-    tools::{Edit, EditRequest, EditResponse},
+    tools::{Edit, EditOperation, EditRequest, EditResponse},
 };
 
 use crate::{
@@ -13,21 +13,36 @@ use crate::{
 
 impl Handler for Edit {
     async fn handle(call: Call, request: EditRequest, _: Events<Self::Event>) -> Result<EditResponse, Problem> {
-        let agent = call.agent;
-        blocking::run(move |_| edit::transact(&agent.edits, &agent.root, &agent.config.limits, &request)).await
+        let Call { agent, notes, .. } = call;
+        blocking::run(move |_| {
+            let result = edit::transact(&agent.edits, &agent.root, &agent.config.limits, &request);
+            notes.of(result, changed)
+        })
+        .await
     }
 
     fn touches(request: &EditRequest, touched: &mut Touched) {
         touched.paths(request.files.iter().map(|file| &file.path));
+        touched.came_in(request.files.iter().flat_map(|file| &file.operations).map(content_bytes).sum());
     }
+}
 
-    fn changed(response: &EditResponse, touched: &mut Touched) {
-        if response.dry_run {
-            return;
-        }
-        for file in &response.files {
-            let after = file.hash.as_deref().or(file.version.as_deref());
-            touched.changed(file.renamed_to.as_ref().unwrap_or(&file.path), file.previous_hash.as_deref(), after);
-        }
+fn changed(response: &EditResponse, touched: &mut Touched) {
+    if response.dry_run {
+        return;
+    }
+    for file in &response.files {
+        let after = file.hash.as_deref().or(file.version.as_deref());
+        touched.changed(file.renamed_to.as_ref().unwrap_or(&file.path), file.previous_hash.as_deref(), after);
+    }
+}
+
+/// How much text an operation brings.
+fn content_bytes(operation: &EditOperation) -> u64 {
+    match operation {
+        EditOperation::Replace { new: content, .. } | EditOperation::Create { content, .. } => content.decoded_bytes(),
+        EditOperation::Lines { text, .. } | EditOperation::Insert { text, .. } => text.len() as u64,
+        EditOperation::Diff { diff, .. } => diff.len() as u64,
+        _ => 0,
     }
 }

@@ -38,8 +38,13 @@ impl Handler for Extract {
     ) -> Result<ExtractResponse, Problem> {
         let progress = Arc::new(Progress::default());
         let (shared, said) = (Arc::clone(&progress), call.progress.clone());
-        let mut work =
-            std::pin::pin!(blocking::run(move |cancelled| extract(&call.agent, &request, &shared, cancelled)));
+        let Call { agent, notes, .. } = call;
+        let mut work = std::pin::pin!(blocking::run(move |cancelled| {
+            let result = extract(&agent, &request, &shared, cancelled);
+            notes.of(result, |done, touched| {
+                touched.counted(done.files + done.directories + done.symlinks, Some(done.bytes));
+            })
+        }));
         if !events.wanted() && !said.is_heard() {
             return work.await;
         }
@@ -65,10 +70,6 @@ impl Handler for Extract {
             ArchiveSource::Inbox(name) => touched.detail(name),
         }
         touched.paths(&request.destination);
-    }
-
-    fn changed(response: &ExtractResponse, touched: &mut Touched) {
-        touched.counted(response.files + response.directories + response.symlinks, Some(response.bytes));
     }
 }
 

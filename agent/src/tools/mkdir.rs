@@ -22,16 +22,13 @@ use crate::{
 
 impl Handler for Mkdir {
     async fn handle(call: Call, request: MkdirRequest, _: Events<Self::Event>) -> Result<MkdirResponse, Problem> {
-        let agent = call.agent;
-        blocking::run(move |_| mkdir(&agent, &request)).await
+        let Call { agent, notes, .. } = call;
+        blocking::run(move |_| notes.of(mkdir(&agent, &request), |done, touched| touched.counted(done.created, None)))
+            .await
     }
 
     fn touches(request: &MkdirRequest, touched: &mut Touched) {
         touched.path(&request.path);
-    }
-
-    fn changed(response: &MkdirResponse, touched: &mut Touched) {
-        touched.counted(response.created, None);
     }
 }
 

@@ -25,15 +25,15 @@ use crate::{
 impl Handler for Remove {
     async fn handle(call: Call, request: RemoveRequest, _: Events<Self::Event>) -> Result<RemoveResponse, Problem> {
         let Call { agent, notes, .. } = call;
-        blocking::run(move |_| remove(&agent, &request, &notes)).await
+        blocking::run(move |_| {
+            let result = remove(&agent, &request, &notes);
+            notes.of(result, |done, touched| touched.counted(done.removed, None))
+        })
+        .await
     }
 
     fn touches(request: &RemoveRequest, touched: &mut Touched) {
         touched.path(&request.path);
-    }
-
-    fn changed(response: &RemoveResponse, touched: &mut Touched) {
-        touched.counted(response.removed, None);
     }
 }
 

@@ -63,6 +63,8 @@ impl Handler for Search {
             tokio::select! {
                 batch = batches.recv() => {
                     let Some(batch) = batch else { break };
+                    let bytes = batch.iter().map(line_bytes).sum();
+                    call.notes.note(|touched| touched.went_out(bytes));
                     for event in batch {
                         if events.wanted() {
                             events.send(event).await.map_err(|CallerGone| gone())?;
@@ -89,6 +91,14 @@ impl Handler for Search {
     fn touches(request: &SearchRequest, touched: &mut Touched) {
         touched.paths(&request.paths);
         touched.detail(&request.pattern);
+    }
+}
+
+/// Bytes of the line that an event brings.
+fn line_bytes(event: &SearchEvent) -> u64 {
+    match event {
+        SearchEvent::Match(hit) | SearchEvent::Context(hit) => hit.line.data.decoded_bytes(),
+        SearchEvent::File { .. } | SearchEvent::Binary { .. } => 0,
     }
 }
 

@@ -10,7 +10,7 @@ use corehold_types::{
 
 use crate::{
     agent::Agent,
-    audit::Touched,
+    audit::{Notes, Touched},
     blocking::{self, Cancelled},
     edit,
     handler::{Call, Events, Handler},
@@ -18,25 +18,16 @@ use crate::{
 
 impl Handler for Write {
     async fn handle(call: Call, request: WriteRequest, _: Events<Self::Event>) -> Result<WriteResponse, Problem> {
-        let agent = call.agent;
-        blocking::run(move |cancelled| write(&agent, request, cancelled)).await
+        let Call { agent, notes, .. } = call;
+        blocking::run(move |cancelled| write(&agent, request, cancelled, &notes)).await
     }
 
     fn touches(request: &WriteRequest, touched: &mut Touched) {
         touched.paths(request.files.iter().map(|file| &file.path));
     }
-
-    fn changed(response: &WriteResponse, touched: &mut Touched) {
-        for result in &response.files {
-            if let WriteResult::Ok(file) = result {
-                touched.changed(&file.path, file.previous_hash.as_deref(), Some(&file.hash));
-                touched.came_in(file.size);
-            }
-        }
-    }
 }
 
-fn write(agent: &Agent, request: WriteRequest, cancelled: &Cancelled) -> Result<WriteResponse, Problem> {
+fn write(agent: &Agent, request: WriteRequest, cancelled: &Cancelled, notes: &Notes) -> Result<WriteResponse, Problem> {
     if request.files.is_empty() {
         return Err(Problem::new(Code::InvalidRequest, "files: at least one file is needed").with("field", "files"));
     }
@@ -51,7 +42,13 @@ fn write(agent: &Agent, request: WriteRequest, cancelled: &Cancelled) -> Result<
         }
         let path = target.path.clone();
         files.push(match write_one(agent, target, request.durable) {
-            Ok(written) => WriteResult::Ok(written),
+            Ok(written) => {
+                notes.note(|touched| {
+                    touched.changed(&written.path, written.previous_hash.as_deref(), Some(&written.hash));
+                    touched.came_in(written.size);
+                });
+                WriteResult::Ok(written)
+            }
             Err(problem) => WriteResult::Error { path, problem },
         });
     }
@@ -106,7 +103,8 @@ mod tests {
     }
 
     fn write_all(agent: &Agent, files: Vec<WriteTarget>) -> Vec<Result<WrittenFile, Code>> {
-        let response = write(agent, WriteRequest { files, durable: None }, &Cancelled::default()).unwrap();
+        let response =
+            write(agent, WriteRequest { files, durable: None }, &Cancelled::default(), &Notes::default()).unwrap();
         let result = |result| match result {
             WriteResult::Ok(written) => Ok(written),
             WriteResult::Error { problem, .. } => Err(problem.code),
@@ -152,8 +150,11 @@ mod tests {
     #[test]
     fn bad_input_is_refused() {
         let agent = testing::agent_with(&[("COREHOLD_LIMIT_WRITE_FILES", "1")]);
-        let refused =
-            |files| write(&agent, WriteRequest { files, durable: None }, &Cancelled::default()).unwrap_err().code;
+        let refused = |files| {
+            write(&agent, WriteRequest { files, durable: None }, &Cancelled::default(), &Notes::default())
+                .unwrap_err()
+                .code
+        };
         assert_eq!(refused(Vec::new()), Code::InvalidRequest);
         assert_eq!(refused(vec![target("a", ""), target("b", "")]), Code::LimitExceeded);
         let base64 = WriteTarget { content: Content::Bytes { base64: "*".into() }, ..target("a", "") };

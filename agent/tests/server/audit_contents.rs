@@ -85,6 +85,9 @@ async fn bytes_of_content_are_counted_and_an_archives_entries() {
     agent.tool("write", r#"{"files": [{"path": "a", "content": "12345"}, {"path": "b", "content": "678"}]}"#).await;
     agent.tool("read", r#"{"files": [{"path": "a"}, {"path": "b"}]}"#).await.assert_ok();
     agent.get("/v1/files/a", &[("range", "bytes=1-2")]).await.assert_ok();
+    agent.tool("search", r#"{"pattern": "3"}"#).await.assert_ok();
+    let edit = r#"{"files": [{"path": "b", "operations": [{"type": "replace", "old": "6", "new": "4a"}]}]}"#;
+    agent.tool("edit", edit).await.assert_ok();
     agent.call(Method::HEAD, "/v1/files/a", &[], "").await.assert_ok();
     agent.tool("command", r#"{"line": "cat; echo 12", "stdin": {"base64": "AAEC"}}"#).await.assert_ok();
     let archive = agent.get("/v1/archive?format=tar", &[]).await.assert_ok().body.clone();
@@ -102,6 +105,8 @@ async fn bytes_of_content_are_counted_and_an_archives_entries() {
             ("write", Some(8), None),
             ("read", None, Some(8)),
             ("GET /v1/files", None, Some(2)),
+            ("search", None, Some(5)),
+            ("edit", Some(2), None),
             ("HEAD /v1/files", None, None),
             ("command", Some(3), Some(6)),
             ("GET /v1/archive", None, Some(bytes)),
@@ -111,7 +116,7 @@ async fn bytes_of_content_are_counted_and_an_archives_entries() {
         ]
     );
     let received = &read(&agent, r#"{"tool": "PUT /v1/archive"}"#).await.records[0];
-    assert_eq!(received.changed, Some(AuditChanged { entries: 2, bytes: Some(8) }));
+    assert_eq!(received.changed, Some(AuditChanged { entries: 2, bytes: Some(9) }));
 }
 
 #[tokio::test]
@@ -230,4 +235,38 @@ async fn the_end_of_a_command_is_told_whose_caller_went_away_or_had_a_key() {
     assert_eq!((gone.len(), gone[0].outcome), (1, AuditOutcome::CallerGone), "what it had done by then is known");
     std::fs::write(agent.root().join("go"), "").unwrap();
     assert_eq!(end_of(&agent, &id).await.command.unwrap().exit.unwrap().code, Some(0));
+}
+
+#[tokio::test]
+async fn an_upload_under_a_key_that_outlives_its_caller_says_what_it_changed() {
+    let agent = TestAgent::new();
+    agent.put("/v1/files/a", "one").await.assert_ok();
+    // It waits for its turn, and its caller doesn't.
+    let transfers = std::sync::Arc::clone(&agent.agent.transfers);
+    let all = u32::try_from(transfers.available_permits()).unwrap();
+    let turns = transfers.acquire_many_owned(all).await.unwrap();
+    let keyed = [("idempotency-key", "k"), ("x-request-id", "mine")];
+    let mut upload = Box::pin(agent.call(Method::PUT, "/v1/files/a", &keyed, "two!"));
+    assert!(futures_util::poll!(&mut upload).is_pending());
+    drop(upload);
+    drop(turns);
+    let mut stream = follow(&agent, "auditRead", r#"{"tool": "PUT /v1/files"}"#).await;
+    let mut text = String::new();
+    while text.matches("\"record\"").count() < 6 {
+        text.push_str(std::str::from_utf8(&stream.next().await.unwrap().unwrap()).unwrap());
+    }
+    let records = read(&agent, r#"{"tool": "PUT /v1/files", "after": 1}"#).await.records;
+    let shown: Vec<_> = records
+        .iter()
+        .map(|record| (record.outcome, paths(record), record.bytes_in, record.request_id.as_str()))
+        .collect();
+    let (nothing, changed) = (("a".to_owned(), None, None), ("a".to_owned(), hash("one"), hash("two!")));
+    assert_eq!(
+        shown,
+        [
+            (AuditOutcome::CallerGone, vec![nothing], None, "mine"),
+            (AuditOutcome::Ended, vec![changed], Some(4), "mine"),
+        ]
+    );
+    assert_eq!(std::fs::read_to_string(agent.root().join("a")).unwrap(), "two!");
 }

@@ -301,13 +301,19 @@ async fn a_hundred_at_once_and_not_one_more_than_the_limit() {
 async fn a_caller_who_vanishes_takes_the_inner_connection_along() {
     let served = serve(&[]).await;
     let (listener, port) = listen().await;
-    let caller = open(&served, port).await;
+    let mut caller = open(&served, port).await;
     let mut inner = accept(&listener).await;
+    caller.write_all(b"12345").await.unwrap();
+    inner.read_exact(&mut [0; 5]).await.unwrap();
+    inner.write_all(b"678").await.unwrap();
+    caller.read_exact(&mut [0; 3]).await.unwrap();
     // A reset, as from a process that was killed with bytes unread.
     caller.set_zero_linger().unwrap();
     drop(caller);
     assert_eq!(read_to_end(&mut inner).await, b"");
     none_left(&served).await;
+    let broken = audit::read(&served.agent, r#"{"tool": "GET /v1/tunnel"}"#).await.records.remove(1);
+    assert_eq!((broken.bytes_in, broken.bytes_out), (Some(5), Some(3)), "nobody hides by breaking off");
 
     // And whoever only closes is an end of input, by which a server goes.
     let caller = open(&served, port).await;

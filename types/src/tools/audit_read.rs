@@ -110,11 +110,11 @@ pub struct AuditRecord {
     /// What the call made or removed beyond the paths it named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<AuditChanged>,
-    /// Bytes of content that came with the call: the body of a file or an archive, what `write` wrote, a command's input, what
+    /// Bytes of content that came with the call: the body of a file or an archive, what `write` and `edit` brought, a command's input, what
     /// went through a tunnel to its port. Absent where none came, and where they aren't counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_in: Option<u64>,
-    /// Bytes of content that went out: the body of a file or an archive, what `read` returned, what a command wrote, what came
+    /// Bytes of content that went out: the body of a file or an archive, what `read` and `search` returned, what a command wrote, what came
     /// through a tunnel from its port. Absent where none went, and where they aren't counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_out: Option<u64>,
@@ -221,8 +221,8 @@ pub enum AuditOutcome {
     Refused,
     /// Its caller went away before it was answered. What it had done by then is done.
     CallerGone,
-    /// This is no call: what an earlier one started and didn't wait for has ended, a command or a tunnel. `time` and `durationMs`
-    /// are its own, `requestId` is the call's.
+    /// This is no call: what an earlier one started and didn't wait for has ended, a command or a tunnel, or a change that went on
+    /// when its caller went away. `time` and `durationMs` are its own, `requestId` is the call's.
     Ended,
 }
 

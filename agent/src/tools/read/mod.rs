@@ -13,7 +13,7 @@ use corehold_types::{
 
 use crate::{
     agent::Agent,
-    audit::Touched,
+    audit::{Notes, Touched},
     blocking::{self, Cancelled},
     handler::{Call, Events, Handler},
     root::{OpenFile, Version},
@@ -33,28 +33,29 @@ impl Handler for Read {
             return Err(limits.read_bytes.exceeded("maxBytes"));
         }
         let budget = request.max_bytes.unwrap_or(limits.read_bytes.value);
-        let agent = call.agent;
+        let Call { agent, notes, .. } = call;
         if let [target] = &request.files[..]
             && let Some(opened) = agent.root.open_ready(&target.path)
         {
             let read = read_opened(&opened, target, budget, &Cancelled::default());
-            return Ok(ReadResponse { files: vec![result(read, target)] });
+            return Ok(response(vec![result(read, target)], &notes));
         }
         let files = blocking::run(move |cancelled| read_all(&agent, request.files, budget, cancelled)).await?;
-        Ok(ReadResponse { files })
+        Ok(response(files, &notes))
     }
 
     fn touches(request: &ReadRequest, touched: &mut Touched) {
         touched.paths(request.files.iter().map(|file| &file.path));
     }
+}
 
-    fn changed(response: &ReadResponse, touched: &mut Touched) {
-        for result in &response.files {
-            if let ReadResult::Ok(file) = result {
-                touched.went_out(file.data.decoded_bytes());
-            }
-        }
-    }
+fn response(files: Vec<ReadResult>, notes: &Notes) -> ReadResponse {
+    let bytes = files.iter().map(|result| match result {
+        ReadResult::Ok(file) => file.data.decoded_bytes(),
+        ReadResult::Error { .. } => 0,
+    });
+    notes.note(|touched| touched.went_out(bytes.sum()));
+    ReadResponse { files }
 }
 
 fn read_all(
