@@ -149,6 +149,13 @@ pub(super) fn progress(token: &RpcId, seconds: f64, word: &str) -> String {
     json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params }).to_string()
 }
 
+/// The first word of a stream of changes: which kinds of them it will tell, of those that were asked for. None.
+pub(super) fn acknowledged(id: &RpcId) -> String {
+    let meta = json!({ "io.modelcontextprotocol/subscriptionId": id });
+    let params = json!({ "_meta": meta, "notifications": {} });
+    json!({ "jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": params }).to_string()
+}
+
 /// What a client gets for a request.
 #[derive(Debug)]
 pub(super) struct Answer {

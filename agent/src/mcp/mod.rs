@@ -26,11 +26,11 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use corehold_types::{Code, Problem, Standing, rpc::RpcId};
-use futures_util::{future::BoxFuture, stream};
+use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +49,9 @@ const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Silence after which who asked for progress is told that the call goes on: clients give up on calls that say nothing.
 const SILENCE: Duration = Duration::from_secs(5);
+
+/// Silence after which a comment keeps those in between from cutting a stream that has nothing to tell.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// From one word of progress to the next, at least.
 const BETWEEN: Duration = Duration::from_millis(250);
@@ -167,6 +170,9 @@ async fn one(client: Client, headers: &HeaderMap, incoming: Incoming) -> Result<
         Ok(era) => era,
         Err(refusal) => return Ok(json(StatusCode::BAD_REQUEST, &refusal.to_json())),
     };
+    if let (Era::Stateless, Some("subscriptions/listen"), Some(id)) = (era, incoming.method.as_deref(), &incoming.id) {
+        return Ok(listening(client.agent, id));
+    }
     let opens = era == Era::Handshake && incoming.method.as_deref() == Some("initialize");
     let token = incoming.progress_token().filter(|_| takes_events(headers));
     let session = if opens { Some(agent::random_id().map_err(no_random)?) } else { None };
@@ -233,6 +239,19 @@ fn json(status: StatusCode, text: &str) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], text.to_owned()).into_response()
 }
 
+/// A stream of what changes on the agent's side: nothing does, so none of the kinds that are asked for is promised. It lasts
+/// until either side ends.
+fn listening(agent: Arc<Agent>, id: &RpcId) -> Response {
+    let first = event(&message::acknowledged(id));
+    let rest = stream::unfold(agent, |agent| async move {
+        tokio::select! {
+            () = agent.shutting_down() => None,
+            () = sleep(KEEP_ALIVE) => Some((Ok(Bytes::from_static(b": keep-alive\n\n")), agent)),
+        }
+    });
+    streamed(stream::once(std::future::ready(first)).chain(rest))
+}
+
 /// What the call says about how far it is, as it says it, until the answer is there, then that. Dropping the response ends
 /// the work.
 fn events(token: RpcId, words: watch::Receiver<String>, work: BoxFuture<'static, Option<Answer>>) -> Response {
@@ -274,12 +293,17 @@ fn events(token: RpcId, words: watch::Receiver<String>, work: BoxFuture<'static,
         let word = word.unwrap_or_else(|| format!("running for {seconds:.0} s"));
         Some((event(&message::progress(&waiting.token, waiting.last, &word)), Some(waiting)))
     });
+    streamed(stream)
+}
+
+/// Server-sent events that nobody in between is to hold back.
+fn streamed(events: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    (headers, Body::from_stream(stream)).into_response()
+    (headers, Body::from_stream(events)).into_response()
 }
 
 fn event(json: &str) -> Result<Bytes, Infallible> {

@@ -209,6 +209,25 @@ async fn who_asks_for_progress_gets_events_and_the_answer_last() {
     assert_eq!(post(&agent, &[], body).await.json()["id"], 7);
 }
 
+#[tokio::test]
+async fn who_subscribes_is_promised_nothing_and_told_so_until_the_agent_ends() {
+    let agent = TestAgent::new();
+    let asked = json!({"notifications": {"toolsListChanged": true}});
+    let ending = async {
+        // It is answered to the end, which comes with the agent's own.
+        tokio::task::yield_now().await;
+        agent.agent.begin_shutdown();
+    };
+    let both = async { tokio::join!(ask_alone(&agent, "subscriptions/listen", asked), ending) };
+    let (answer, ()) = timeout(PATIENCE, both).await.expect("the stream ends");
+    assert_eq!(answer.assert_ok().header("content-type"), "text/event-stream");
+    let data = answer.text().strip_prefix("event: message\ndata: ").unwrap();
+    let told: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(told["method"], "notifications/subscriptions/acknowledged");
+    let meta = json!({"io.modelcontextprotocol/subscriptionId": "one"});
+    assert_eq!(told["params"], json!({"_meta": meta, "notifications": {}}));
+}
+
 /// The messages of a streamed answer, as they come.
 struct Messages(axum::body::BodyDataStream);
 
@@ -273,7 +292,7 @@ async fn a_command_tells_what_it_writes_while_it_runs() {
 async fn words_of_progress_are_few_however_much_there_is_to_tell_and_each_says_more() {
     let agent = TestAgent::new();
     let began = std::time::Instant::now();
-    let line = "end=$(($(date +%s%N) + 1200000000)); while [ $(date +%s%N) -lt $end ]; do echo word $((n=n+1)); done";
+    let line = "while [ ! -e enough ]; do echo word $((n=n+1)); done";
     let mut messages = Messages::of(&agent, "s", "command", json!({"line": line})).await;
     let mut told = Vec::new();
     while let Some(message) = messages.next().await {
@@ -281,8 +300,11 @@ async fn words_of_progress_are_few_however_much_there_is_to_tell_and_each_says_m
             assert!(told.last().is_none_or(|last| *last < progress), "{told:?} {progress}");
             told.push(progress);
         }
+        if told.len() == 3 {
+            std::fs::write(agent.root().join("enough"), "").unwrap();
+        }
     }
-    assert!(!told.is_empty());
+    assert!(told.len() >= 3);
     assert!(told.len() as u128 <= began.elapsed().as_millis() / 250, "{} words", told.len());
 }
 
