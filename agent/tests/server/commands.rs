@@ -165,6 +165,27 @@ async fn input_through_a_pipe_waits_for_who_does_not_read_and_ends() {
 }
 
 #[tokio::test]
+async fn what_is_typed_again_under_its_key_is_typed_once() {
+    let agent = TestAgent::new();
+    let id = detach(&agent, json!({"argv": ["cat"], "interactive": true})).await;
+    let again = async |request: Value, key: &str| {
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        agent.call(Method::POST, "/v1/tools/commandInput", &headers, request.to_string()).await
+    };
+    let typed = json!({"id": id, "data": {"text": "once\n"}});
+    for _ in 0..3 {
+        assert_eq!(again(typed.clone(), "key").await.assert_ok().json(), json!({"accepted": 5, "complete": true}));
+    }
+    let other = json!({"id": id, "data": {"text": "twice\n"}});
+    again(other.clone(), "key").await.assert_problem(422, Code::IdempotencyMismatch);
+    again(other, "another key").await.assert_ok();
+    for _ in 0..2 {
+        again(json!({"id": id, "end": true}), "end").await.assert_ok();
+    }
+    assert_eq!(Viewer::open(&agent, &id, 0).await.finish().await.0, "once\ntwice\n");
+}
+
+#[tokio::test]
 async fn each_signal_arrives_by_its_name_at_every_process() {
     let agent = TestAgent::new();
     const CAUGHT: [&str; 8] = ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "CONT", "WINCH"];
