@@ -12,6 +12,9 @@ use corehold_host::{
 };
 use tempfile::TempDir;
 
+/// A label by which the containers of one test of pools are told from those of others.
+pub const POOL_MARK: &str = "corehold-test-pool";
+
 /// The engine and the core image as `cargo xtask test` prepared them, with a home folder that only this test uses: what it
 /// lists and removes is its own. All its workspaces go when this does.
 pub struct Corehold {

@@ -104,6 +104,7 @@ impl Pool {
             state.ready.iter().map(|member| member.container.clone()).collect()
         };
         let states = self.seat.runtime.list(&self.blank().home_labels()).await?;
+        self.seat.sweep_records(&states).await;
         let (own, others): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| self.place(&state.name).is_some());
         for id in known.iter().filter(|id| !own.iter().any(|state| state.id == **id)) {
             self.lost(id);

@@ -14,7 +14,7 @@
 //! | runs, nobody's | ready |
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -124,6 +124,13 @@ impl Seat {
         self.runtime.remove(&state.id).await.map(|()| true)
     }
 
+    /// Removes the records of what isn't among all containers of the home that came from a pool.
+    pub(super) async fn sweep_records(&self, states: &[ContainerState]) {
+        let there: HashSet<String> = states.iter().map(|state| state.id.0.clone()).collect();
+        let age = Duration::from_secs(UNDER_WAY_SECONDS.unsigned_abs());
+        self.records.sweep(move |container| there.contains(container), age).await;
+    }
+
     /// Removes a container that has waited long enough, unless somebody claims it first.
     pub(super) async fn retire(&self, id: &ContainerId) {
         let retired = async {
@@ -188,13 +195,7 @@ pub(crate) async fn drain(seat: &Seat, fingerprint: &str) -> Result<usize> {
     for removal in removals {
         removed += usize::from(removal?);
     }
-    for record in seat.records.all().await {
-        let there = states.iter().any(|state| state.id.0 == record.container);
-        // One that is not listed may have been made since.
-        if !there && seconds_since(record.created) > UNDER_WAY_SECONDS {
-            seat.records.forget(&ContainerId(record.container), &record.workspace).await;
-        }
-    }
+    seat.sweep_records(&states).await;
     Ok(removed)
 }
 

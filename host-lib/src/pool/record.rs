@@ -8,6 +8,7 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use corehold_types::Timestamp;
@@ -87,6 +88,32 @@ impl Records {
         blocking(move || read(&path)).await.ok()
     }
 
+    /// Removes what is of no use any more: records of containers that are not there, and what a host that was killed while it
+    /// wrote has left. Only what is older than `age`: a younger one may be of a container that was made since.
+    pub(crate) async fn sweep(&self, there: impl Fn(&str) -> bool + Send + 'static, age: Duration) {
+        let folder = self.folder.clone();
+        let sweep = move || {
+            let entries = match fs::read_dir(&*folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let container = name.split('.').next().unwrap_or_default();
+                // Another host may have removed it since it was listed; a clock that was set back makes it young.
+                let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
+                if !there(container) && modified.elapsed().is_ok_and(|elapsed| elapsed > age) {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = blocking(sweep).await {
+            tracing::debug!(%error, "the records of claims could not be swept");
+        }
+    }
+
     /// All records that are whole. One that somebody damaged hides no other.
     pub(crate) async fn all(&self) -> Vec<Record> {
         let folder = self.folder.clone();
@@ -144,6 +171,25 @@ mod tests {
         assert_eq!(records.all().await, [record("c1", "a")]);
         assert_eq!(records.get(&id, &"a".parse().unwrap()).await, Some(record("c1", "a")));
         assert_eq!(records.get(&id, &"b".parse().unwrap()).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_of_no_use_is_swept_when_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path().to_owned());
+        for container in ["c1", "c2"] {
+            records.write(record(container, "a")).await.unwrap();
+        }
+        fs::write(folder.path().join(".tmpAbC"), "{\"conta").unwrap();
+        records.sweep(|container| container == "c1", Duration::from_secs(60)).await;
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "all are young");
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let file = fs::File::open(entry.unwrap().path()).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(100)).unwrap();
+        }
+        records.sweep(|container| container == "c1", Duration::from_secs(60)).await;
+        assert_eq!(records.all().await, [record("c1", "a")]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[tokio::test]

@@ -2,25 +2,30 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    process::Stdio,
+    time::{Duration, Instant},
 };
 
-use corehold_e2e::{corehold::Corehold, web::get};
+use corehold_e2e::{
+    corehold::{Corehold, POOL_MARK},
+    web::get,
+};
 use corehold_host::{
     Class, CreateEvent, CreateEventKind, CreateWorkspace, Host, PoolOptions, Step, Workspace,
     runtime::{ContainerId, Runtime as _},
 };
 use futures_util::future::join_all;
-
-/// A label by which this test's containers are told from those of others.
-const MARK: &str = "corehold-test-pool";
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
 
 fn mark(corehold: &Corehold) -> String {
     corehold.scratch.path().display().to_string()
 }
 
 async fn pooled(corehold: &Corehold, options: PoolOptions) -> Host {
-    let builder = corehold.builder().label(MARK, mark(corehold)).pool(Class::default(), options);
+    let builder = corehold.builder().label(POOL_MARK, mark(corehold)).pool(Class::default(), options);
     let host = builder.build().await.unwrap();
     host.pools_filled().await.unwrap();
     host
@@ -28,7 +33,7 @@ async fn pooled(corehold: &Corehold, options: PoolOptions) -> Host {
 
 /// The names of this test's containers, by their ids.
 async fn containers(corehold: &Corehold) -> BTreeMap<String, String> {
-    let marked = BTreeMap::from([(MARK.to_owned(), mark(corehold))]);
+    let marked = BTreeMap::from([(POOL_MARK.to_owned(), mark(corehold))]);
     let states = corehold.docker.list(&marked).await.unwrap();
     states.into_iter().map(|state| (state.id.0, state.name)).collect()
 }
@@ -160,5 +165,62 @@ async fn two_hosts_at_full_speed_never_get_the_same_container() {
     for host in hosts {
         host.drain_pools().await.unwrap();
         host.settled().await;
+    }
+}
+
+/// Starts a host as a process of its own, with what it says.
+fn process(corehold: &Corehold, prefix: &str, count: usize) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pooled_host"));
+    command.arg(corehold.host.home()).args([&mark(corehold), prefix, &count.to_string()]);
+    let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
+    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    (child, lines)
+}
+
+/// Reads what is ready, until it is so many or the process has ended.
+async fn ready(lines: &mut Lines<BufReader<ChildStdout>>, count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    while ids.len() < count
+        && let Some(line) = lines.next_line().await.unwrap()
+    {
+        ids.push(line.strip_prefix("ready ").expect("nothing else is said").to_owned());
+    }
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_share_a_pool_and_one_that_is_killed_leaves_nothing_in_doubt() {
+    let corehold = Corehold::start().await;
+    let mut made = Vec::new();
+    for round in 0..3 {
+        let (mut killed, mut its_lines) = process(&corehold, &format!("killed-{round}"), 0);
+        let (mut other, mut others_lines) = process(&corehold, &format!("other-{round}"), 5);
+        made.extend(ready(&mut its_lines, round + 1).await);
+        killed.kill().await.unwrap();
+        made.extend(ready(&mut its_lines, usize::MAX).await);
+        let others = ready(&mut others_lines, usize::MAX).await;
+        assert_eq!((others.len(), other.wait().await.unwrap().success()), (5, true));
+        made.extend(others);
+    }
+    // What was said to be ready is there, and is whose it was said to be.
+    let host = pooled(&corehold, PoolOptions::default().min(1).max(4)).await;
+    for id in &made {
+        let workspace = host.workspace(id).await.unwrap();
+        assert_eq!(output(&workspace, "echo $COREHOLD_WORKSPACE_ID").await, format!("{id}\n"));
+    }
+    // And of the rest, whatever the moment: each is a workspace that is listed, or goes.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        for workspace in host.list().await.unwrap() {
+            host.workspace(workspace.id.as_str()).await.unwrap().remove().await.unwrap();
+        }
+        host.drain_pools().await.unwrap();
+        let left = containers(&corehold).await;
+        if left.is_empty() {
+            break;
+        }
+        // A claim that was cut off is left to its host for a while; there is no event of its not coming back.
+        assert!(Instant::now() < deadline, "{left:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
