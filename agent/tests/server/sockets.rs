@@ -255,6 +255,30 @@ async fn a_stream_whose_client_takes_in_nothing_stops_at_its_credit_and_delays_n
 }
 
 #[tokio::test]
+async fn a_command_with_a_full_log_waits_for_its_stream() {
+    const TOTAL: u64 = 8_000_000;
+    let limits = [("COREHOLD_LIMIT_COMMAND_LOG_BYTES", "1048576"), ("COREHOLD_LIMIT_COMMAND_HOLD_MS", "60000")];
+    let served = serve(&limits).await;
+    let mut client = open(&served).await;
+    client.ask_stream(1, "command", json!({"argv": ["seq", "-f", "%07.0f", "0", "999999"]})).await;
+    assert_eq!(client.text().await["method"], "$/stream");
+    let id = client.text().await["params"]["event"]["id"].clone();
+    // Without credit the stream stands still, and so does the command then; or it has ended.
+    let (mut written, mut unchanged) = (0, 0);
+    for call in 2.. {
+        let now = client.call(call, "commandGet", json!({"id": id})).await["result"]["stdoutBytes"].as_u64().unwrap();
+        unchanged = if now == written && now > 500_000 { unchanged + 1 } else { 0 };
+        written = now;
+        if unchanged == 20 {
+            break;
+        }
+    }
+    client.tell("$/credit", json!({"stream": 1, "bytes": TOTAL})).await;
+    assert_eq!(client.answer(1).await["result"]["exit"]["code"], 0);
+    assert_eq!(client.bytes[&1].1.len() as u64, TOTAL, "after {written} bytes it was heard again");
+}
+
+#[tokio::test]
 async fn bytes_are_cut_into_frames_that_others_come_between() {
     let served = serve(&[]).await;
     let mut client = open(&served).await;
