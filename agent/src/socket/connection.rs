@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use corehold_types::rpc::TOKEN_EXPIRED;
+use corehold_types::rpc::{MAX_PAYLOAD, TOKEN_EXPIRED};
 use futures_util::{
     SinkExt as _, StreamExt as _,
     stream::{SplitSink, SplitStream},
@@ -36,6 +36,10 @@ type Writer = JoinHandle<Option<SplitSink<Socket, Message>>>;
 /// Messages between the calls and the socket. The channel serves those who wait in their order, so streams take turns.
 const QUEUE: usize = 4;
 
+/// Bytes that are read at once. Small, as nearly all that clients say is: the library fills as many with zeros each time that it
+/// looks whether something has come, and by default it is 128 KiB.
+const READ_BUFFER: usize = 16 << 10;
+
 /// How long a client has to take in what is left, and to answer a close.
 const PARTING: Duration = Duration::from_secs(5);
 
@@ -53,7 +57,11 @@ pub(super) async fn serve(agent: Arc<Agent>, caller: Arc<Caller>, request_id: Re
     };
     tracing::info!(subject = caller.subject, request_id = &*request_id.0, "WebSocket opened");
     let largest = agent.config.limits.body_bytes.as_usize();
-    let config = WebSocketConfig::default().max_message_size(Some(largest)).max_frame_size(Some(largest));
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(largest))
+        .max_frame_size(Some(largest))
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(2 * MAX_PAYLOAD);
     let socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config)).await;
     let (sink, mut source) = socket.split();
     let (out, queue) = mpsc::channel(QUEUE);
