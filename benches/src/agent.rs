@@ -67,6 +67,19 @@ impl Agent {
         Ok(line.trim_end_matches("kB").trim().parse()?)
     }
 
+    /// The CPU time that it took so far, without that of its commands.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // Behind the name, which may hold anything: user and system time are the 14th and 15th of all.
+        let (_, fields) = stat.rsplit_once(") ").context("a process has a name")?;
+        let ticks: Vec<u64> = fields.split(' ').skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+        // In hundredths of a second, whatever the kernel itself counts in (USER_HZ).
+        Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 10))
+    }
+
     fn is_healthy(&self) -> bool {
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;

@@ -83,11 +83,12 @@ fn main() -> Result<()> {
         );
     }
     for (name, agent, before) in [("HTTP", &http, before[0]), ("WebSocket", &socket, before[1])] {
-        let megabytes = |kilobytes: u64| kilobytes as f64 / 1e3 * 1.024;
+        let in_megabytes = |kibibytes: u64| kibibytes as f64 * 1.024 / 1e3;
         println!(
-            "agent's memory, {name}: {:.1} MB at most, {:.1} MB before",
-            megabytes(agent.peak_memory()?),
-            megabytes(before)
+            "the agent, {name}: {:.1} MB of memory at most, {:.1} MB before; {:.2} s of CPU time for a GB",
+            in_megabytes(agent.peak_memory()?),
+            in_megabytes(before),
+            agent.cpu_time()?.as_secs_f64() / f64::from(rounds) / (megabytes as f64 / 1e3),
         );
     }
     Ok(())
