@@ -6,7 +6,7 @@
 //! the diff doesn't have) left out of the comparison, where added lines get the endings of the lines around; then both
 //! again with the context at the edges that `fuzz` lets differ.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::Cell};
 
 use corehold_types::{Code, Problem, tools::DisplacedHunk};
 use serde_json::json;
@@ -19,6 +19,10 @@ use crate::edit::{
 
 /// Comparisons of lines that a refusal may spend on finding out where a hunk comes close.
 const EFFORT: usize = 4_000_000;
+
+/// Comparisons of lines that all hunks together may spend on the search of their places: less than a second. Many hunks that fit
+/// only with fuzz, in a text of millions of lines, would take hours.
+const SEARCH: usize = 20_000_000;
 
 /// A text with a diff applied.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,6 +81,8 @@ struct Progress {
     offset: i64,
     /// Old lines that are done: copied or removed.
     done: usize,
+    /// Comparisons so far.
+    compared: Cell<usize>,
 }
 
 impl<'a> Text<'a> {
@@ -151,8 +157,9 @@ impl<'a> Text<'a> {
     }
 
     fn ending_at(&self, line: usize) -> &'static [u8] {
-        let position = self.lines[..line.min(self.lines.len())].iter().map(|line| line.len()).sum();
-        ending_near(self.bytes, position).bytes()
+        // Each line is a piece of the bytes; to add up their lengths for each line that is added would take for ever.
+        let start = |line: &&[u8]| line.as_ptr() as usize - self.bytes.as_ptr() as usize;
+        ending_near(self.bytes, self.lines.get(line).map_or(self.bytes.len(), start)).bytes()
     }
 
     /// One text from lines. Only the last may be without an ending: where a line without one is no longer the last it gets
@@ -184,16 +191,16 @@ impl<'a> Text<'a> {
             return fits.then_some((guess as usize, 0));
         }
         (0..=most_fuzz.min(before.max(after))).find_map(|fuzz| {
-            let place = self.search(hunk, &old, guess, fuzz, progress.done)?;
+            let place = self.search(hunk, &old, guess, fuzz, progress)?;
             progress.offset += place - guess;
             Some((place as usize, fuzz))
         })
     }
 
     /// The nearest place to the guess where the old lines are, some lines of context at the edges left out.
-    fn search(&self, hunk: &Hunk<'_>, old: &[&[u8]], guess: i64, fuzz: usize, done: usize) -> Option<i64> {
+    fn search(&self, hunk: &Hunk<'_>, old: &[&[u8]], guess: i64, fuzz: usize, progress: &mut Progress) -> Option<i64> {
         let (before, after) = (hunk.context_before() as i64, hunk.context_after() as i64);
-        let (length, count, done) = (old.len() as i64, self.lines.len() as i64, done as i64);
+        let (length, count, done) = (old.len() as i64, self.lines.len() as i64, progress.done as i64);
         let context = before.max(after);
         // The side with less context loses none of it as long as the other side has more; below zero, the hunk was made at
         // that end of its file and belongs there.
@@ -204,6 +211,7 @@ impl<'a> Text<'a> {
             let range = skip_before as usize..(length - skip_after) as usize;
             place >= 1
                 && range.clone().all(|index| {
+                    progress.compared.update(|compared| compared + 1);
                     let line = self.lines.get((place - 1) as usize + index);
                     line.is_some_and(|line| self.same(line, old[index]))
                 })
@@ -222,7 +230,7 @@ impl<'a> Text<'a> {
         }
         // A hunk may say that it goes to line 10^12 of a short file: what lies between is no place for it.
         let (nearest, farthest) = ((guess - last).max(first - guess).max(0), (last - guess).max(guess - first));
-        (nearest..=farthest).find_map(|distance| {
+        (nearest..=farthest).take_while(|_| progress.compared.get() < SEARCH).find_map(|distance| {
             let down = guess + distance;
             if down >= first && down <= last && fits(down, skip_before, skip_after) {
                 return Some(down);

@@ -173,6 +173,22 @@ fn a_hunk_far_beyond_the_end_takes_no_time() {
     assert_eq!(ours(b"", diff, 2).unwrap_err().code, Code::NoMatch);
 }
 
+/// The time is that of the lines, not of each addition times all lines before it; nor do hunks that fit only with fuzz look
+/// through the whole text for hours.
+#[test]
+fn many_lines_take_no_time() {
+    const LINES: usize = 200_000;
+    let text = b"a\r\n".repeat(LINES);
+    let diff = format!("@@ -{LINES},1 +{LINES},{} @@\n a\n{}", LINES + 1, "+b\n".repeat(LINES));
+    let applied = ours(&text, diff.as_bytes(), 0).unwrap();
+    assert_eq!(applied.bytes, [&text[..], &b"b\r\n".repeat(LINES)[..]].concat());
+    let text = b"a\nb\nc\n".repeat(LINES);
+    let hunks =
+        |count| (0..count).map(|hunk| format!("@@ -{},3 +1,3 @@\n x\n-b\n+B\n c\n", hunk * 3 + 1)).collect::<String>();
+    assert_eq!(ours(&text, hunks(10).as_bytes(), 1).unwrap().bytes[..6], b"a\nB\nc\n"[..]);
+    assert_eq!(ours(&text, hunks(20_000).as_bytes(), 1).unwrap_err().code, Code::NoMatch);
+}
+
 #[test]
 fn refusals_name_hunk_lines_and_what_to_do() {
     let diff = b"@@ -2,3 +2,3 @@\n a\n-b\n+B\n c\n@@ -10,3 +10,3 @@\n x\n-y\n+Y\n z\n";
