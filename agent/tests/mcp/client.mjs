@@ -57,8 +57,12 @@ const id = /runs as (\w+)/.exec(started)[1];
 await use("commandInput", { id, data: { text: "word\n" } }, /accepted/);
 await use("commandList", {}, new RegExp(id));
 await use("commandGet", { id }, /takesInput/);
-await use("commandSignal", { id, signal: "SIGTERM" }, /./);
-await use("commandOutput", { id, follow: true }, /got word/);
+// It is ended once it has said what it got.
+await use("commandOutput", { id, follow: true }, /got word/, {
+  onprogress: async ({ message }) => {
+    if (message === "got word") await use("commandSignal", { id, signal: "SIGTERM" }, /./);
+  },
+});
 const terminal = await use("command", { line: "sleep 600", detach: true, pty: { columns: 80, rows: 24 } }, /runs as /);
 await use("commandResize", { id: /runs as (\w+)/.exec(terminal)[1], columns: 100, rows: 30 }, /./);
 await use("ports", {}, /ports/);
