@@ -201,6 +201,9 @@ fn models_are_told_what_the_types_say() {
     for tool in &tools {
         assert!(tool["inputSchema"]["type"] == "object", "{tool}");
         assert!(!tool.to_string().contains("$ref"), "{tool}");
+        for choice in ["oneOf", "anyOf", "allOf"] {
+            assert!(tool["inputSchema"].get(choice).is_none(), "{choice} at the top of {}", tool["name"]);
+        }
     }
     let names: Vec<&str> = tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
     for name in [ADDING, IDEMPOTENT, REACHING].concat() {
