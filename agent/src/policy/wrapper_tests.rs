@@ -42,7 +42,7 @@ const WRAPPED: &[&str] = &[
     "linux64 ls",
     "i386 -B ls",
     "x86_64 ls",
-    "setpriv -d --reuid 1000 --clear-groups ls",
+    "setpriv --reuid 1000 --clear-groups ls",
     "setsid --fork ls",
     "taskset 0x3 ls",
     "taskset -c 0,1 ls",
