@@ -9,7 +9,7 @@ use std::{
 use futures_util::StreamExt as _;
 use tokio::task::JoinSet;
 
-use super::{Member, Pool, reconcile::expired};
+use super::{Member, Pool, class::Blank, reconcile::expired};
 use crate::{
     client::{AgentClient, Patience},
     create::{
@@ -234,19 +234,37 @@ impl Pool {
     }
 
     async fn start(self: Arc<Self>, place: usize) {
-        let brought = self.bring_up(place).await;
-        let mut state = self.state();
-        state.starting.remove(&place);
+        let blank = self.blank();
+        let brought = self.bring_up(&blank, place).await;
         match brought {
             Ok(member) => {
-                (state.failures, state.failure) = (0, None);
-                drop(state);
-                return self.ready(member);
+                let current = Arc::ptr_eq(&blank, &self.blank());
+                {
+                    let mut state = self.state();
+                    state.starting.remove(&place);
+                    (state.failures, state.failure) = (0, None);
+                    if !current {
+                        state.attended.remove(&member.container.0);
+                    }
+                }
+                if current {
+                    return self.ready(member);
+                }
+                // Of an image that was built anew meanwhile.
+                self.seat.retire(&member.container).await;
             }
-            Err(error) if error.kind() == ErrorKind::Conflict => state.not_before = Some(Instant::now() + YIELD),
             Err(error) => {
-                drop(state);
-                self.failed(&error);
+                let taken = error.kind() == ErrorKind::Conflict;
+                {
+                    let mut state = self.state();
+                    state.starting.remove(&place);
+                    if taken {
+                        state.not_before = Some(Instant::now() + YIELD);
+                    }
+                }
+                if !taken {
+                    self.failed(&error);
+                }
             }
         }
         self.changed.notify_waiters();
@@ -270,8 +288,7 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
-    async fn bring_up(&self, place: usize) -> Result<Member> {
-        let blank = self.blank();
+    async fn bring_up(&self, blank: &Blank, place: usize) -> Result<Member> {
         let (spec, instance) = blank.container(blank.slot(place), self.options.max_age)?;
         let runtime = &self.seat.runtime;
         let mut reservation = Reservation::new(runtime.clone(), self.seat.cleanups.clone());
