@@ -117,13 +117,16 @@ impl<T: Handler> EventStream<T> {
                 return Poll::Ready(event);
             }
             let Some(handler) = &mut self.handler else {
-                // The handler is gone. Somebody it started may hold the sender still, but the answer is complete.
-                return Poll::Ready(None);
+                // The channel is closed, so this ends. It may be pending though events are there: tokio makes a task that has
+                // received a lot take a break.
+                return self.receiver.poll_recv(context);
             };
             match handler.as_mut().poll(context) {
                 Poll::Ready(result) => {
                     self.result = Some(result);
                     self.handler = None;
+                    // Somebody it started may hold the sender still, but the answer is complete.
+                    self.receiver.close();
                 }
                 Poll::Pending => {
                     return match self.receiver.poll_recv(context) {
@@ -223,5 +226,48 @@ impl<T: Handler> HttpBody for EventStream<T> {
         }
         stream.keep_alive.as_mut().reset(Instant::now() + KEEP_ALIVE);
         Poll::Ready(Some(Ok(Frame::data(out.into()))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin};
+
+    use corehold_types::tools::{CommandEvent, CommandOutput, CommandResponse};
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn events_that_wait_when_the_handler_has_ended_are_not_lost_though_the_task_is_to_take_a_break() {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        for from in 0..3 {
+            sender.try_send(CommandEvent::Gap { from, to: from + 1 }).unwrap();
+        }
+        let response = serde_json::from_str::<CommandResponse>(r#"{"id": "c", "offset": 3}"#).unwrap();
+        let mut stream = EventStream::<CommandOutput> {
+            handler: Some(std::future::ready(Ok(response)).boxed()),
+            receiver,
+            waiting: None,
+            result: None,
+            keep_alive: Box::pin(sleep(KEEP_ALIVE)),
+            encoding: Encoding::Ndjson,
+            request_id: String::new(),
+        };
+        let mut has_budget = true;
+        let first = poll_fn(|context| {
+            while std::mem::take(&mut has_budget) {
+                has_budget = pin!(tokio::task::consume_budget()).poll(context).is_ready();
+            }
+            Pin::new(&mut stream).poll_frame(context)
+        })
+        .await;
+        let mut lines = first.unwrap().unwrap().into_data().unwrap().to_vec();
+        // Somebody else holds the sender, and it ends all the same.
+        lines.extend(stream.collect().await.unwrap().to_bytes());
+        drop(sender);
+        let lines = String::from_utf8(lines).unwrap();
+        let types: Vec<_> = lines.lines().map(|line| line.split('"').nth(3).unwrap()).collect();
+        assert_eq!(types, ["gap", "gap", "gap", "end"]);
     }
 }
