@@ -36,7 +36,15 @@ pub(crate) fn agent() -> TestAgent {
 
 /// An agent with an empty workspace and these variables.
 pub(crate) fn agent_with(variables: &[(&str, &str)]) -> TestAgent {
-    let root = tempfile::tempdir().unwrap();
+    agent_in(tempfile::tempdir().unwrap(), variables)
+}
+
+/// An agent whose files are in memory, for a test that makes very many.
+pub(crate) fn agent_in_memory() -> TestAgent {
+    agent_in(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(), &[])
+}
+
+fn agent_in(root: tempfile::TempDir, variables: &[(&str, &str)]) -> TestAgent {
     let config = Config::from_variables(|name| match name {
         env_vars::ROOT => Some(root.path().into()),
         env_vars::TOKEN_SHA256 => Some(TOKEN_SHA256.into()),
