@@ -23,7 +23,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use corehold_types::{Problem, wire::Health};
+use corehold_types::{Code, Problem, wire::Health};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
@@ -128,7 +128,18 @@ impl AgentClient {
         };
         let known = self.connection().await?;
         let error = match attempt(known.clone()).await {
-            Ok(response) => return accept(response).await,
+            Ok(response) => {
+                return match accept(response).await {
+                    Err(refusal) if is_stranger(&refusal) => match self.moved(&known).await? {
+                        Some(fresh) => match attempt(fresh.clone()).await {
+                            Ok(response) => accept(response).await,
+                            Err(error) => Err(self.unreachable(&fresh, &error).await),
+                        },
+                        None => Err(refusal),
+                    },
+                    result => result,
+                };
+            }
             Err(error) => error,
         };
         self.forget(&known);
@@ -150,7 +161,11 @@ impl AgentClient {
         let request = request.body(body).map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
         let connection = self.connection().await?;
         match connection.send(request).await {
-            Ok(response) => accept(response).await,
+            Ok(response) => match accept(response).await {
+                // A stream can't be sent again; whoever tries again reaches the right one.
+                Err(refusal) if is_stranger(&refusal) => self.moved(&connection).await.and(Err(refusal)),
+                result => result,
+            },
             Err(error) => {
                 self.forget(&connection);
                 Err(self.unreachable(&connection, &error).await)
@@ -195,6 +210,14 @@ impl AgentClient {
         Ok(slot.get_or_insert_with(|| Arc::new(Connection::new(endpoint))).clone())
     }
 
+    /// Asks the engine again where the agent is; none when it is where it was. What has ended gives its address to the next
+    /// container, whose agent doesn't take our tokens.
+    async fn moved(&self, known: &Arc<Connection>) -> Result<Option<Arc<Connection>>> {
+        self.forget(known);
+        let fresh = self.connection().await?;
+        Ok((fresh.endpoint() != known.endpoint()).then_some(fresh))
+    }
+
     fn forget(&self, stale: &Arc<Connection>) {
         let mut slot = self.lock();
         if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, stale)) {
@@ -230,6 +253,11 @@ impl AgentClient {
             Err(_) => error,
         }
     }
+}
+
+/// Whether whoever answered may be another agent than ours.
+fn is_stranger(error: &Error) -> bool {
+    error.problem().is_some_and(|problem| problem.code == Code::Unauthorized)
 }
 
 /// A request to a route that needs a token.

@@ -131,6 +131,22 @@ async fn connections_are_reused_and_a_moved_agent_is_found_again() {
     assert_eq!(fixture.engine.connections("corehold-w"), 1);
 }
 
+/// An engine gives the address of a container that is gone to the next one.
+#[tokio::test]
+async fn an_agent_that_does_not_know_us_may_be_anothers() {
+    let (fixture, workspace) = workspace(|request| {
+        let problem = Problem::new(Code::Unauthorized, "the token is for another instance");
+        on(request, "list").then(|| reply(StatusCode::UNAUTHORIZED, serde_json::to_vec(&problem).unwrap()))
+    })
+    .await;
+    let list = || async { workspace.call::<corehold_types::tools::List>(&Default::default()).await.unwrap_err() };
+    let error = list().await;
+    assert_eq!(error.problem().unwrap().code, Code::Unauthorized, "it is ours, and says no");
+    let _agent = fixture.engine.forget("corehold-w");
+    let error = list().await;
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
 fn impatient(fixture: &Fixture, workspace: &Workspace) -> (Arc<AgentClient>, TokenSource) {
     let patience = Patience { silence: Duration::from_millis(30), answer: Duration::from_millis(200) };
     let runtime = fixture.host.runtime().clone();

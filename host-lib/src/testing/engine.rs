@@ -112,6 +112,13 @@ impl FakeEngine {
         self.names().into_iter().filter(|name| name.contains('.')).collect()
     }
 
+    /// Forgets a container whose agent goes on answering at its address.
+    pub(crate) fn forget(&self, name: &str) -> Option<FakeAgent> {
+        let mut containers = self.containers();
+        let id = containers.iter().find(|(_, container)| container.spec.name == name)?.0.clone();
+        containers.remove(&id)?.agent
+    }
+
     /// Takes the agent from a container that goes on running, as when it hangs.
     pub(crate) fn silence(&self, name: &str) {
         self.containers().values_mut().find(|container| container.spec.name == name).unwrap().agent = None;
