@@ -248,7 +248,8 @@ impl Host {
         HostBuilder::default()
     }
 
-    /// Makes a workspace. Nothing happens until the [`Creation`] is awaited or asked for its events.
+    /// Makes a workspace: hands over a container of a pool where one meets the request and is ready in time, else makes one.
+    /// Nothing happens until the [`Creation`] is awaited or asked for its events.
     pub fn create(&self, request: CreateWorkspace) -> Creation {
         Creation::new(self.inner.clone(), self.pools.clone(), request)
     }
