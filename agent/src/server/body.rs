@@ -6,6 +6,7 @@ use axum::body::{Body, Bytes, HttpBody as _};
 use corehold_types::{Code, Problem};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
+use hyper::body::Frame;
 use serde::de::DeserializeOwned;
 
 use crate::config::{Limit, Limits};
@@ -55,22 +56,28 @@ impl Pace {
     pub(crate) async fn next_piece(&mut self, body: &mut Body, limits: &Limits) -> Result<Option<Bytes>, Problem> {
         loop {
             let since = Instant::now();
-            let left = limits.receive_ms.as_duration().saturating_sub(self.waited);
-            let frame = within(limits.receive_ms, left, body.frame()).await?;
-            self.waited += since.elapsed();
-            match frame {
+            let frame = within(limits.receive_ms, self.left(limits.receive_ms), body.frame()).await?;
+            // Trailers are nothing to us.
+            let piece = frame.transpose().map_err(|error| broken(&error))?.map(Frame::into_data);
+            let length = piece.as_ref().and_then(|piece| piece.as_ref().ok()).map_or(0, Bytes::len);
+            self.took(since.elapsed(), length);
+            match piece {
                 None => return Ok(None),
-                Some(Ok(frame)) => {
-                    // Trailers are nothing to us.
-                    let Ok(piece) = frame.into_data() else { continue };
-                    self.came += piece.len();
-                    if self.came >= LEAST {
-                        *self = Self::default();
-                    }
-                    return Ok(Some(piece));
-                }
-                Some(Err(error)) => return Err(broken(&error)),
+                Some(Ok(piece)) => return Ok(Some(piece)),
+                Some(Err(_)) => {}
             }
+        }
+    }
+
+    fn left(&self, limit: Limit) -> Duration {
+        limit.as_duration().saturating_sub(self.waited)
+    }
+
+    fn took(&mut self, waited: Duration, length: usize) {
+        self.waited += waited;
+        self.came += length;
+        if self.came >= LEAST {
+            *self = Self::default();
         }
     }
 }
@@ -195,6 +202,22 @@ mod tests {
     use corehold_types::tools::ReadRequest;
 
     use super::*;
+
+    #[test]
+    fn a_body_may_take_long_but_not_crawl() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let limit = Limits::default().receive_ms;
+        let mut pace = Pace::default();
+        for _ in 0..1_000 {
+            assert!(pace.left(limit) >= 15 * SECOND, "16 KiB every 16 seconds");
+            pace.took(SECOND, 1 << 10);
+        }
+        let mut pace = Pace::default();
+        for waited in 0..40 {
+            assert_eq!(pace.left(limit), (30 * SECOND).saturating_sub(waited * SECOND), "a byte a second");
+            pace.took(SECOND, 1);
+        }
+    }
 
     #[test]
     fn a_refusal_is_short_however_long_the_name_was() {

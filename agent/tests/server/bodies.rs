@@ -96,19 +96,6 @@ async fn a_body_that_crawls_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_comes_in_time_may_take_longer_in_all() {
-    let served = serve(&[("COREHOLD_LIMIT_RECEIVE_MS", "400")]).await;
-    let mut stream = served.send(put("/v1/files/f", "Content-Length: 160000\r\n")).await;
-    for _ in 0..10 {
-        stream.write_all(&[b'x'; 16_000]).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(60)).await;
-    }
-    let answer = read(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
-    assert_eq!(fs::metadata(served.agent.root().join("f")).unwrap().len(), 160_000);
-}
-
-#[tokio::test]
 async fn trailers_are_read_over() {
     let served = serve(&[]).await;
     let request =
