@@ -126,7 +126,7 @@ impl Listeners {
     }
 
     /// Some of what was asked for isn't watched any more.
-    pub(super) fn is_incomplete(&self) {
+    pub(super) fn mark_incomplete(&self) {
         locked(&self.members).incomplete = true;
     }
 
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn a_tree_that_is_not_whole_takes_nobody_in() {
         let (listeners, _first) = Listeners::new(Vec::new()).unwrap();
-        listeners.is_incomplete();
+        listeners.mark_incomplete();
         assert!(listeners.join().is_none());
     }
 

@@ -292,7 +292,7 @@ impl Watcher {
 
     /// What is beneath isn't watched, not all of it.
     fn incomplete(&mut self, path: Vec<u8>) {
-        self.listeners.is_incomplete();
+        self.listeners.mark_incomplete();
         self.changes.resync(path, ResyncReason::Limit);
     }
 
