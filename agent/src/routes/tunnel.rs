@@ -154,7 +154,7 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Carries bytes until both directions have ended, or one end is gone.
-async fn carry(upgrade: OnUpgrade, inner: TcpStream, carried: &Carried) {
+async fn carry(upgrade: OnUpgrade, mut inner: TcpStream, carried: &Carried) {
     let outer = match upgrade.await {
         Ok(outer) => outer,
         Err(error) => {
@@ -163,28 +163,38 @@ async fn carry(upgrade: OnUpgrade, inner: TcpStream, carried: &Carried) {
         }
     };
     let result = match outer.downcast::<TokioIo<TcpStream>>() {
-        // What came with the request's head lies in `read_buf`; without any, the bare socket saves a layer.
-        Ok(parts) if parts.read_buf.is_empty() => {
-            let outer = parts.io.into_inner();
-            notice_loss(&outer);
-            copy(outer, inner, carried).await
-        }
         Ok(parts) => {
-            let outer = parts.io.into_inner();
+            let mut outer = parts.io.into_inner();
             notice_loss(&outer);
-            let (reader, writer) = tokio::io::split(outer);
-            let reader = tokio::io::AsyncReadExt::chain(io::Cursor::new(parts.read_buf), reader);
-            copy(tokio::io::join(reader, writer), inner, carried).await
+            // What came with the request's head lies in `read_buf`; without any, the bare socket saves a layer.
+            let result = if parts.read_buf.is_empty() {
+                copy(&mut outer, &mut inner, carried).await
+            } else {
+                let (reader, writer) = outer.split();
+                let reader = tokio::io::AsyncReadExt::chain(io::Cursor::new(parts.read_buf), reader);
+                copy(tokio::io::join(reader, writer), &mut inner, carried).await
+            };
+            if result.is_err() {
+                break_off(&outer);
+            }
+            result
         }
-        Err(outer) => copy(TokioIo::new(outer) as TokioIo<Upgraded>, inner, carried).await,
+        Err(outer) => copy(TokioIo::new(outer) as TokioIo<Upgraded>, &mut inner, carried).await,
     };
     if let Err(error) = result {
-        // One end broke off; the other learns of it by the connection's end.
+        break_off(&inner);
         tracing::debug!(%error, "a tunnel broke");
     }
 }
 
-async fn copy(outer: impl AsyncRead + AsyncWrite + Unpin, inner: TcpStream, carried: &Carried) -> io::Result<()> {
+/// Lets a connection be reset when it is dropped: what was cut off must not look as if it had ended.
+fn break_off(stream: &TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "a tunnel's end can't be told from a proper one");
+    }
+}
+
+async fn copy(outer: impl AsyncRead + AsyncWrite + Unpin, inner: &mut TcpStream, carried: &Carried) -> io::Result<()> {
     let mut outer = Counted { stream: outer, read: &carried.into_port };
     let mut inner = Counted { stream: inner, read: &carried.out_of_port };
     copy_bidirectional_with_sizes(&mut outer, &mut inner, BUFFER, BUFFER).await.map(|_| ())

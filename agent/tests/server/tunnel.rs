@@ -310,7 +310,8 @@ async fn a_caller_who_vanishes_takes_the_inner_connection_along() {
     // A reset, as from a process that was killed with bytes unread.
     caller.set_zero_linger().unwrap();
     drop(caller);
-    assert_eq!(read_to_end(&mut inner).await, b"");
+    let end = timeout(PATIENCE, inner.read(&mut [0])).await.expect("the server is told");
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "it isn't the end of what was sent");
     none_left(&served).await;
     let broken = audit::read(&served.agent, r#"{"tool": "GET /v1/tunnel"}"#).await.records.remove(1);
     assert_eq!((broken.bytes_in, broken.bytes_out), (Some(5), Some(3)), "nobody hides by breaking off");
@@ -343,4 +344,21 @@ async fn an_idle_tunnel_ends_with_the_agent() {
     assert_eq!(read_to_end(&mut caller).await, b"");
     assert_eq!(read_to_end(&mut inner).await, b"");
     timeout(PATIENCE, served.server).await.expect("the server ends").unwrap();
+}
+
+/// Once an answer that was cut off inside came to its end outside, as if it were whole.
+#[tokio::test]
+async fn what_is_cut_off_inside_is_cut_off_outside() {
+    let served = serve(&[]).await;
+    let (listener, port) = listen().await;
+    let mut outside = open(&served, port).await;
+    let mut inside = accept(&listener).await;
+    inside.write_all(b"half").await.unwrap();
+    let mut half = [0; 4];
+    outside.read_exact(&mut half).await.unwrap();
+    inside.set_zero_linger().unwrap();
+    drop(inside);
+    let end = timeout(PATIENCE, outside.read(&mut half)).await.expect("it is told");
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    none_left(&served).await;
 }
