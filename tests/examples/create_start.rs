@@ -84,7 +84,7 @@ fn bare_body(engine: &Engine, spec: &ContainerSpec) -> String {
     format!(
         r#"{{"Image":{image:?},"Labels":{{{labels}}},"ExposedPorts":{{"4321/tcp":{{}}}},"HostConfig":{{
             "NetworkMode":{network:?},"PortBindings":{{"4321/tcp":[{{"HostIp":"127.0.0.1","HostPort":""}}]}},
-            "Memory":1073741824,"MemorySwap":1073741824,"NanoCpus":1000000000,"PidsLimit":512,"CapDrop":["ALL"],
+            "Memory":1073741824,"MemorySwap":1073741824,"CpuPeriod":10000,"CpuQuota":10000,"PidsLimit":512,"CapDrop":["ALL"],
             "SecurityOpt":["no-new-privileges"],"Init":false,
             "LogConfig":{{"Type":"json-file","Config":{{"max-size":"10m","max-file":"2"}}}}}}}}"#,
         image = spec.image,

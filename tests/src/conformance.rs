@@ -336,7 +336,7 @@ pub async fn limits_are_in_force(subject: &Subject) {
     for (first, second, expected) in [
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "67108864"),
         ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max", "77"),
-        ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000"),
+        ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "5000"),
     ] {
         let mut value = subject.ask_text(&id, &format!("read {first}")).await;
         if value.starts_with("error") {

@@ -219,6 +219,7 @@ impl Docker {
             // By name: one that was removed before the start, and made anew, serves as well.
             network: self.connection.options.network.clone(),
             publish_agent: self.connection.options.publish_agent || !network.direct,
+            cpus: facts.ncpu.and_then(|cpus| u64::try_from(cpus).ok()).filter(|cpus| *cpus > 0),
             bound_log: facts.logging_driver.as_deref() == Some("json-file"),
             mounts: ca_mount.into_iter().collect(),
         };

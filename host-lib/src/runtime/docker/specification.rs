@@ -18,11 +18,20 @@ pub(super) struct Place {
     pub(super) network: String,
     /// Whether the agent's port is published, since the host can't reach the container's own address.
     pub(super) publish_agent: bool,
+    /// CPUs that the engine has, if it says so.
+    pub(super) cpus: Option<u64>,
     /// Whether the engine's log driver is `json-file`, whose logs grow without bound unless told.
     pub(super) bound_log: bool,
     /// The CA bundle's volume.
     pub(super) mounts: Vec<Mount>,
 }
+
+/// The shortest period in which CPU time is given out, in microseconds. The engine's own is 100 ms: what has used up its share
+/// then stands still for most of it, the echo of a typed key too (measured by `benches/src/bin/echo.rs`).
+const CPU_PERIOD_US: u64 = 10_000;
+/// The longest, and the least share of one, as the kernel has them.
+const LONGEST_CPU_PERIOD_US: u64 = 1_000_000;
+const LEAST_CPU_QUOTA_US: u64 = 1_000;
 
 /// The request that creates the container.
 ///
@@ -35,6 +44,7 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
         }
     }
     let memory = limit("memory", spec.resources.memory_bytes, 1)?;
+    let cpu = spec.resources.cpu_millis.map(|millis| cpu_share(millis, place.cpus)).transpose()?;
     let mut ports = spec.publish.clone();
     if place.publish_agent {
         ports.push(spec.agent_port);
@@ -54,7 +64,8 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
         memory,
         // Memory and swap together: equal means no swap.
         memory_swap: memory,
-        nano_cpus: limit("cpu", spec.resources.cpu_millis, 1_000_000)?,
+        cpu_period: cpu.map(|(period, _)| period),
+        cpu_quota: cpu.map(|(_, quota)| quota),
         pids_limit: limit("pids", spec.resources.pids, 1)?,
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
@@ -80,6 +91,17 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
         host_config: Some(host_config),
         ..ContainerCreateBody::default()
     })
+}
+
+/// A period and the CPU time in it, in microseconds. More CPUs than there are would be no limit, and are refused.
+fn cpu_share(millis: u64, cpus: Option<u64>) -> Result<(i64, i64)> {
+    if millis == 0 || cpus.is_some_and(|cpus| millis > cpus.saturating_mul(1_000)) {
+        let range = cpus.map(|cpus| format!("; the engine has {cpus}")).unwrap_or_default();
+        return Err(invalid(format!("a limit of {} CPUs is out of range{range}", millis as f64 / 1_000.0)));
+    }
+    let period = (LEAST_CPU_QUOTA_US * 1_000).div_ceil(millis).clamp(CPU_PERIOD_US, LONGEST_CPU_PERIOD_US);
+    let quota = limit("cpu", millis.checked_mul(period).map(|product| product / 1_000), 1)?;
+    Ok((period as i64, quota.ok_or_else(|| invalid(format!("a cpu limit of {millis} thousandths is out of range")))?))
 }
 
 /// A limit in the engine's unit. Zero is refused: to the engine it means none.
@@ -153,7 +175,8 @@ mod tests {
         assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
         assert_eq!((host.privileged, host.init), (Some(false), Some(false)));
         assert_eq!((host.memory, host.memory_swap), (Some(1 << 30), Some(1 << 30)));
-        assert_eq!((host.nano_cpus, host.pids_limit), (Some(1_500_000_000), Some(512)));
+        assert_eq!((host.cpu_period, host.cpu_quota), (Some(10_000), Some(15_000)));
+        assert_eq!((host.nano_cpus, host.pids_limit), (None, Some(512)));
         assert_eq!(host.restart_policy.unwrap().name, Some(RestartPolicyNameEnum::NO));
         assert_eq!(host.log_config, None);
         assert_eq!(body.env, Some(vec!["A=b=c".to_owned()]));
@@ -189,6 +212,24 @@ mod tests {
         }
         let none = container(&ContainerSpec { resources: Resources::default(), ..spec() }, Place::default()).unwrap();
         assert_eq!(none.host_config.unwrap().memory, None);
+    }
+
+    #[test]
+    fn cpu_time_is_given_out_in_short_periods_as_far_as_the_kernel_has_it() {
+        for (millis, share) in [
+            (1, (1_000_000, 1_000)),
+            (7, (142_858, 1_000)),
+            (50, (20_000, 1_000)),
+            (100, (10_000, 1_000)),
+            (500, (10_000, 5_000)),
+            (4_000, (10_000, 40_000)),
+        ] {
+            assert_eq!(cpu_share(millis, Some(4)).unwrap(), share, "{millis}");
+        }
+        let error = cpu_share(4_001, Some(4)).unwrap_err();
+        assert!(error.to_string().contains("4.001 CPUs is out of range; the engine has 4"), "{error}");
+        assert!(cpu_share(0, None).is_err() && cpu_share(u64::MAX, None).is_err());
+        assert!(cpu_share(4_001, None).is_ok(), "an engine that doesn't say decides itself");
     }
 
     #[test]
