@@ -7,12 +7,10 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -26,10 +24,11 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
+    io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
     net::TcpStream,
     time::timeout,
 };
+use tokio_util::io::InspectReader;
 
 use crate::{
     agent::Agent,
@@ -195,9 +194,13 @@ fn break_off(stream: &TcpStream) {
 }
 
 async fn copy(outer: impl AsyncRead + AsyncWrite + Unpin, inner: &mut TcpStream, carried: &Carried) -> io::Result<()> {
-    let mut outer = Counted { stream: outer, read: &carried.into_port };
-    let mut inner = Counted { stream: inner, read: &carried.out_of_port };
+    let mut outer = InspectReader::new(outer, |bytes: &[u8]| count(&carried.into_port, bytes));
+    let mut inner = InspectReader::new(inner, |bytes: &[u8]| count(&carried.out_of_port, bytes));
     copy_bidirectional_with_sizes(&mut outer, &mut inner, BUFFER, BUFFER).await.map(|_| ())
+}
+
+fn count(total: &AtomicU64, bytes: &[u8]) {
+    total.fetch_add(bytes.len() as u64, Ordering::Relaxed);
 }
 
 /// What a tunnel has taken in by now, however it ends.
@@ -205,35 +208,6 @@ async fn copy(outer: impl AsyncRead + AsyncWrite + Unpin, inner: &mut TcpStream,
 struct Carried {
     into_port: AtomicU64,
     out_of_port: AtomicU64,
-}
-
-/// A stream that counts what is read from it.
-struct Counted<'a, S> {
-    stream: S,
-    read: &'a AtomicU64,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(context, into);
-        self.read.fetch_add((into.filled().len() - before) as u64, Ordering::Relaxed);
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }
 
 /// Without probes, a caller whose machine is gone would hold an idle tunnel for ever.
