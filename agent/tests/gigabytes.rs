@@ -1,16 +1,17 @@
 //! What a gigabyte costs the agent: time and disk, but no memory. The binary in a process of its own, whose memory the kernel counts.
 
+#[path = "server/own_process.rs"]
+mod own_process;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     path::PathBuf,
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
-/// SHA-256 of `token`.
-const TOKEN_SHA256: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0";
+use own_process::AgentProcess;
 
 const GIGABYTE: usize = 1 << 30;
 
@@ -18,61 +19,34 @@ const GIGABYTE: usize = 1 << 30;
 /// optimised.
 const FEW: u64 = 24 << 20;
 
-/// An agent. Dropping it ends it.
+/// An agent and its folder.
 struct Agent {
-    process: Child,
-    address: SocketAddr,
+    process: AgentProcess,
     folder: tempfile::TempDir,
 }
 
 impl Agent {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("app")).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_corehold-agent"))
-            .env("COREHOLD_LISTEN", "127.0.0.1")
-            .env("COREHOLD_PORT", "0")
-            .env("COREHOLD_ROOT", folder.path().join("app"))
-            .env("COREHOLD_TOKEN_SHA256", TOKEN_SHA256)
-            .env("COREHOLD_LIMIT_BODY_BYTES", "1048576")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap());
-        let mut line = String::new();
-        let address = loop {
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended: {line}");
-            if let Some((_, rest)) = line.split_once("address=\"") {
-                break rest.split('"').next().unwrap().parse().unwrap();
-            }
-        };
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { process, address, folder }
+        let root = folder.path().join("app");
+        fs::create_dir(&root).unwrap();
+        Self { process: AgentProcess::start(&root, &[("COREHOLD_LIMIT_BODY_BYTES", "1048576")]), folder }
     }
 
     fn root(&self) -> PathBuf {
         self.folder.path().join("app")
     }
 
-    fn memory(&self, field: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
-    }
-
     /// Does something, and says by how much the agent's memory grew at most meanwhile.
     fn cost<T>(&self, work: impl FnOnce() -> T) -> (T, u64) {
-        // The highest mark is set back (proc(5)).
-        fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5").unwrap();
-        let before = self.memory("VmRSS:");
+        self.process.reset_peak();
+        let before = self.process.memory("VmRSS");
         let done = work();
-        (done, self.memory("VmHWM:").saturating_sub(before))
+        (done, self.process.memory("VmHWM").saturating_sub(before))
     }
 
     fn connect(&self, head: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).unwrap();
+        let mut stream = TcpStream::connect(&self.process.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(120))).unwrap();
         let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
@@ -114,13 +88,6 @@ impl Agent {
         let mut answer = String::new();
         self.connect("GET /health").read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

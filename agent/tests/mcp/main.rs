@@ -3,12 +3,16 @@
 //! Node with npm, which fetches them once into the target folder. Without them, leave these tests out:
 //! `cargo test -- --skip typescript_client`.
 
+#[path = "../server/own_process.rs"]
+mod own_process;
+
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
 };
+
+use own_process::AgentProcess;
 
 /// An SDK, pinned: what another version asks for should be a change of its own.
 struct Sdk {
@@ -32,9 +36,6 @@ const STATELESS: Sdk = Sdk {
     exports: r#"export { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";"#,
     revision: "2026-07-28",
 };
-
-/// SHA-256 of `token`.
-const TOKEN_SHA256: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0";
 
 impl Sdk {
     /// The folder with its `node_modules`, fetched at the first call.
@@ -73,44 +74,9 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// An agent, ended with this.
-struct Agent {
-    process: Child,
-    address: String,
-}
-
-impl Agent {
-    fn start(root: &Path) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_corehold-agent"))
-            .env("COREHOLD_LISTEN", "127.0.0.1")
-            .env("COREHOLD_PORT", "0")
-            .env("COREHOLD_ROOT", root)
-            .env("COREHOLD_TOKEN_SHA256", TOKEN_SHA256)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let address = lines
-            .find_map(|line| Some(line.split_once("address=\"")?.1.split('"').next()?.to_owned()))
-            .expect("the agent says where it listens");
-        // What it still says is read, so that it never waits.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address }
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 fn list_the_tools_and_use_each(sdk: &Sdk) {
     let root = tempfile::tempdir().unwrap();
-    let agent = Agent::start(root.path());
+    let agent = AgentProcess::start(root.path(), &[]);
     let folder = sdk.folder();
     // The script stands beside the modules that it imports.
     let script = folder.join("client.mjs");

@@ -2,13 +2,6 @@
 //! and memory, and the agent goes on. What is sent is made from the committed schemas: every field at any depth gets what it
 //! can't be. (What a tool does with text that is valid and strange stands in `bad_input`.)
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-};
-
 use corehold_types::rpc::{SUBPROTOCOL, codes};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Map, Value, json};
@@ -24,67 +17,21 @@ use tokio_tungstenite::{
 
 use crate::{
     bad_input,
+    own_process::AgentProcess,
     schemas::{choices, kind, object, resolved, smallest, tools, types},
     served::PATIENCE,
 };
-
-/// SHA-256 of `token`.
-const TOKEN_SHA256: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0";
 
 /// Bytes that the agent may hold in the end more than before: the log of refusals, and what the allocator doesn't give back.
 const KEPT: u64 = 16 << 20;
 /// Bytes by which its memory may have grown meanwhile. Some of what is sent is 1 MiB long; the rest is its code, as it is used.
 const PEAK: u64 = 64 << 20;
 
-/// An agent in a process of its own, ended with this.
-struct Agent {
-    process: Child,
-    address: String,
-    _root: tempfile::TempDir,
-}
-
-impl Agent {
-    fn start() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_corehold-agent"))
-            .env("COREHOLD_LISTEN", "127.0.0.1")
-            .env("COREHOLD_PORT", "0")
-            .env("COREHOLD_ROOT", root.path())
-            .env("COREHOLD_TOKEN_SHA256", TOKEN_SHA256)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let address = lines
-            .find_map(|line| Some(line.split_once("address=\"")?.1.split('"').next()?.to_owned()))
-            .expect("the agent says where it listens");
-        // What it still says is read, so that it never waits.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address, _root: root }
-    }
-
-    /// A line of its `/proc/<pid>/status`, in bytes.
-    fn memory(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(Path::new("/proc").join(self.process.id().to_string()).join("status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// A connection that is kept open: HTTP/1.1 by hand, since no library sends everything that is sent here.
 struct Connection(TcpStream);
 
 impl Connection {
-    async fn open(agent: &Agent) -> Self {
+    async fn open(agent: &AgentProcess) -> Self {
         Self(TcpStream::connect(&agent.address).await.unwrap())
     }
 
@@ -216,7 +163,8 @@ fn assert_refused(is_refused: bool, tool: &str, sent: &[u8], answer: &Value) {
 
 #[tokio::test]
 async fn what_is_no_request_is_refused_on_every_surface_in_bounded_memory() {
-    let agent = Agent::start();
+    let root = tempfile::tempdir().unwrap();
+    let agent = AgentProcess::start(root.path(), &[]);
     let mut http = Connection::open(&agent).await;
     let mut socket = open_socket(&agent).await;
     http.post("/v1/tools/list", "application/json", b"{}").await;
@@ -273,7 +221,7 @@ async fn what_is_no_request_is_refused_on_every_surface_in_bounded_memory() {
     assert!(next_text(&mut socket, b"list").await["result"].is_object());
 }
 
-async fn open_socket(agent: &Agent) -> WebSocketStream<TcpStream> {
+async fn open_socket(agent: &AgentProcess) -> WebSocketStream<TcpStream> {
     let mut request = format!("ws://{}/v1/ws", agent.address).into_client_request().unwrap();
     request.headers_mut().insert("authorization", "Bearer token".parse().unwrap());
     request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
