@@ -13,12 +13,12 @@ use futures_util::{StreamExt as _, stream};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    archive::{Limits, Packer},
     config::{self, Config, DEFAULT_IMAGE},
     create::{CreateWorkspace, Creation},
     error::{Error, ErrorKind, Result},
     key::HostKey,
     labels,
+    pack::{Limits, Packer},
     pool::{self, Class, PoolOptions, PoolStatus, Pools, Records, Seat},
     runtime::{
         ContainerState, Resources, Runtime,

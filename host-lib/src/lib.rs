@@ -4,7 +4,6 @@
 //! engine stays behind the [`Runtime`](runtime::Runtime) seam, the agent's operations behind the tools of
 //! [`corehold_types`], which are re-exported as [`types`] and [`tools`].
 
-mod archive;
 mod client;
 pub mod config;
 pub mod create;
@@ -13,6 +12,7 @@ mod host;
 pub mod image;
 mod key;
 pub mod labels;
+mod pack;
 mod pool;
 pub mod runtime;
 pub mod template;

@@ -14,9 +14,9 @@ use super::{
     serve, ship,
 };
 use crate::{
-    archive::PackedArchive,
     error::{Error, ErrorKind, Result},
     host::HostInner,
+    pack::PackedArchive,
     pool::{Outcome, Pool, Pools, Wish},
     workspace::{Labelled, Workspace},
 };

@@ -7,8 +7,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
 use crate::{
-    archive::{PackedArchive, header},
     error::{Error, ErrorKind, Result},
+    pack::{PackedArchive, header},
     runtime::BoxStream,
 };
 

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{FILE_NAME, Template, file, name_of, read_file};
 use crate::{
-    archive::{Limits, obstacles},
     error::Error,
+    pack::{Limits, obstacles},
 };
 
 /// How bad it is.

@@ -134,7 +134,7 @@ impl TryFrom<String> for Pattern {
     type Error = String;
 
     fn try_from(pattern: String) -> Result<Self, String> {
-        match crate::archive::check_pattern(&pattern) {
+        match crate::pack::check_pattern(&pattern) {
             Ok(()) => Ok(Self(pattern)),
             Err(why) => Err(format!("{pattern:?} is no pattern as in .gitignore: {why}")),
         }
