@@ -16,6 +16,7 @@ use crate::{
     config::{self, Config, DEFAULT_IMAGE},
     create::{CreateWorkspace, Creation},
     error::{Error, ErrorKind, Result},
+    events::{EventBus, Events},
     key::HostKey,
     labels,
     pack::{Limits, Packer},
@@ -76,6 +77,7 @@ pub(crate) struct HostInner {
     pub(crate) subject: String,
     pub(crate) packer: Packer,
     pub(crate) records: Records,
+    pub(crate) events: EventBus,
     /// What must be done even when nobody waits for it: removing containers of abandoned creations.
     pub(crate) cleanups: TaskTracker,
 }
@@ -232,6 +234,7 @@ impl HostBuilder {
                 pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
             },
             subject: self.subject.unwrap_or_else(|| "host".to_owned()),
+            events: EventBus::new(),
             cleanups,
             packer: Packer::new(home.join("cache/templates"), limits),
             records: Records::new(home.join("claims")),
@@ -257,6 +260,12 @@ impl Host {
     /// Waits until the containers of dropped creations are removed. A program that is about to end calls this last.
     pub async fn settled(&self) {
         self.inner.cleanups.wait().await;
+    }
+
+    /// What happens from now on: creations and their steps, removals, and more as it comes to be told. Any number may read;
+    /// nothing waits for them, and who falls more than 1,024 events behind is told how many it missed.
+    pub fn events(&self) -> Events {
+        self.inner.events.subscribe()
     }
 
     /// The templates there are, looked at anew with each question.

@@ -22,6 +22,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
+pub(crate) use self::events::milliseconds;
 pub use self::events::{CreateEvent, CreateEventKind, OutputStream, Step};
 use self::reservation::Reservation;
 use crate::{
@@ -134,12 +135,13 @@ pub struct Creation {
 struct Made {
     workspace: Workspace,
     place: Reservation,
+    ending: report::Ending,
 }
 
 impl Creation {
     pub(crate) fn new(host: Arc<HostInner>, pools: Arc<Pools>, request: CreateWorkspace) -> Self {
         let (sender, events) = mpsc::channel(EVENTS);
-        let work = Box::pin(pipeline::run(host, pools, request, report::Reporter::new(sender)));
+        let work = Box::pin(pipeline::run(host, pools, request, sender));
         Self { work, events, done: None }
     }
 
@@ -180,6 +182,7 @@ impl Future for Creation {
             if let Some(result) = self.done.take() {
                 return Poll::Ready(result.map(|made| {
                     made.place.keep();
+                    made.ending.created();
                     made.workspace
                 }));
             }

@@ -3,13 +3,13 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use corehold_types::tools::{ArchiveSource, Extract, ExtractRequest};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    CreateWorkspace, Made, Step,
+    CreateEvent, CreateWorkspace, Made, Step,
     agent::{self, DeathWatch},
     plan::Plan,
-    report::Reporter,
+    report::{Ending, Reporter},
     reservation::Reservation,
     serve, ship,
 };
@@ -26,13 +26,30 @@ pub(super) async fn run(
     host: Arc<HostInner>,
     pools: Arc<Pools>,
     request: CreateWorkspace,
-    reporter: Reporter,
+    events: mpsc::Sender<CreateEvent>,
 ) -> Result<Made> {
     let plan = Plan::new(&host, request)?;
-    let pool = pools.meeting(&plan);
+    let reporter = Reporter::new(events, host.events.clone(), plan.labelled.id.clone());
+    let ending = Ending::new(host.events.clone(), plan.labelled.id.clone());
+    match attempt(&host, &pools, &plan, &reporter).await {
+        Ok((workspace, place)) => Ok(Made { workspace, place, ending }),
+        Err(error) => {
+            ending.failed(&error);
+            Err(error)
+        }
+    }
+}
+
+async fn attempt(
+    host: &Arc<HostInner>,
+    pools: &Pools,
+    plan: &Plan,
+    reporter: &Reporter,
+) -> Result<(Workspace, Reservation)> {
+    let pool = pools.meeting(plan);
     let mut place = Reservation::new(host.runtime.clone(), host.cleanups.clone());
-    let error = match build(&host, &plan, pool, &mut place, &reporter).await {
-        Ok(workspace) => return Ok(Made { workspace, place }),
+    let error = match build(host, plan, pool, &mut place, reporter).await {
+        Ok(workspace) => return Ok((workspace, place)),
         Err(error) => error,
     };
     let (name, id) = (&plan.spec.name, &plan.labelled.id);

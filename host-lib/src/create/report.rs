@@ -10,18 +10,26 @@ use corehold_types::{Data, tools::CommandEvent};
 use tokio::sync::mpsc;
 
 use super::{CreateEvent, CreateEventKind, OutputStream, Step};
-use crate::error::Result;
+use crate::{
+    error::{Error, Result},
+    events::{EventBus, EventKind},
+    workspace::WorkspaceId,
+};
 
 /// What a step made, and what to say about it.
 pub(super) type Done<T> = (T, Option<String>);
 
-/// Says what happens.
+/// Says what happens: to whoever asked for the workspace, and to whoever reads the host's events.
 #[derive(Clone)]
-pub(super) struct Reporter(mpsc::Sender<CreateEvent>);
+pub(super) struct Reporter {
+    sender: mpsc::Sender<CreateEvent>,
+    host: EventBus,
+    workspace: WorkspaceId,
+}
 
 impl Reporter {
-    pub(super) fn new(sender: mpsc::Sender<CreateEvent>) -> Self {
-        Self(sender)
+    pub(super) fn new(sender: mpsc::Sender<CreateEvent>, host: EventBus, workspace: WorkspaceId) -> Self {
+        Self { sender, host, workspace }
     }
 
     /// Does a step, saying when it begins and how it ends; its error carries its name.
@@ -49,8 +57,49 @@ impl Reporter {
     }
 
     async fn say(&self, step: Step, kind: CreateEventKind) {
+        let event = CreateEvent { step, kind };
+        if !matches!(event.kind, CreateEventKind::Output { .. }) {
+            self.host.emit(Some(&self.workspace), EventKind::Creation(event.clone()));
+        }
         // The reader is gone only when the whole creation is, and this with it.
-        let _ = self.0.send(CreateEvent { step, kind }).await;
+        let _ = self.sender.send(event).await;
+    }
+}
+
+/// How a creation ends, for whoever reads the host's events: given up, unless something else is said of it.
+pub(super) struct Ending {
+    host: EventBus,
+    workspace: WorkspaceId,
+    began: Instant,
+    told: bool,
+}
+
+impl Ending {
+    /// Of a creation that begins now.
+    pub(super) fn new(host: EventBus, workspace: WorkspaceId) -> Self {
+        Self { host, workspace, began: Instant::now(), told: false }
+    }
+
+    pub(super) fn created(mut self) {
+        let duration = self.began.elapsed();
+        self.tell(EventKind::Created { duration });
+    }
+
+    pub(super) fn failed(mut self, error: &Error) {
+        self.tell(EventKind::CreationFailed { step: error.step(), error: error.to_string() });
+    }
+
+    fn tell(&mut self, kind: EventKind) {
+        self.told = true;
+        self.host.emit(Some(&self.workspace), kind);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if !self.told {
+            self.tell(EventKind::CreationFailed { step: None, error: "it was given up".to_owned() });
+        }
     }
 }
 
@@ -178,7 +227,7 @@ mod tests {
 
     async fn lines_of(chunks: &[&[u8]]) -> (Vec<String>, String) {
         let (sender, mut events) = mpsc::channel(2 * TOLD_LINES);
-        let reporter = Reporter::new(sender);
+        let reporter = Reporter::new(sender, EventBus::new(), "w".parse().unwrap());
         let mut output = Output::new(&reporter, Step::Setup);
         for chunk in chunks {
             let data = Data::from_bytes(chunk.to_vec());

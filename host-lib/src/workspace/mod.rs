@@ -28,6 +28,7 @@ pub(crate) use self::{
 use crate::{
     client::{AgentClient, FileStream, Patience, TokenSource, ToolStream, Tunnel},
     error::{Error, ErrorKind, Result},
+    events::EventKind,
     host::{AGENT_PORT, HostInner},
     runtime::{BoxStream, ContainerId, Endpoint},
 };
@@ -221,6 +222,7 @@ impl Workspace {
     pub async fn remove(&self) -> Result<()> {
         self.host.runtime.remove(&self.container).await?;
         self.host.records.forget(&self.container, self.id()).await;
+        self.host.events.emit(Some(self.id()), EventKind::Removed);
         Ok(())
     }
 

@@ -1,0 +1,224 @@
+//! What happens in a host, as one typed stream for whoever wants to know: a dashboard, a log, the command line.
+//!
+//! It tells what was done, and is not how rooms of this library speak to each other: nobody may rely on a reader. Nothing waits
+//! for readers either; who falls behind is told how much was missed and goes on from there.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use corehold_types::Timestamp;
+use futures_util::{Stream, stream};
+use serde::Serialize;
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::{
+    create::{CreateEvent, Step, milliseconds},
+    workspace::WorkspaceId,
+};
+
+/// Events that wait for the slowest reader; beyond them it misses the oldest.
+const BACKLOG: usize = 1024;
+
+/// Something happened in a host. As JSON, `event` names what, and the fields of its [`EventKind`] stand beside it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// To which workspace; absent for what concerns none or all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<WorkspaceId>,
+    /// What.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A step of a creation began or ended. What its commands write isn't told here, see
+    /// [`Creation::next_event`](crate::Creation::next_event).
+    Creation(CreateEvent),
+    /// A workspace was made and handed over to whoever asked for it.
+    Created {
+        /// Since its creation began.
+        #[serde(rename = "durationMs", serialize_with = "milliseconds")]
+        duration: Duration,
+    },
+    /// A creation failed or was given up; what it had made is removed, unless it was to be kept.
+    CreationFailed {
+        /// The step that failed; absent when it was given up, or failed before its first step.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step: Option<Step>,
+        /// For people.
+        error: String,
+    },
+    /// A workspace was removed by a host.
+    Removed,
+    /// This reader was too slow, and these events are not told to it. [`Host::list`](crate::Host::list) says how things are now.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// The events of a host from the moment it was asked for them: a [`Stream`] that ends with the host.
+#[must_use = "it only tells what is read from it"]
+pub struct Events(Pin<Box<dyn Stream<Item = Event> + Send>>);
+
+impl Events {
+    /// What happens next; `None` when the last handle of the host, its workspaces and creations is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        std::future::poll_fn(|context| self.0.as_mut().poll_next(context)).await
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+/// Where events are told. Clones tell the same readers.
+#[derive(Clone)]
+pub(crate) struct EventBus(broadcast::Sender<Event>);
+
+impl EventBus {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::channel(BACKLOG).0)
+    }
+
+    /// Tells what happened. Never waits, never fails.
+    pub(crate) fn emit(&self, workspace: Option<&WorkspaceId>, kind: EventKind) {
+        // Nobody may be reading.
+        let _ = self.0.send(Event { at: Timestamp::now(), workspace: workspace.cloned(), kind });
+    }
+
+    pub(crate) fn subscribe(&self) -> Events {
+        Events(Box::pin(stream::unfold(self.0.subscribe(), |mut receiver| async {
+            let event = match receiver.recv().await {
+                Ok(event) => event,
+                Err(RecvError::Lagged(events)) => {
+                    Event { at: Timestamp::now(), workspace: None, kind: EventKind::Missed { events } }
+                }
+                Err(RecvError::Closed) => return None,
+            };
+            Some((event, receiver))
+        })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+    use crate::{
+        CreateWorkspace,
+        create::CreateEventKind,
+        testing::{AgentScript, EngineScript, Fixture},
+    };
+
+    /// What is there to be read now.
+    async fn told(events: &mut Events) -> Vec<Event> {
+        let mut told = Vec::new();
+        while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.next()) {
+            told.push(event);
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn a_life_is_told_to_every_reader_without_what_its_commands_wrote() {
+        let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
+        let template = fixture.template(r#"{"setup": ["exit 0"]}"#);
+        let (mut one, mut other) = (fixture.host.events(), fixture.host.events());
+        let request = CreateWorkspace::from_template(&template).id("w");
+        let workspace = fixture.host.create(request).await.unwrap();
+        workspace.remove().await.unwrap();
+
+        let events = told(&mut one).await;
+        assert_eq!(events, told(&mut other).await);
+        assert!(events.iter().all(|event| event.workspace.as_ref() == Some(workspace.id())));
+        assert!(events.is_sorted_by_key(|event| event.at));
+        let finished: Vec<Step> = events
+            .iter()
+            .filter_map(|event| match &event.kind {
+                EventKind::Creation(CreateEvent { step, kind: CreateEventKind::Finished { .. } }) => Some(*step),
+                EventKind::Creation(CreateEvent { kind: CreateEventKind::Started { .. }, .. }) => None,
+                EventKind::Created { .. } | EventKind::Removed => None,
+                other => panic!("{other:?}"),
+            })
+            .filter(|step| *step != Step::Pack)
+            .collect();
+        assert_eq!(finished, [Step::Create, Step::Start, Step::Agent, Step::Ship, Step::Extract, Step::Setup]);
+        let [.., created, removed] = events.as_slice() else { panic!("{events:?}") };
+        assert!(matches!(created.kind, EventKind::Created { .. }), "{created:?}");
+        assert_eq!(removed.kind, EventKind::Removed);
+    }
+
+    #[tokio::test]
+    async fn a_failed_creation_names_its_step_and_one_that_nobody_takes_is_given_up() {
+        let script = EngineScript { start: true, ..EngineScript::default() };
+        let fixture = Fixture::new(script, AgentScript::default()).await;
+        let mut events = fixture.host.events();
+        let error = fixture.host.create(CreateWorkspace::empty().id("w")).await.unwrap_err();
+        let Some(Event { kind: EventKind::CreationFailed { step, error: told_error }, .. }) =
+            told(&mut events).await.pop()
+        else {
+            panic!("the failure is told last")
+        };
+        assert_eq!((step, told_error), (Some(Step::Start), error.to_string()));
+
+        let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
+        for polled_to_its_end in [false, true] {
+            let mut events = fixture.host.events();
+            let mut creation = fixture.host.create(CreateWorkspace::empty().id("w"));
+            assert!(creation.next_event().await.is_some());
+            while polled_to_its_end && creation.next_event().await.is_some() {}
+            drop(creation);
+            let last = told(&mut events).await.pop().unwrap();
+            assert!(matches!(last.kind, EventKind::CreationFailed { step: None, .. }), "{last:?}");
+            fixture.host.settled().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_falls_behind_is_told_how_much_and_goes_on() {
+        let bus = EventBus::new();
+        let mut events = bus.subscribe();
+        let number = |number: u64| EventKind::Missed { events: number };
+        let beyond = 7;
+        for event in 0..BACKLOG as u64 + beyond {
+            bus.emit(None, number(event));
+        }
+        assert_eq!(events.next().await.unwrap().kind, number(beyond));
+        assert_eq!(events.next().await.unwrap().kind, number(beyond), "the oldest that was kept");
+        drop(bus);
+        assert_eq!(events.count().await, BACKLOG - 1, "the rest is told before the end");
+    }
+
+    #[test]
+    fn as_json_an_event_is_flat_and_says_its_kind() {
+        let event = |kind| Event { at: Timestamp::from_unix(0, 0), workspace: Some("w".parse().unwrap()), kind };
+        let kind = CreateEventKind::Finished { duration: Duration::from_micros(1500), detail: None };
+        let json = serde_json::to_value(event(EventKind::Creation(CreateEvent { step: Step::Start, kind }))).unwrap();
+        let at = Timestamp::from_unix(0, 0).to_string();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "at": at, "workspace": "w", "event": "creation", "step": "start", "type": "finished", "durationMs": 1.5
+            })
+        );
+        let json = serde_json::to_value(event(EventKind::CreationFailed { step: None, error: "no".into() })).unwrap();
+        assert_eq!(json, serde_json::json!({"at": at, "workspace": "w", "event": "creationFailed", "error": "no"}));
+    }
+}
