@@ -27,6 +27,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Who this is and what it can do, for people and for `doctor`.
     async fn describe(&self) -> Result<RuntimeInfo>;
 
+    /// What tells it from every other runtime that may be reached at the same address: it stays over restarts and upgrades. What
+    /// isn't listed here may be there in another one.
+    async fn identity(&self) -> Result<String>;
+
     /// Makes a place without starting it. Its labels and its name are there from the first moment. Cancelled, it leaves
     /// nothing, though an engine may take a moment to give the name back.
     ///
@@ -37,7 +41,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Starts it. Starting what runs is no error.
     async fn start(&self, id: &ContainerId) -> Result<()>;
 
-    /// Ends it: TERM, then KILL after the grace. Stopping what doesn't run is no error.
+    /// Ends it: TERM, then KILL after the grace. What is paused is resumed for that. Stopping what doesn't run is no error.
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<()>;
 
     /// Removes it and all it held, running or not. Removing what isn't there is no error.
@@ -82,6 +86,32 @@ pub trait Runtime: Send + Sync + 'static {
     /// `NotFound` when it is gone, `Conflict` when another place has the name.
     async fn rename(&self, _id: &ContainerId, _name: &str) -> Result<()> {
         Err(unsupported("renaming a container"))
+    }
+
+    /// Freezes all that runs in it; memory is kept. Pausing what is paused is no error. Optional.
+    ///
+    /// A connection to a paused place succeeds and stays silent, so whether it is paused only [`inspect`](Runtime::inspect) tells.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone, `Conflict` when it doesn't run.
+    async fn pause(&self, _id: &ContainerId) -> Result<()> {
+        Err(unsupported("pausing a container"))
+    }
+
+    /// Lets what is paused go on where it was. Resuming what runs is no error. Optional.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone, `Conflict` when it has ended.
+    async fn resume(&self, _id: &ContainerId) -> Result<()> {
+        Err(unsupported("resuming a container"))
+    }
+
+    /// Changes the limits of a place, running or not: each that is given; those that are absent stay as they are. Optional.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone, `Invalid` for a limit that is out of range, `Engine` when more is used than is to be allowed.
+    async fn update_limits(&self, _id: &ContainerId, _limits: &Resources) -> Result<()> {
+        Err(unsupported("changing the limits of a container"))
     }
 
     /// Lays a tar stream into a folder of a place. Optional.

@@ -31,7 +31,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 
@@ -89,6 +89,7 @@ struct Inner {
     inbox: Mutex<BTreeMap<String, Vec<u8>>>,
     files: Mutex<BTreeMap<String, Vec<u8>>>,
     connections: AtomicUsize,
+    frozen: watch::Sender<bool>,
 }
 
 impl Drop for FakeAgent {
@@ -111,12 +112,15 @@ impl FakeAgent {
             inbox: Mutex::default(),
             files: Mutex::default(),
             connections: AtomicUsize::new(0),
+            frozen: watch::Sender::new(false),
             script,
         });
         let mut tasks = vec![tokio::spawn(serve(listener, inner.clone(), |inner, request| async move {
             if inner.script.silent {
                 std::future::pending::<()>().await;
             }
+            let mut frozen = inner.frozen.subscribe();
+            let _ = frozen.wait_for(|frozen| !frozen).await;
             inner.answer(request).await
         }))];
         if let Some(status) = inner.script.preview {
@@ -135,6 +139,11 @@ impl FakeAgent {
 
     pub(crate) fn connections(&self) -> usize {
         self.inner.connections.load(Ordering::Relaxed)
+    }
+
+    /// As a paused container: connections are taken, and nothing is answered until it goes on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        self.inner.frozen.send_replace(frozen);
     }
 
     /// The variables that came with a claim.

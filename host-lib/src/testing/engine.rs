@@ -19,8 +19,8 @@ use super::{AgentScript, FakeAgent};
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{
-        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, Runtime,
-        RuntimeInfo, Stats,
+        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, Resources,
+        Runtime, RuntimeInfo, Stats,
     },
 };
 
@@ -143,11 +143,29 @@ impl FakeEngine {
         containers.values().find(|container| container.spec.name == name).unwrap().agent.as_ref().unwrap().connections()
     }
 
+    fn freeze(&self, id: &ContainerId, from: ContainerStatus, to: ContainerStatus) -> Result<()> {
+        let mut containers = self.containers();
+        let container = containers.get_mut(&id.0).ok_or_else(gone)?;
+        if container.status != from && container.status != to {
+            return Err(Error::new(ErrorKind::Conflict, "it doesn't run"));
+        }
+        container.status = to;
+        // A frozen agent takes connections and says nothing; see `FakeAgent::freeze`.
+        if let Some(agent) = &container.agent {
+            agent.freeze(to == ContainerStatus::Paused);
+        }
+        Ok(())
+    }
+
     fn say(&self, id: &ContainerId, action: &str) {
         let labels = self.containers().get(&id.0).map(|container| container.spec.labels.clone()).unwrap_or_default();
         // Nobody may be listening.
         let _ = self.events.send((ContainerEvent { id: id.clone(), action: action.to_owned() }, labels));
     }
+}
+
+fn gone() -> Error {
+    Error::new(ErrorKind::NotFound, "no such container")
 }
 
 fn workspace_of(spec: &ContainerSpec) -> Option<String> {
@@ -178,6 +196,10 @@ impl Runtime for FakeEngine {
         Err(failure("describe"))
     }
 
+    async fn identity(&self) -> Result<String> {
+        Ok("fake".to_owned())
+    }
+
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId> {
         if let Some(gate) = &self.script.create_gate {
             gate.notified().await;
@@ -204,7 +226,7 @@ impl Runtime for FakeEngine {
         let agent = FakeAgent::start(self.agent.clone(), workspace).await;
         let ending = {
             let mut containers = self.containers();
-            let container = containers.get_mut(&id.0).ok_or_else(|| Error::new(ErrorKind::NotFound, "gone"))?;
+            let container = containers.get_mut(&id.0).ok_or_else(gone)?;
             container.restarted = container.status == ContainerStatus::Exited;
             container.status = if self.script.dies { ContainerStatus::Exited } else { ContainerStatus::Running };
             container.agent = (!self.script.dies).then_some(agent);
@@ -249,7 +271,7 @@ impl Runtime for FakeEngine {
     async fn inspect(&self, id: &ContainerId) -> Result<ContainerState> {
         match self.containers().get(&id.0) {
             Some(container) => Ok(state(&id.0, container)),
-            None => Err(Error::new(ErrorKind::NotFound, "no such container")),
+            None => Err(gone()),
         }
     }
 
@@ -296,10 +318,34 @@ impl Runtime for FakeEngine {
         if containers.iter().any(|(other, container)| *other != id.0 && container.spec.name == name) {
             return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
         }
-        let container = containers.get_mut(&id.0).ok_or_else(|| Error::new(ErrorKind::NotFound, "gone"))?;
+        let container = containers.get_mut(&id.0).ok_or_else(gone)?;
         container.spec.name = name.to_owned();
         drop(containers);
         self.say(id, "rename");
+        Ok(())
+    }
+
+    async fn pause(&self, id: &ContainerId) -> Result<()> {
+        self.freeze(id, ContainerStatus::Running, ContainerStatus::Paused)?;
+        self.say(id, "pause");
+        Ok(())
+    }
+
+    async fn resume(&self, id: &ContainerId) -> Result<()> {
+        self.freeze(id, ContainerStatus::Paused, ContainerStatus::Running)?;
+        self.say(id, "unpause");
+        Ok(())
+    }
+
+    async fn update_limits(&self, id: &ContainerId, limits: &Resources) -> Result<()> {
+        let mut containers = self.containers();
+        let container = containers.get_mut(&id.0).ok_or_else(gone)?;
+        let old = container.spec.resources;
+        container.spec.resources = Resources {
+            memory_bytes: limits.memory_bytes.or(old.memory_bytes),
+            cpu_millis: limits.cpu_millis.or(old.cpu_millis),
+            pids: limits.pids.or(old.pids),
+        };
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, collections::HashMap, net::IpAddr, net::Ipv4Add
 
 use async_trait::async_trait;
 use bollard::{
-    models::ContainerInspectResponse,
+    models::{ContainerInspectResponse, SystemInfo, SystemVersion},
     query_parameters::{
         CreateContainerOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
         RenameContainerOptions, StartContainerOptions, StatsOptions, StopContainerOptions, UploadToContainerOptions,
@@ -18,13 +18,14 @@ use tokio::sync::oneshot;
 use super::{
     Docker, ca_bundle,
     network::{self, reached_directly},
-    specification::{Place, checked_name, checked_reference, container},
+    specification::{Place, checked_name, checked_reference, container, update},
     state,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{
-        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Endpoint, Runtime, RuntimeInfo, Stats,
+        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, Resources,
+        Runtime, RuntimeInfo, Stats,
     },
 };
 
@@ -34,16 +35,27 @@ const INSPECTIONS_AT_ONCE: usize = 8;
 #[async_trait]
 impl Runtime for Docker {
     async fn describe(&self) -> Result<RuntimeInfo> {
-        let version = self.connection.call("asking the engine's version", self.connection.client.version()).await?;
+        let version = self.version().await?;
         let facts = self.connection.facts().await?;
-        let podman = version.components.iter().flatten().any(|component| component.name == "Podman Engine");
         Ok(RuntimeInfo {
-            name: if podman { "podman" } else { "docker" }.to_owned(),
+            name: if is_podman(&version) { "podman" } else { "docker" }.to_owned(),
             version: version.version.unwrap_or_default(),
             api_version: self.connection.client.client_version().to_string(),
             address: self.connection.address.to_string(),
             data_root: facts.docker_root_dir.clone(),
         })
+    }
+
+    async fn identity(&self) -> Result<String> {
+        let facts = self.connection.facts().await?;
+        let host = facts.name.as_deref().unwrap_or_default();
+        let folder = facts.docker_root_dir.as_deref().unwrap_or_default();
+        // Podman makes up another id for each answer.
+        if self.is_podman().await? {
+            return Ok(format!("podman {host}{folder}"));
+        }
+        let id = facts.id.as_deref().filter(|id| !id.is_empty());
+        Ok(id.map_or_else(|| format!("docker {host}{folder}"), |id| format!("docker {id}")))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId> {
@@ -78,6 +90,10 @@ impl Runtime for Docker {
     }
 
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<()> {
+        // A frozen process takes no signal, and an engine that waits for it kills it in the end.
+        if self.inspect(id).await?.status == ContainerStatus::Paused {
+            self.resume(id).await?;
+        }
         // Whole seconds, upwards: half a second of grace must not become none.
         let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let options = StopContainerOptions { signal: None, t: Some(i32::try_from(seconds).unwrap_or(i32::MAX)) };
@@ -192,6 +208,26 @@ impl Runtime for Docker {
         }
     }
 
+    async fn pause(&self, id: &ContainerId) -> Result<()> {
+        let call = self.connection.client.pause_container(checked_name(&id.0)?);
+        let paused = self.connection.call("pausing the container", call).await;
+        self.unless_already(ContainerStatus::Paused, id, paused).await
+    }
+
+    async fn resume(&self, id: &ContainerId) -> Result<()> {
+        let call = self.connection.client.unpause_container(checked_name(&id.0)?);
+        let resumed = self.connection.call("resuming the container", call).await;
+        self.unless_already(ContainerStatus::Running, id, resumed).await
+    }
+
+    async fn update_limits(&self, id: &ContainerId, limits: &Resources) -> Result<()> {
+        let name = checked_name(&id.0)?;
+        let body = update(limits, self.cpus().await?)?;
+        self.connection
+            .call("changing the container's limits", self.connection.client.update_container(name, body))
+            .await
+    }
+
     async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {
         let name = checked_name(&id.0)?;
         let options = UploadToContainerOptions { path: folder.to_owned(), ..UploadToContainerOptions::default() };
@@ -219,7 +255,7 @@ impl Docker {
             // By name: one that was removed before the start, and made anew, serves as well.
             network: self.connection.options.network.clone(),
             publish_agent: self.connection.options.publish_agent || !network.direct,
-            cpus: facts.ncpu.and_then(|cpus| u64::try_from(cpus).ok()).filter(|cpus| *cpus > 0),
+            cpus: cpus(facts),
             bound_log: facts.logging_driver.as_deref() == Some("json-file"),
             mounts: ca_mount.into_iter().collect(),
         };
@@ -239,6 +275,36 @@ impl Docker {
             }
         }
         Ok(ContainerId(created.id))
+    }
+
+    async fn version(&self) -> Result<SystemVersion> {
+        self.connection.call("asking the engine's version", self.connection.client.version()).await
+    }
+
+    async fn is_podman(&self) -> Result<bool> {
+        Ok(is_podman(&self.version().await?))
+    }
+
+    async fn cpus(&self) -> Result<Option<u64>> {
+        Ok(cpus(self.connection.facts().await?))
+    }
+
+    /// An engine refuses to freeze what is frozen, and to thaw what isn't, in words and with a status that depend on the engine.
+    /// What counts is how the container is.
+    async fn unless_already(&self, wanted: ContainerStatus, id: &ContainerId, done: Result<()>) -> Result<()> {
+        let Err(error) = done else { return Ok(()) };
+        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::EngineUnavailable | ErrorKind::Timeout) {
+            return Err(error);
+        }
+        match self.inspect(id).await?.status {
+            status if status == wanted => Ok(()),
+            ContainerStatus::Running | ContainerStatus::Paused => Err(error),
+            ContainerStatus::Created | ContainerStatus::Exited | ContainerStatus::Dead => {
+                Err(Error::new(ErrorKind::Conflict, "the container doesn't run")
+                    .hint("start it first")
+                    .caused_by(error))
+            }
+        }
     }
 
     async fn inspection(&self, id: &ContainerId) -> Result<ContainerInspectResponse> {
@@ -261,6 +327,15 @@ impl Docker {
             result => result,
         }
     }
+}
+
+fn is_podman(version: &SystemVersion) -> bool {
+    version.components.iter().flatten().any(|component| component.name == "Podman Engine")
+}
+
+/// CPUs that the engine has, if it says so.
+fn cpus(facts: &SystemInfo) -> Option<u64> {
+    facts.ncpu.and_then(|cpus| u64::try_from(cpus).ok()).filter(|cpus| *cpus > 0)
 }
 
 /// The port on 127.0.0.1 at which a container's port is published.

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerUpdateBody, HostConfig, HostConfigLogConfig, Mount, PortBinding, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    runtime::ContainerSpec,
+    runtime::{ContainerSpec, Resources},
 };
 
 /// What the engine contributes to a container besides its specification.
@@ -43,8 +44,7 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
             return Err(invalid(format!("{name:?} is not a name for an environment variable")));
         }
     }
-    let memory = limit("memory", spec.resources.memory_bytes, 1)?;
-    let cpu = spec.resources.cpu_millis.map(|millis| cpu_share(millis, place.cpus)).transpose()?;
+    let limits = Limits::of(&spec.resources, place.cpus)?;
     let mut ports = spec.publish.clone();
     if place.publish_agent {
         ports.push(spec.agent_port);
@@ -61,12 +61,12 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
                 })
                 .collect(),
         ),
-        memory,
+        memory: limits.memory,
         // Memory and swap together: equal means no swap.
-        memory_swap: memory,
-        cpu_period: cpu.map(|(period, _)| period),
-        cpu_quota: cpu.map(|(_, quota)| quota),
-        pids_limit: limit("pids", spec.resources.pids, 1)?,
+        memory_swap: limits.memory,
+        cpu_period: limits.cpu_period,
+        cpu_quota: limits.cpu_quota,
+        pids_limit: limits.pids,
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         privileged: Some(false),
@@ -91,6 +91,42 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
         host_config: Some(host_config),
         ..ContainerCreateBody::default()
     })
+}
+
+/// The request that changes a container's limits: those that are given.
+///
+/// # Errors
+/// `Invalid` for a limit that is out of range.
+pub(super) fn update(resources: &Resources, cpus: Option<u64>) -> Result<ContainerUpdateBody> {
+    let limits = Limits::of(resources, cpus)?;
+    Ok(ContainerUpdateBody {
+        memory: limits.memory,
+        memory_swap: limits.memory,
+        cpu_period: limits.cpu_period,
+        cpu_quota: limits.cpu_quota,
+        pids_limit: limits.pids,
+        ..ContainerUpdateBody::default()
+    })
+}
+
+/// Limits in the engine's units.
+struct Limits {
+    memory: Option<i64>,
+    cpu_period: Option<i64>,
+    cpu_quota: Option<i64>,
+    pids: Option<i64>,
+}
+
+impl Limits {
+    fn of(resources: &Resources, cpus: Option<u64>) -> Result<Self> {
+        let cpu = resources.cpu_millis.map(|millis| cpu_share(millis, cpus)).transpose()?;
+        Ok(Self {
+            memory: limit("memory", resources.memory_bytes, 1)?,
+            cpu_period: cpu.map(|(period, _)| period),
+            cpu_quota: cpu.map(|(_, quota)| quota),
+            pids: limit("pids", resources.pids, 1)?,
+        })
+    }
 }
 
 /// A period and the CPU time in it, in microseconds. More CPUs than there are would be no limit, and are refused.
@@ -153,7 +189,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::runtime::Resources;
 
     fn spec() -> ContainerSpec {
         ContainerSpec {
@@ -230,6 +265,15 @@ mod tests {
         assert!(error.to_string().contains("4.001 CPUs is out of range; the engine has 4"), "{error}");
         assert!(cpu_share(0, None).is_err() && cpu_share(u64::MAX, None).is_err());
         assert!(cpu_share(4_001, None).is_ok(), "an engine that doesn't say decides itself");
+    }
+
+    #[test]
+    fn an_update_says_only_what_is_to_change() {
+        let update = |resources| update(&resources, Some(4)).unwrap();
+        assert_eq!(update(Resources::default()), ContainerUpdateBody::default());
+        let changed = update(Resources { memory_bytes: Some(1 << 30), cpu_millis: Some(500), ..Resources::default() });
+        assert_eq!((changed.memory, changed.memory_swap, changed.pids_limit), (Some(1 << 30), Some(1 << 30), None));
+        assert_eq!((changed.cpu_period, changed.cpu_quota), (Some(10_000), Some(5_000)));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! test of each function. The image must hold the
 //! stand-in program (`fixtures/stand_in.rs`) and nothing that gets in its way.
 
+mod while_it_runs;
+
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -18,6 +20,8 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+
+pub use self::while_it_runs::{limits_are_changed, pausing_and_resuming};
 
 /// How long anything may take before the suite calls it hung. Never waited for when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -74,6 +78,23 @@ impl Subject {
     /// When it can't be reached.
     pub async fn ask_text(&self, id: &ContainerId, question: &str) -> String {
         String::from_utf8(self.ask(id, question).await).expect("an answer in text")
+    }
+
+    /// Memory in bytes, CPU time in microseconds of a period, and processes, as the control groups inside say.
+    async fn limits_inside(&self, id: &ContainerId) -> Vec<String> {
+        let mut limits = Vec::new();
+        for (first, second) in [
+            ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+            ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
+            ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"),
+        ] {
+            let mut value = self.ask_text(id, &format!("read {first}")).await;
+            if value.starts_with("error") {
+                value = self.ask_text(id, &format!("read {second}")).await;
+            }
+            limits.push(value.split_whitespace().next().unwrap_or_default().to_owned());
+        }
+        limits
     }
 
     async fn status(&self, id: &ContainerId) -> ContainerStatus {
@@ -211,6 +232,13 @@ pub async fn a_name_is_changed(subject: &Subject) {
     subject.runtime.create(&spec).await.expect("the name before is free again");
 }
 
+/// It is told from others, by a name that stays.
+pub async fn has_an_identity(subject: &Subject) {
+    let identity = subject.runtime.identity().await.unwrap();
+    assert!(!identity.is_empty());
+    assert_eq!(subject.runtime.identity().await.unwrap(), identity);
+}
+
 /// Two that remove the same container both succeed, and it is gone when either returns.
 pub async fn removal_at_the_same_time(subject: &Subject) {
     let id = subject.started(&subject.spec("removal")).await;
@@ -229,6 +257,9 @@ pub async fn what_is_not_there(subject: &Subject) {
     assert_eq!(kind(runtime.stop(&id, Duration::ZERO).await), ErrorKind::NotFound);
     assert_eq!(kind(runtime.endpoint(&id, AGENT_PORT).await), ErrorKind::NotFound);
     assert_eq!(kind(runtime.stats(&id).await), ErrorKind::NotFound);
+    assert_eq!(kind(runtime.pause(&id).await), ErrorKind::NotFound);
+    assert_eq!(kind(runtime.resume(&id).await), ErrorKind::NotFound);
+    assert_eq!(kind(runtime.update_limits(&id, &Resources::default()).await), ErrorKind::NotFound);
     assert_eq!(kind(runtime.rename(&id, "corehold-test-nothing").await), ErrorKind::NotFound);
     assert_eq!(kind(runtime.put_archive(&id, "/", tar_of("x", b"x")).await), ErrorKind::NotFound);
     let first = patiently("the log's error", runtime.logs(&id, true).next()).await.expect("an error, not nothing");
@@ -333,17 +364,7 @@ pub async fn hardening_seen_from_inside(subject: &Subject) {
 pub async fn limits_are_in_force(subject: &Subject) {
     let resources = Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(77) };
     let id = subject.started(&ContainerSpec { resources, ..subject.spec("limits") }).await;
-    for (first, second, expected) in [
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "67108864"),
-        ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max", "77"),
-        ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "5000"),
-    ] {
-        let mut value = subject.ask_text(&id, &format!("read {first}")).await;
-        if value.starts_with("error") {
-            value = subject.ask_text(&id, &format!("read {second}")).await;
-        }
-        assert_eq!(value.split_whitespace().next(), Some(expected), "{first}");
-    }
+    assert_eq!(subject.limits_inside(&id).await, ["67108864", "5000", "77"]);
     let mut events = subject.runtime.events(&subject.labels);
     let endpoint = subject.runtime.endpoint(&id, AGENT_PORT).await.unwrap();
     let mut stream = TcpStream::connect(address(&endpoint)).await.unwrap();
@@ -522,6 +543,9 @@ macro_rules! conformance_suite {
             a_life_from_creation_to_removal
             a_name_is_given_once
             a_name_is_changed
+            pausing_and_resuming
+            limits_are_changed
+            has_an_identity
             removal_at_the_same_time
             what_is_not_there
             what_cannot_be_created
