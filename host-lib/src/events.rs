@@ -3,6 +3,9 @@
 //! It tells what was done, and is not how rooms of this library speak to each other: nobody may rely on a reader. Nothing waits
 //! for readers either; who falls behind is told how much was missed and goes on from there.
 
+#[allow(dead_code, reason = "reconciling and measuring, which read it, come next")]
+mod engine;
+
 use std::{
     pin::Pin,
     task::{Context, Poll},
@@ -14,6 +17,8 @@ use futures_util::{Stream, stream};
 use serde::Serialize;
 use tokio::sync::broadcast::{self, error::RecvError};
 
+#[allow(unused_imports, reason = "reconciling and measuring, which read it, come next")]
+pub(crate) use self::engine::{Change, ChangeKind, EngineWatch, Removals, Signal, Signals};
 use crate::{
     create::{CreateEvent, Step, milliseconds},
     workspace::WorkspaceId,
@@ -61,6 +66,26 @@ pub enum EventKind {
     },
     /// A workspace was removed by a host.
     Removed,
+    /// The container of a workspace ended, and not because this host removed it: it was stopped, its agent ended, or the machine
+    /// or the engine did. What it held is still there.
+    Ended {
+        /// Exit code of the agent, where the engine knows it: 128 and a signal's number when a signal ended it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i64>,
+        /// Whether the kernel killed it for want of memory.
+        oom_killed: bool,
+    },
+    /// The kernel killed a process of a workspace for want of memory. If it was not the agent, the workspace runs on.
+    OutOfMemory,
+    /// The container of a workspace was removed, and not by this host: by hand, or by another host of this home.
+    Vanished,
+    /// The engine can't be reached any more, or never could. Events of it are missing until [`EngineBack`](Self::EngineBack).
+    EngineLost {
+        /// For people.
+        error: String,
+    },
+    /// The engine can be reached again. [`Host::list`](crate::Host::list) says how things are now.
+    EngineBack,
     /// This reader was too slow, and these events are not told to it. [`Host::list`](crate::Host::list) says how things are now.
     Missed {
         /// How many.

@@ -16,13 +16,13 @@ use crate::{
     config::{self, Config, DEFAULT_IMAGE},
     create::{CreateWorkspace, Creation},
     error::{Error, ErrorKind, Result},
-    events::{EventBus, Events},
+    events::{EngineWatch, EventBus, Events, Removals},
     key::HostKey,
     labels,
     pack::{Limits, Packer},
     pool::{self, Class, PoolOptions, PoolStatus, Pools, Records, Seat},
     runtime::{
-        ContainerState, Resources, Runtime,
+        ContainerState, Observed, Resources, Runtime,
         docker::{Docker, DockerAddress},
     },
     template::Catalog,
@@ -78,6 +78,7 @@ pub(crate) struct HostInner {
     pub(crate) packer: Packer,
     pub(crate) records: Records,
     pub(crate) events: EventBus,
+    pub(crate) engine: EngineWatch,
     /// What must be done even when nobody waits for it: removing containers of abandoned creations.
     pub(crate) cleanups: TaskTracker,
 }
@@ -200,6 +201,8 @@ impl HostBuilder {
             Some(runtime) => runtime,
             None => default_runtime().await?,
         };
+        let (events, removals) = (EventBus::new(), Removals::default());
+        let runtime: Arc<dyn Runtime> = Arc::new(Observed::new(runtime, removals.clone()));
         let (home, key, ca_bundle) = tokio::task::spawn_blocking(move || {
             let home = prepare_home(&home)?;
             let key = HostKey::load_or_create(&home)?;
@@ -220,6 +223,7 @@ impl HostBuilder {
         let mut templates = self.templates;
         templates.extend(config.templates);
         let inner = Arc::new(HostInner {
+            engine: EngineWatch::new(runtime.clone(), &key.fingerprint(), removals, events.clone()),
             runtime,
             fingerprint: key.fingerprint(),
             key: Arc::new(key),
@@ -234,7 +238,7 @@ impl HostBuilder {
                 pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
             },
             subject: self.subject.unwrap_or_else(|| "host".to_owned()),
-            events: EventBus::new(),
+            events,
             cleanups,
             packer: Packer::new(home.join("cache/templates"), limits),
             records: Records::new(home.join("claims")),
@@ -262,9 +266,10 @@ impl Host {
         self.inner.cleanups.wait().await;
     }
 
-    /// What happens from now on: creations and their steps, removals, and more as it comes to be told. Any number may read;
+    /// What happens from now on: creations and their steps, removals, and what the engine says of workspaces. Any number may read;
     /// nothing waits for them, and who falls more than 1,024 events behind is told how many it missed.
     pub fn events(&self) -> Events {
+        self.inner.engine.start();
         self.inner.events.subscribe()
     }
 
@@ -379,6 +384,16 @@ impl Host {
     pub async fn drain_pools(&self) -> Result<usize> {
         self.pools.close();
         pool::drain(&Seat::of(&self.inner), &self.inner.fingerprint).await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.inner.fingerprint
+    }
+
+    #[cfg(test)]
+    pub(crate) fn watch(&self) -> &EngineWatch {
+        &self.inner.engine
     }
 
     #[cfg(test)]

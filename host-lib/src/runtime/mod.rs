@@ -4,6 +4,7 @@
 //! and removes it. Nothing here assumes one machine or names an engine.
 
 pub mod docker;
+mod observed;
 
 use std::{collections::BTreeMap, net::SocketAddr, pin::Pin, time::Duration};
 
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 
+pub(crate) use self::observed::Observed;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A stream of results, boxed so that the trait stays object-safe.
@@ -22,6 +24,8 @@ pub struct ContainerId(pub String);
 
 /// A place where workspaces live. Every method may be called concurrently and is safe to cancel: what it began is either
 /// found again by [`list`](Runtime::list) through its labels, or was never made.
+//
+// What is added here is added to `observed.rs` too, through which hosts call it.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
     /// Who this is and what it can do, for people and for `doctor`.
@@ -246,4 +250,8 @@ pub struct ContainerEvent {
     pub id: ContainerId,
     /// What: `create`, `start`, `die`, `destroy`, `oom`, …, as the engine names it.
     pub action: String,
+    /// The place's name, after the event.
+    pub name: String,
+    /// Exit code of its first process, where the event is its end.
+    pub exit_code: Option<i64>,
 }

@@ -5,7 +5,7 @@ use std::{
     io::Read as _,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -51,7 +51,9 @@ pub(crate) struct FakeEngine {
     script: EngineScript,
     agent: AgentScript,
     containers: Mutex<BTreeMap<String, Container>>,
-    events: broadcast::Sender<(ContainerEvent, BTreeMap<String, String>)>,
+    events: Mutex<broadcast::Sender<(ContainerEvent, BTreeMap<String, String>)>>,
+    /// It can't be reached.
+    away: AtomicBool,
     next: AtomicUsize,
     removals: AtomicUsize,
     /// How often the images were built anew.
@@ -71,7 +73,8 @@ impl FakeEngine {
             script,
             agent,
             containers: Mutex::default(),
-            events: broadcast::channel(64).0,
+            events: Mutex::new(broadcast::channel(64).0),
+            away: AtomicBool::new(false),
             next: AtomicUsize::new(0),
             removals: AtomicUsize::new(0),
             image_builds: AtomicUsize::new(0),
@@ -157,10 +160,34 @@ impl FakeEngine {
         Ok(())
     }
 
+    /// Breaks off all events, and can't be reached until it is back.
+    pub(crate) fn go_away(&self) {
+        self.away.store(true, Ordering::Relaxed);
+        *self.events.lock().unwrap() = broadcast::channel(64).0;
+    }
+
+    pub(crate) fn come_back(&self) {
+        self.away.store(false, Ordering::Relaxed);
+    }
+
+    /// Says that something happened to a container.
+    pub(crate) fn say_of(&self, name: &str, action: &str) {
+        let id = {
+            let containers = self.containers();
+            containers.iter().find(|(_, container)| container.spec.name == name).unwrap().0.clone()
+        };
+        self.say(&ContainerId(id), action);
+    }
+
     fn say(&self, id: &ContainerId, action: &str) {
-        let labels = self.containers().get(&id.0).map(|container| container.spec.labels.clone()).unwrap_or_default();
+        let (name, labels) = match self.containers().get(&id.0) {
+            Some(container) => (container.spec.name.clone(), container.spec.labels.clone()),
+            None => Default::default(),
+        };
+        let exit_code = (action == "die").then_some(7);
+        let event = ContainerEvent { id: id.clone(), action: action.to_owned(), name, exit_code };
         // Nobody may be listening.
-        let _ = self.events.send((ContainerEvent { id: id.clone(), action: action.to_owned() }, labels));
+        let _ = self.events.lock().unwrap().send((event, labels));
     }
 }
 
@@ -258,6 +285,9 @@ impl Runtime for FakeEngine {
     }
 
     async fn list(&self, labels: &BTreeMap<String, String>) -> Result<Vec<ContainerState>> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::EngineUnavailable, "the fake engine is away"));
+        }
         let containers = self.containers();
         let wanted =
             |container: &Container| labels.iter().all(|(name, value)| container.spec.labels.get(name) == Some(value));
@@ -297,7 +327,10 @@ impl Runtime for FakeEngine {
         if self.script.no_events {
             return Box::pin(stream::pending());
         }
-        let (receiver, labels) = (self.events.subscribe(), labels.clone());
+        if self.away.load(Ordering::Relaxed) {
+            return Box::pin(stream::iter([Err(Error::new(ErrorKind::EngineUnavailable, "the fake engine is away"))]));
+        }
+        let (receiver, labels) = (self.events.lock().unwrap().subscribe(), labels.clone());
         let all = stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await.ok()?, receiver)) });
         Box::pin(all.filter_map(move |(event, of)| {
             let wanted = labels.iter().all(|(name, value)| of.get(name) == Some(value));

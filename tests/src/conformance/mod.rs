@@ -447,7 +447,8 @@ pub async fn events_arrive(subject: &Subject) {
     let mut actions = Vec::new();
     loop {
         let event = subject.next_event(&mut events).await;
-        assert_eq!(event.id, id, "{event:?}");
+        assert_eq!((&event.id, event.name.as_str()), (&id, wanted.name.as_str()), "{event:?}");
+        assert_eq!(event.exit_code.is_some(), event.action == "die", "{event:?}");
         actions.push(event.action);
         if actions.last().is_some_and(|action| action == "destroy") {
             break;

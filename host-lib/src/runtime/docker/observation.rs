@@ -62,5 +62,16 @@ impl Docker {
 }
 
 fn container_event(event: EventMessage) -> Option<ContainerEvent> {
-    Some(ContainerEvent { id: ContainerId(event.actor?.id?), action: event.action? })
+    let actor = event.actor?;
+    let mut attributes = actor.attributes.unwrap_or_default();
+    Some(ContainerEvent {
+        id: ContainerId(actor.id?),
+        action: event.action?,
+        name: attributes.remove("name").unwrap_or_default(),
+        // Podman's word is `containerExitCode`.
+        exit_code: attributes
+            .remove("exitCode")
+            .or_else(|| attributes.remove("containerExitCode"))
+            .and_then(|code| code.parse().ok()),
+    })
 }
