@@ -8,12 +8,13 @@
 //! | `COREHOLD_CA_FILE` | PEM bundle handed into every workspace, for people behind proxies | none |
 //! | `COREHOLD_ARCHIVE_BYTES` | bytes that a template's files may have together | 1 GiB |
 //! | `COREHOLD_CACHE_BYTES` | bytes of packed templates that are kept | 2 GiB |
+//! | `COREHOLD_PORT_RANGE` | ports of this machine for previews and published ports: `20000-20099` | any that are free |
 //! | `COREHOLD_PASS_ENV` | names, separated by commas, of variables handed from here into every workspace | none |
 //!
 //! What the builder is told explicitly wins over the environment. Variables that cross into the container are in
 //! [`corehold_types::env_vars`]; how the engine is found is the runtime's own business.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, ops::RangeInclusive, path::PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -29,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) archive_bytes: Option<u64>,
     pub(crate) cache_bytes: Option<u64>,
+    pub(crate) port_range: Option<RangeInclusive<u16>>,
     pub(crate) pass_env: BTreeMap<String, String>,
 }
 
@@ -73,9 +75,29 @@ impl Config {
             ca_file: get("COREHOLD_CA_FILE").map(PathBuf::from),
             archive_bytes: bytes("COREHOLD_ARCHIVE_BYTES")?,
             cache_bytes: bytes("COREHOLD_CACHE_BYTES")?,
+            port_range: text("COREHOLD_PORT_RANGE")?.as_deref().map(parse_port_range).transpose()?,
             pass_env,
         })
     }
+}
+
+/// Reads `first-last`, both included, or a single port.
+fn parse_port_range(text: &str) -> Result<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = first.trim().parse().and_then(|first| Ok(first..=last.trim().parse()?));
+    range
+        .map_err(|_| Error::new(ErrorKind::Invalid, format!("COREHOLD_PORT_RANGE is no range of ports: {text:?}")))
+        .and_then(check_port_range)
+        .map_err(|error| error.hint("write it as 20000-20099"))
+}
+
+/// A range of which every port can be listened on.
+pub(crate) fn check_port_range(ports: RangeInclusive<u16>) -> Result<RangeInclusive<u16>> {
+    if ports.is_empty() || *ports.start() == 0 {
+        let (first, last) = (ports.start(), ports.end());
+        return Err(Error::new(ErrorKind::Invalid, format!("{first}-{last} is no range of ports")));
+    }
+    Ok(ports)
 }
 
 /// Variables by which a host says how it reaches the network; the engine's builder knows each without an `ARG`.
@@ -128,6 +150,16 @@ mod tests {
     fn a_number_that_is_none_is_named() {
         let error = Config::from_lookup(|name| (name == "COREHOLD_CACHE_BYTES").then(|| "2GB".into())).unwrap_err();
         assert!(error.to_string().contains("COREHOLD_CACHE_BYTES"), "{error}");
+    }
+
+    #[test]
+    fn a_range_of_ports_has_a_first_and_a_last() {
+        assert_eq!(read(&[("COREHOLD_PORT_RANGE", "20000-20099")]).port_range, Some(20_000..=20_099));
+        assert_eq!(read(&[("COREHOLD_PORT_RANGE", " 8080 ")]).port_range, Some(8080..=8080));
+        for wrong in ["20099-20000", "0-100", "1-65536", "-5", "a-b", "1-2-3"] {
+            let error = Config::from_lookup(|name| (name == "COREHOLD_PORT_RANGE").then(|| wrong.into())).unwrap_err();
+            assert_eq!(error.hint_text(), Some("write it as 20000-20099"), "{wrong}: {error}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     fmt, fs,
+    future::Future,
+    ops::RangeInclusive,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,7 +28,7 @@ use crate::{
         docker::{Docker, DockerAddress},
     },
     template::Catalog,
-    workspace::{Labelled, Workspace, WorkspaceId, WorkspaceInfo, describe},
+    workspace::{BeforeConnect, Labelled, Previews, Workspace, WorkspaceId, WorkspaceInfo, describe},
 };
 
 /// Port of the agent inside every core container.
@@ -79,6 +81,7 @@ pub(crate) struct HostInner {
     pub(crate) records: Records,
     pub(crate) events: EventBus,
     pub(crate) engine: EngineWatch,
+    pub(crate) previews: Previews,
     /// What must be done even when nobody waits for it: removing containers of abandoned creations.
     pub(crate) cleanups: TaskTracker,
 }
@@ -99,6 +102,8 @@ pub struct HostBuilder {
     archive_bytes: Option<u64>,
     cache_bytes: Option<u64>,
     pools: Vec<(Class, PoolOptions)>,
+    port_range: Option<RangeInclusive<u16>>,
+    before_connect: Option<BeforeConnect>,
 }
 
 impl HostBuilder {
@@ -176,6 +181,22 @@ impl HostBuilder {
         self
     }
 
+    /// Ports of this machine that previews listen on. Default: `$COREHOLD_PORT_RANGE`, else any that the system has free.
+    pub fn port_range(mut self, ports: RangeInclusive<u16>) -> Self {
+        self.port_range = Some(ports);
+        self
+    }
+
+    /// Called before each connection to a [preview](Workspace::preview) is carried inside, which waits for it: to have the
+    /// workspace running by then, or to refuse. With an error the connection is reset, and the preview says why.
+    pub fn before_connect<F>(mut self, hook: impl Fn(WorkspaceId) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.before_connect = Some(Box::new(move |workspace| Box::pin(hook(workspace))));
+        self
+    }
+
     /// Makes the host: reads its key or makes one, and asks nothing of the engine yet, unless it has pools: those begin to
     /// be filled.
     ///
@@ -217,6 +238,10 @@ impl HostBuilder {
             cache_bytes: self.cache_bytes.or(config.cache_bytes).unwrap_or(defaults.cache_bytes),
             ..defaults
         };
+        let ports = match self.port_range.or(config.port_range) {
+            Some(ports) => config::check_port_range(ports)?,
+            None => 0..=0,
+        };
         let cleanups = TaskTracker::new();
         // A tracker that was closed takes tasks as before, and can be waited for.
         cleanups.close();
@@ -242,6 +267,7 @@ impl HostBuilder {
             cleanups,
             packer: Packer::new(home.join("cache/templates"), limits),
             records: Records::new(home.join("claims")),
+            previews: Previews::new(ports, self.before_connect),
             home,
         });
         let pools = Arc::new(Pools::start(&inner, self.pools));

@@ -31,5 +31,6 @@ pub use host::{Host, HostBuilder};
 pub use pool::{Class, PoolOptions, PoolStatus};
 pub use template::{Catalog, Template};
 pub use workspace::{
-    CommandOutcome, Forward, ForwardOptions, RunCommand, Workspace, WorkspaceId, WorkspaceInfo, WorkspaceStatus,
+    CommandOutcome, Forward, ForwardOptions, Preview, PreviewStatus, PreviewUse, RunCommand, Workspace, WorkspaceId,
+    WorkspaceInfo, WorkspaceStatus,
 };

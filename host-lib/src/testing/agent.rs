@@ -16,7 +16,7 @@ use corehold_types::{
     Claims, Code, Data, PROTOCOL, Problem, Timestamp,
     tools::{
         ArchiveSource, ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandOutputRequest, CommandRequest,
-        CommandResponse, ExtractRequest, ExtractResponse, InfoResponse,
+        CommandResponse, ExtractRequest, ExtractResponse, InfoResponse, PortsRequest, PortsResponse,
     },
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
@@ -234,6 +234,13 @@ async fn tunnel(port: u16, request: Request<Incoming>) -> Answer {
     answer
 }
 
+/// As `tunnel`: what is taken on this machine's loopback listens inside.
+async fn ports(request: &PortsRequest) -> Answer {
+    assert_eq!(request.timeout_ms, Some(0));
+    let taken = TcpListener::bind(("127.0.0.1", request.wait_for.unwrap())).await.is_err();
+    json(&PortsResponse { opened: Some(taken), ..PortsResponse::default() })
+}
+
 /// A streamed answer of these chunks; after them it ends, or stays open for ever.
 pub(crate) fn ndjson(chunks: Vec<Bytes>, stays_open: bool) -> Answer {
     let chunks = stream::iter(chunks.into_iter().map(|chunk| Ok(Frame::data(chunk))));
@@ -333,6 +340,7 @@ impl Inner {
             }
             "/v1/tools/extract" => self.extract(&serde_json::from_slice(&body).unwrap()),
             "/v1/tools/command" => self.command(&serde_json::from_slice(&body).unwrap()),
+            "/v1/tools/ports" => ports(&serde_json::from_slice(&body).unwrap()).await,
             "/v1/tools/commandOutput" => self.follow(&serde_json::from_slice(&body).unwrap()),
             _ => problem(&Problem::new(Code::UnknownRoute, path)),
         }

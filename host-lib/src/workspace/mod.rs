@@ -4,6 +4,8 @@ mod command;
 mod forward;
 mod id;
 mod info;
+mod preview;
+mod weak;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
@@ -20,10 +22,13 @@ pub use self::{
     forward::{Forward, ForwardOptions},
     id::WorkspaceId,
     info::{WorkspaceInfo, WorkspaceStatus},
+    preview::{Preview, PreviewStatus, PreviewUse},
 };
 pub(crate) use self::{
     id::random_word,
     info::{Labelled, describe},
+    preview::{BeforeConnect, Previews},
+    weak::WeakWorkspace,
 };
 use crate::{
     client::{AgentClient, FileStream, Patience, TokenSource, ToolStream, Tunnel},
@@ -191,7 +196,7 @@ impl Workspace {
     /// # Errors
     /// `Conflict` when the port of this machine is in use, `Io` when it can't be had otherwise, `Invalid` for port 0 inside.
     pub async fn forward(&self, port: u16, options: ForwardOptions) -> Result<Forward> {
-        forward::start(self.clone(), port, options).await
+        forward::start(self.clone(), port, options)
     }
 
     /// A token by which somebody else may talk to the agent for a while: a browser, a coding agent.
@@ -221,6 +226,7 @@ impl Workspace {
     /// `Engine` or `EngineUnavailable`; it may be tried again.
     pub async fn remove(&self) -> Result<()> {
         self.host.runtime.remove(&self.container).await?;
+        self.host.previews.close(self.id());
         self.host.records.forget(&self.container, self.id()).await;
         self.host.events.emit(Some(self.id()), EventKind::Removed);
         Ok(())

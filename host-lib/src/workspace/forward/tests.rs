@@ -1,13 +1,16 @@
 //! Tunnels and forwarded ports through an agent in the same process, for which "inside" is this machine's loopback.
 
+use std::{io, time::Duration};
+
 use corehold_types::Code;
 use http::StatusCode;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
 
-use super::*;
+use super::{carry::reset, *};
 use crate::{
     CreateWorkspace,
     testing::{AgentScript, EngineScript, Fixture, Route, reply},

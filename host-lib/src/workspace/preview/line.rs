@@ -1,0 +1,140 @@
+//! One preview's way inside: opened anew for each connection, and what is remembered of them.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    super::{WeakWorkspace, Workspace, forward::Destination},
+    PreviewUse,
+};
+use crate::{
+    client::Tunnel,
+    error::{Error, ErrorKind, Result},
+};
+
+pub(super) struct Line {
+    /// Weak, since the host holds the line: it ends with the host, not the host with it.
+    workspace: WeakWorkspace,
+    port: u16,
+    traffic: Arc<Traffic>,
+    failure: Mutex<Option<String>>,
+}
+
+impl Line {
+    pub(super) fn new(workspace: WeakWorkspace, port: u16) -> Self {
+        Self { workspace, port, traffic: Arc::new(Traffic::new()), failure: Mutex::default() }
+    }
+
+    pub(super) fn leads_to(&self, workspace: &Workspace) -> bool {
+        self.workspace.is(workspace)
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn used(&self, port: u16) -> PreviewUse {
+        let connections = self.traffic.connections.load(Ordering::Relaxed);
+        PreviewUse { port, connections, quiet: self.traffic.quiet() }
+    }
+
+    async fn reach(&self, workspace: &Workspace) -> Result<Tunnel> {
+        if let Some(before) = &workspace.host.previews.before_connect {
+            before(workspace.id().clone()).await?;
+        }
+        workspace.tunnel(self.port).await
+    }
+
+    fn remember(&self, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+}
+
+impl Destination for Line {
+    type Held = Connected;
+
+    async fn open(&self) -> Result<(Tunnel, Connected)> {
+        let connected = Connected::begin(&self.traffic);
+        let host_is_gone = || Error::new(ErrorKind::NotFound, "the host has ended");
+        let workspace = self.workspace.upgrade().ok_or_else(host_is_gone)?;
+        let tunnel = match self.reach(&workspace).await {
+            Ok(tunnel) => tunnel,
+            Err(error) => {
+                if error.kind() == ErrorKind::NotFound && is_gone(&workspace).await {
+                    workspace.host.previews.close_line(workspace.id(), self);
+                }
+                return Err(error);
+            }
+        };
+        self.remember(None);
+        Ok((tunnel, connected))
+    }
+
+    fn moved(connected: &Connected) {
+        connected.0.touch();
+    }
+
+    fn failed(&self, error: Error) {
+        tracing::debug!(port = self.port, %error, "a preview's connection was not carried");
+        self.remember(Some(match error.hint_text() {
+            Some(hint) => format!("{error} ({hint})"),
+            None => error.to_string(),
+        }));
+    }
+}
+
+/// One that only doesn't run may run again, under the same address.
+async fn is_gone(workspace: &Workspace) -> bool {
+    let state = workspace.host.runtime.inspect(workspace.container()).await;
+    state.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+struct Traffic {
+    connections: AtomicUsize,
+    began: Instant,
+    /// Milliseconds from `began` to when something last happened.
+    last: AtomicU64,
+}
+
+impl Traffic {
+    fn new() -> Self {
+        Self { connections: AtomicUsize::new(0), began: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn touch(&self) {
+        self.last.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn quiet(&self) -> Duration {
+        Duration::from_millis(self.now().saturating_sub(self.last.load(Ordering::Relaxed)))
+    }
+}
+
+/// Counts a connection as long as it is there.
+pub(super) struct Connected(Arc<Traffic>);
+
+impl Connected {
+    fn begin(traffic: &Arc<Traffic>) -> Self {
+        traffic.connections.fetch_add(1, Ordering::Relaxed);
+        traffic.touch();
+        Self(traffic.clone())
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.touch();
+    }
+}
