@@ -184,7 +184,7 @@ mod tests {
             })
             .filter(|step| *step != Step::Pack)
             .collect();
-        assert_eq!(finished, [Step::Create, Step::Start, Step::Agent, Step::Ship, Step::Extract, Step::Setup]);
+        assert_eq!(finished, [Step::Create, Step::Start, Step::Agent, Step::Ship, Step::Setup]);
         let [.., created, removed] = events.as_slice() else { panic!("{events:?}") };
         assert!(matches!(created.kind, EventKind::Created { .. }), "{created:?}");
         assert_eq!(removed.kind, EventKind::Removed);

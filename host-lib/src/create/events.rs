@@ -21,10 +21,8 @@ pub enum Step {
     Start,
     /// The agent answers.
     Agent,
-    /// The archive is laid into the container; into one from a pool it is sent to the agent, which extracts it as it comes.
+    /// The archive is sent to the agent, which extracts it as it comes: all of it, or nothing.
     Ship,
-    /// The agent extracts the archive.
-    Extract,
     /// The template's set-up commands run.
     Setup,
     /// The dev command is started.
@@ -45,7 +43,6 @@ impl Step {
             Self::Start => "start",
             Self::Agent => "agent",
             Self::Ship => "ship",
-            Self::Extract => "extract",
             Self::Setup => "setup",
             Self::Dev => "dev",
             Self::Ready => "ready",

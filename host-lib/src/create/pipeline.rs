@@ -1,8 +1,7 @@
 //! The steps themselves, in order.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc};
 
-use corehold_types::tools::{ArchiveSource, Extract, ExtractRequest};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -80,8 +79,7 @@ async fn build(
     let fill = async {
         let Some(archive) = pack(host, plan, reporter).await? else { return Ok(()) };
         match arrival.await {
-            Ok(Arrival { workspace, pooled: true }) => send(&workspace, archive, reporter).await,
-            Ok(Arrival { workspace, pooled: false }) => deliver(host, &workspace, archive, reporter).await,
+            Ok(workspace) => send(&workspace, archive, reporter).await,
             // It did not come up, which is told instead.
             Err(_) => pending().await,
         }
@@ -120,25 +118,19 @@ async fn pack(host: &Arc<HostInner>, plan: &Plan, reporter: &Reporter) -> Result
     reporter.step(Step::Pack, Some(template.folder.display().to_string()), work).await.map(Some)
 }
 
-/// A workspace whose agent answers.
-struct Arrival {
-    workspace: Workspace,
-    pooled: bool,
-}
-
 async fn bring_up(
     host: &Arc<HostInner>,
     plan: &Plan,
     pool: Option<&Arc<Pool>>,
     place: &mut Reservation,
     reporter: &Reporter,
-    arrived: oneshot::Sender<Arrival>,
+    arrived: oneshot::Sender<Workspace>,
 ) -> Result<Workspace> {
     if let Some(pool) = pool
         && let Some(workspace) = take_over(host, plan, pool, place, reporter).await?
     {
         // It can be filled while the engine still takes note of whose it is.
-        let _ = arrived.send(Arrival { workspace: workspace.clone(), pooled: true });
+        let _ = arrived.send(workspace.clone());
         let named = host.runtime.rename(workspace.container(), &plan.spec.name).await;
         return match named {
             Ok(()) => Ok(workspace),
@@ -146,7 +138,7 @@ async fn bring_up(
         };
     }
     let workspace = make(host, plan, place, reporter).await?;
-    let _ = arrived.send(Arrival { workspace: workspace.clone(), pooled: false });
+    let _ = arrived.send(workspace.clone());
     Ok(workspace)
 }
 
@@ -234,10 +226,8 @@ fn refused(error: Error, plan: &Plan, host: &HostInner) -> Error {
     }
 }
 
-/// The agent's own limit on an extraction is the bound here; this only keeps an engine that hangs from being waited for.
-const SHIP_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// Sends the archive to the agent itself, which extracts it as it comes.
+/// Sends the archive to the agent itself, which extracts it as it comes: an agent that answers can be sent to, and the engine's own way
+/// in costs five times what the agent needs.
 async fn send(workspace: &Workspace, archive: PackedArchive, reporter: &Reporter) -> Result<()> {
     let detail = Some(format!("{} bytes", archive.size));
     let work = async {
@@ -246,31 +236,4 @@ async fn send(workspace: &Workspace, archive: PackedArchive, reporter: &Reporter
         Ok(((), Some(format!("{} files, {} bytes", done.files, done.bytes))))
     };
     reporter.step(Step::Ship, detail, work).await
-}
-
-async fn deliver(host: &HostInner, workspace: &Workspace, archive: PackedArchive, reporter: &Reporter) -> Result<()> {
-    let request = ExtractRequest {
-        archive: ArchiveSource::Inbox(ship::name(&archive)),
-        destination: None,
-        expected_hash: Some(archive.hash.clone()),
-        remove: Some(true),
-    };
-    let detail = Some(format!("{} bytes", archive.size));
-    let work = async {
-        let tar = ship::wrap(archive)?;
-        let putting = host.runtime.put_archive(workspace.container(), ship::INBOX, tar);
-        match tokio::time::timeout(SHIP_TIMEOUT, putting).await {
-            Ok(result) => Ok((result?, None)),
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!("the engine did not take the archive within {} s", SHIP_TIMEOUT.as_secs()),
-            )),
-        }
-    };
-    reporter.step(Step::Ship, detail, work).await?;
-    let work = async {
-        let done = workspace.call::<Extract>(&request).await?;
-        Ok(((), Some(format!("{} files, {} bytes", done.files, done.bytes))))
-    };
-    reporter.step(Step::Extract, None, work).await
 }

@@ -52,7 +52,7 @@ async fn every_step_is_told_in_order_and_the_workspace_is_there() {
         .map(|event| event.step)
         .filter(|step| *step != Step::Pack)
         .collect();
-    let all = [Step::Create, Step::Start, Step::Agent, Step::Ship, Step::Extract, Step::Setup, Step::Dev, Step::Ready];
+    let all = [Step::Create, Step::Start, Step::Agent, Step::Ship, Step::Setup, Step::Dev, Step::Ready];
     assert_eq!(finished, all);
     let position = |step, finished: bool| {
         let kind = |event: &CreateEvent| matches!(event.kind, CreateEventKind::Finished { .. }) == finished;
@@ -143,15 +143,7 @@ async fn a_failure_in_any_step_names_it_and_leaves_nothing() {
             FULL,
         ),
         (Step::Agent, ErrorKind::Unsupported, "protocol 9", fine(), AgentScript { protocol: 9, ..agent() }, FULL),
-        (
-            Step::Ship,
-            ErrorKind::Engine,
-            "fails at put_archive",
-            EngineScript { put_archive: true, ..fine() },
-            agent(),
-            FULL,
-        ),
-        (Step::Extract, ErrorKind::Agent, "cut off", fine(), AgentScript { extract: Some(refused), ..agent() }, FULL),
+        (Step::Ship, ErrorKind::Agent, "cut off", fine(), AgentScript { extract: Some(refused), ..agent() }, FULL),
         (
             Step::Setup,
             ErrorKind::CommandFailed,

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use corehold_types::{
     Claims, Code, Data, PROTOCOL, Problem, Timestamp,
     tools::{
-        ArchiveSource, ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandOutputRequest, CommandRequest,
-        CommandResponse, ExtractRequest, ExtractResponse, InfoResponse, PortsRequest, PortsResponse,
+        ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandOutputRequest, CommandRequest, CommandResponse,
+        ExtractResponse, InfoResponse, PortsRequest, PortsResponse,
     },
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
@@ -86,7 +86,6 @@ struct Inner {
     /// Whose it is, and by which claim.
     owner: Mutex<Option<(String, String)>>,
     env: Mutex<BTreeMap<String, String>>,
-    inbox: Mutex<BTreeMap<String, Vec<u8>>>,
     files: Mutex<BTreeMap<String, Vec<u8>>>,
     connections: AtomicUsize,
     frozen: watch::Sender<bool>,
@@ -109,7 +108,6 @@ impl FakeAgent {
             preview: preview.local_addr().unwrap(),
             owner: Mutex::new(workspace.map(|workspace| (workspace, String::new()))),
             env: Mutex::default(),
-            inbox: Mutex::default(),
             files: Mutex::default(),
             connections: AtomicUsize::new(0),
             frozen: watch::Sender::new(false),
@@ -149,11 +147,6 @@ impl FakeAgent {
     /// The variables that came with a claim.
     pub(crate) fn env(&self) -> BTreeMap<String, String> {
         self.inner.env.lock().unwrap().clone()
-    }
-
-    /// Puts an archive into the inbox.
-    pub(crate) fn lay(&self, name: String, content: Vec<u8>) {
-        self.inner.inbox.lock().unwrap().insert(name, content);
     }
 }
 
@@ -338,7 +331,6 @@ impl Inner {
                     .as_ref()
                     .map_or_else(|| json(&ExtractResponse { files: 1, ..Default::default() }), problem)
             }
-            "/v1/tools/extract" => self.extract(&serde_json::from_slice(&body).unwrap()),
             "/v1/tools/command" => self.command(&serde_json::from_slice(&body).unwrap()),
             "/v1/tools/ports" => ports(&serde_json::from_slice(&body).unwrap()).await,
             "/v1/tools/commandOutput" => self.follow(&serde_json::from_slice(&body).unwrap()),
@@ -379,17 +371,6 @@ impl Inner {
             }
             None => problem(&Problem::new(Code::NotFound, format!("{name} is not there"))),
         }
-    }
-
-    fn extract(&self, request: &ExtractRequest) -> Answer {
-        if let Some(failure) = &self.script.extract {
-            return problem(failure);
-        }
-        let ArchiveSource::Inbox(name) = &request.archive else { panic!("{request:?}") };
-        let content = self.inbox.lock().unwrap().remove(name).expect("the archive was laid into the inbox before");
-        assert_eq!(Some(blake3::hash(&content).to_hex().as_str()), request.expected_hash.as_deref());
-        assert_eq!(request.remove, Some(true));
-        json(&ExtractResponse { files: 1, ..Default::default() })
     }
 
     /// Lines say what they do: `exit <code>`, `flood`; a detached one is the dev server.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read as _,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::{Notify, broadcast};
 
 use super::{AgentScript, FakeAgent};
@@ -41,8 +40,6 @@ pub(crate) struct EngineScript {
     pub(crate) no_events: bool,
     /// Renaming fails.
     pub(crate) rename: bool,
-    /// Laying an archive in fails.
-    pub(crate) put_archive: bool,
     /// Removing fails as many times.
     pub(crate) remove_failures: usize,
 }
@@ -379,22 +376,6 @@ impl Runtime for FakeEngine {
             cpu_millis: limits.cpu_millis.or(old.cpu_millis),
             pids: limits.pids.or(old.pids),
         };
-        Ok(())
-    }
-
-    async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {
-        let bytes = tar.try_collect::<Vec<_>>().await?.concat();
-        if self.script.put_archive {
-            return Err(failure("put_archive"));
-        }
-        assert_eq!(folder, "/tools/inbox");
-        let mut archive = tar::Archive::new(&bytes[..]);
-        let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
-        let name = entry.path().unwrap().to_str().unwrap().to_owned();
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).unwrap();
-        let containers = self.containers();
-        containers[&id.0].agent.as_ref().unwrap().lay(name, content);
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ async fn up_use_and_down() {
     let url = out(&up).split_whitespace().last().expect("an address").to_owned();
     assert_eq!(get(&url, "/").await.0, 200);
     // Plain lines when piped: every step with its duration, no control characters.
-    for step in ["pack", "create", "start", "agent", "ship", "extract", "dev", "ready"] {
+    for step in ["pack", "create", "start", "agent", "ship", "dev", "ready"] {
         assert!(err(&up).lines().any(|line| line.starts_with(step) && line.contains("ms")), "{step}: {}", err(&up));
     }
     assert!(!err(&up).contains('\u{1b}'), "{}", err(&up));
@@ -69,7 +69,7 @@ async fn on_a_terminal_steps_are_shown_as_they_end() {
     script.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let seen = script.output().expect("script (of Debian's bsdutils) starts");
     assert!(seen.status.success(), "{}", out(&seen));
-    for step in ["create", "start", "extract", "ready"] {
+    for step in ["create", "start", "ship", "ready"] {
         assert!(out(&seen).lines().any(|line| line.contains(step) && line.contains("ms")), "{step}: {}", out(&seen));
     }
     assert!(out(&seen).contains("seen is ready: http://127.0.0.1:"), "{}", out(&seen));

@@ -25,17 +25,7 @@ async fn vite_react_is_served_and_reloads_hot() {
     let template = corehold.host.catalog().find("vite-react").unwrap();
     let (workspace, events) = create(&corehold, &template).await;
 
-    for step in [
-        Step::Pack,
-        Step::Create,
-        Step::Start,
-        Step::Agent,
-        Step::Ship,
-        Step::Extract,
-        Step::Setup,
-        Step::Dev,
-        Step::Ready,
-    ] {
+    for step in [Step::Pack, Step::Create, Step::Start, Step::Agent, Step::Ship, Step::Setup, Step::Dev, Step::Ready] {
         let finished =
             |event: &&CreateEvent| event.step == step && matches!(event.kind, CreateEventKind::Finished { .. });
         assert!(events.iter().any(|event| finished(&event)), "no end of step {step} in {events:#?}");

@@ -43,7 +43,6 @@ async fn whatever_the_step_down_all_finds_it_all() {
         (path, "start"),
         (path, "agent"),
         (path, "ship"),
-        (path, "extract"),
         (path, "setup"),
         (quick.to_str().unwrap(), "dev"),
         (quick.to_str().unwrap(), "ready"),
