@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// Templates
     #[command(subcommand)]
     Template(Template),
+    /// The results of set-ups that are kept for the next workspace of a template
+    #[command(subcommand)]
+    Cache(Cache),
     /// Look at engine, image, certificates and disk, and say how to mend each
     Doctor,
 }
@@ -225,6 +228,16 @@ pub(crate) enum Template {
     },
     /// Print the JSON Schema of template.json
     Schema,
+}
+
+/// `cache …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// List what is kept, used last first
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Remove all of it: the next workspace of each template runs its set-up again
+    Clear,
 }
 
 fn parse_variable(text: &str) -> Result<(String, String), String> {

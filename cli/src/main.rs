@@ -11,7 +11,7 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use args::{Arguments, Command, Image, Template};
+use args::{Arguments, Cache, Command, Image, Template};
 use clap::Parser as _;
 
 #[tokio::main]
@@ -31,6 +31,8 @@ async fn main() -> ExitCode {
         Command::Template(Template::Ls) => commands::template::ls(global),
         Command::Template(Template::Check { source }) => commands::template::check(global, source),
         Command::Template(Template::Schema) => commands::template::schema(),
+        Command::Cache(Cache::Ls) => commands::cache::ls(global).await,
+        Command::Cache(Cache::Clear) => commands::cache::clear(global).await,
         Command::Doctor => commands::doctor::run(global).await,
     };
     match done {

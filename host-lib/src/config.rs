@@ -9,6 +9,7 @@
 //! | `COREHOLD_ARCHIVE_BYTES` | bytes that a template's files may have together | 1 GiB |
 //! | `COREHOLD_CACHE_BYTES` | bytes of packed templates that are kept | 2 GiB |
 //! | `COREHOLD_PORT_RANGE` | ports of this machine for previews and published ports: `20000-20099` | any that are free |
+//! | `COREHOLD_SETUP_CACHE_BYTES` | bytes of results of set-ups that are kept; 0: none is | 4 GiB |
 //! | `COREHOLD_PASS_ENV` | names, separated by commas, of variables handed from here into every workspace | none |
 //!
 //! What the builder is told explicitly wins over the environment. Variables that cross into the container are in
@@ -31,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) archive_bytes: Option<u64>,
     pub(crate) cache_bytes: Option<u64>,
     pub(crate) port_range: Option<RangeInclusive<u16>>,
+    pub(crate) setup_cache_bytes: Option<u64>,
     pub(crate) pass_env: BTreeMap<String, String>,
 }
 
@@ -76,6 +78,7 @@ impl Config {
             archive_bytes: bytes("COREHOLD_ARCHIVE_BYTES")?,
             cache_bytes: bytes("COREHOLD_CACHE_BYTES")?,
             port_range: text("COREHOLD_PORT_RANGE")?.as_deref().map(parse_port_range).transpose()?,
+            setup_cache_bytes: bytes("COREHOLD_SETUP_CACHE_BYTES")?,
             pass_env,
         })
     }

@@ -64,6 +64,16 @@ pub enum EventKind {
         /// For people.
         error: String,
     },
+    /// It was looked whether a set-up was done before.
+    SetupCache {
+        /// Whether the workspace has its result, so that the set-up isn't run.
+        hit: bool,
+        /// The entry, as [`Host::setup_cache`](crate::Host::setup_cache) lists it.
+        key: String,
+        /// Why an entry was dropped that was there: it was damaged, or the agent refused it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dropped: Option<String>,
+    },
     /// A workspace was removed by a host.
     Removed,
     /// The container of a workspace ended, and not because this host removed it: it was stopped, its agent ended, or the machine
@@ -179,12 +189,12 @@ mod tests {
             .filter_map(|event| match &event.kind {
                 EventKind::Creation(CreateEvent { step, kind: CreateEventKind::Finished { .. } }) => Some(*step),
                 EventKind::Creation(CreateEvent { kind: CreateEventKind::Started { .. }, .. }) => None,
-                EventKind::Created { .. } | EventKind::Removed => None,
+                EventKind::SetupCache { hit: false, .. } | EventKind::Created { .. } | EventKind::Removed => None,
                 other => panic!("{other:?}"),
             })
             .filter(|step| *step != Step::Pack)
             .collect();
-        assert_eq!(finished, [Step::Create, Step::Start, Step::Agent, Step::Ship, Step::Setup]);
+        assert_eq!(finished, [Step::Create, Step::Start, Step::Agent, Step::Ship, Step::Setup, Step::Keep]);
         let [.., created, removed] = events.as_slice() else { panic!("{events:?}") };
         assert!(matches!(created.kind, EventKind::Created { .. }), "{created:?}");
         assert_eq!(removed.kind, EventKind::Removed);

@@ -1,5 +1,8 @@
 //! The host: what a backend holds one of.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     fmt, fs,
@@ -16,7 +19,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     config::{self, Config, DEFAULT_IMAGE},
-    create::{CreateWorkspace, Creation},
+    create::{
+        CreateWorkspace, Creation,
+        setup_cache::{SetupCache, SetupCacheEntry},
+    },
     error::{Error, ErrorKind, Result},
     events::{EngineWatch, EventBus, Events, Removals},
     key::HostKey,
@@ -37,6 +43,8 @@ pub(crate) const AGENT_PORT: u16 = 3001;
 const DEFAULT_MEMORY: u64 = 2 << 30;
 /// Processes and threads of a workspace that nobody gave a limit.
 const DEFAULT_PIDS: u64 = 2048;
+/// Bytes of results of set-ups that are kept if nobody says otherwise: some hundred of them.
+const SETUP_CACHE_BYTES: u64 = 4 << 30;
 /// A CA bundle is some hundred kilobytes.
 const CA_BYTES: u64 = 16 << 20;
 /// Addresses that are looked up at once for a listing.
@@ -78,6 +86,7 @@ pub(crate) struct HostInner {
     pub(crate) resources: Resources,
     pub(crate) subject: String,
     pub(crate) packer: Packer,
+    pub(crate) setup_cache: SetupCache,
     pub(crate) records: Records,
     pub(crate) events: EventBus,
     pub(crate) engine: EngineWatch,
@@ -101,6 +110,7 @@ pub struct HostBuilder {
     subject: Option<String>,
     archive_bytes: Option<u64>,
     cache_bytes: Option<u64>,
+    setup_cache_bytes: Option<u64>,
     pools: Vec<(Class, PoolOptions)>,
     port_range: Option<RangeInclusive<u16>>,
     before_connect: Option<BeforeConnect>,
@@ -165,6 +175,12 @@ impl HostBuilder {
     /// Bytes of packed templates that are kept, those used last. Default: `$COREHOLD_CACHE_BYTES`, else 2 GiB.
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes of results of set-ups that are kept, those used last; 0 keeps none. Default: `$COREHOLD_SETUP_CACHE_BYTES`, else 4 GiB.
+    pub fn setup_cache_bytes(mut self, bytes: u64) -> Self {
+        self.setup_cache_bytes = Some(bytes);
         self
     }
 
@@ -251,6 +267,11 @@ impl HostBuilder {
             engine: EngineWatch::new(runtime.clone(), &key.fingerprint(), removals, events.clone()),
             runtime,
             fingerprint: key.fingerprint(),
+            setup_cache: SetupCache::new(
+                home.join("cache/setup"),
+                self.setup_cache_bytes.or(config.setup_cache_bytes).unwrap_or(SETUP_CACHE_BYTES),
+                &key,
+            ),
             key: Arc::new(key),
             image: self.image.or(config.image).unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
             catalog: Catalog::new(templates),
@@ -386,6 +407,22 @@ impl Host {
         Err(self.unknown(&id).await)
     }
 
+    /// The results of set-ups that are kept, those used last first.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn setup_cache(&self) -> Result<Vec<SetupCacheEntry>> {
+        self.inner.setup_cache.entries().await
+    }
+
+    /// Removes all results of set-ups that are kept, so that each set-up runs again. Returns how many there were.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn clear_setup_cache(&self) -> Result<usize> {
+        self.inner.setup_cache.clear().await
+    }
+
     /// How the pools are doing, in the order in which the builder was given them.
     #[must_use]
     pub fn pools(&self) -> Vec<PoolStatus> {
@@ -502,92 +539,4 @@ fn read_ca_bundle(file: &Path) -> Result<Bytes> {
 
 async fn default_runtime() -> Result<Arc<dyn Runtime>> {
     Ok(Arc::new(Docker::connect(DockerAddress::Auto).await?))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-    use crate::testing::{AgentScript, EngineScript, FakeEngine};
-
-    fn builder() -> HostBuilder {
-        Host::builder().runtime(Arc::new(FakeEngine::new(EngineScript::default(), AgentScript::default())))
-    }
-
-    #[tokio::test]
-    async fn the_home_folder_is_made_and_is_nobody_elses() {
-        let parent = tempfile::tempdir().unwrap();
-        let home = parent.path().join("a/b");
-        let host = builder().home(&home).build().await.unwrap();
-        assert_eq!(fs::metadata(host.home()).unwrap().permissions().mode() & 0o777, 0o700);
-        let error = builder().build_with(Config::default()).await.unwrap_err();
-        assert!(error.hint_text().unwrap().contains("COREHOLD_HOME"));
-        fs::write(parent.path().join("file"), "").unwrap();
-        let error = builder().home(parent.path().join("file/home")).build().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Io);
-    }
-
-    #[tokio::test]
-    async fn what_is_told_wins_over_the_environment() {
-        let home = tempfile::tempdir().unwrap();
-        let config = Config {
-            image: Some("from-env".into()),
-            templates: vec!["/env".into()],
-            pass_env: [("A".to_owned(), "env".to_owned()), ("B".to_owned(), "env".to_owned())].into(),
-            ..Config::default()
-        };
-        let host = builder().home(home.path()).templates("/told").env("A", "told").build_with(config).await.unwrap();
-        assert_eq!(host.image(), "from-env");
-        assert_eq!(host.catalog().folders(), [Path::new("/told"), Path::new("/env")]);
-        assert_eq!((host.inner.env["A"].as_str(), host.inner.env["B"].as_str()), ("told", "env"));
-        assert_eq!(host.inner.resources.memory_bytes, Some(DEFAULT_MEMORY));
-    }
-
-    #[tokio::test]
-    async fn a_ca_bundle_that_is_none_is_refused_and_a_good_one_reaches_every_reader() {
-        let home = tempfile::tempdir().unwrap();
-        let file = home.path().join("ca.pem");
-        for content in ["", "no certificate", "-----BEGIN CERTIFICATE-----\ncut off"] {
-            fs::write(&file, content).unwrap();
-            let error = builder().home(home.path()).ca_bundle(&file).build().await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Invalid);
-            assert!(error.hint_text().unwrap().contains("BEGIN CERTIFICATE"));
-        }
-        let error = builder().home(home.path()).ca_bundle("/nowhere.pem").build().await.unwrap_err();
-        assert!(error.to_string().contains("/nowhere.pem"));
-
-        fs::write(&file, "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n").unwrap();
-        let engine = Arc::new(FakeEngine::new(EngineScript::default(), AgentScript::default()));
-        let host = Host::builder().runtime(engine.clone()).home(home.path()).ca_bundle(&file).build().await.unwrap();
-        let request = CreateWorkspace::empty().id("w").env("PIP_CERT", "/mine");
-        host.create(request).await.unwrap();
-        let spec = engine.spec("corehold-w");
-        let path = spec.ca_bundle.unwrap().path;
-        assert_eq!(
-            (spec.env["NODE_EXTRA_CA_CERTS"].as_str(), spec.env["COREHOLD_CA_BUNDLE"].as_str()),
-            (path.as_str(), path.as_str())
-        );
-        assert_eq!(spec.env["PIP_CERT"], "/mine", "who asks for another one gets it");
-    }
-
-    #[tokio::test]
-    async fn a_host_takes_no_label_or_variable_that_is_ours() {
-        let home = tempfile::tempdir().unwrap();
-        for builder in [builder().label("dev.corehold.kind", "x"), builder().env("COREHOLD_ROOT", "/")] {
-            assert_eq!(builder.home(home.path()).build().await.unwrap_err().kind(), ErrorKind::Invalid);
-        }
-    }
-
-    #[test]
-    fn handles_go_wherever_a_backend_needs_them() {
-        fn anywhere<T: Send + Sync + Clone + 'static>() {}
-        fn moved<T: Send + 'static>() {}
-        anywhere::<Host>();
-        anywhere::<Workspace>();
-        moved::<Creation>();
-        moved::<crate::ToolStream<crate::tools::Command>>();
-        moved::<crate::FileStream>();
-        moved::<HostBuilder>();
-    }
 }

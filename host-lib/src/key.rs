@@ -95,6 +95,11 @@ impl HostKey {
         blake3::hash(self.0.verifying_key().as_bytes()).to_hex()[..16].to_owned()
     }
 
+    /// A secret for another purpose, from which this key can't be found.
+    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
+        blake3::derive_key(purpose, self.0.as_bytes())
+    }
+
     /// Signs a token (JWT, EdDSA) that begins now.
     pub(crate) fn mint(&self, grant: &Grant<'_>, lifetime: Duration) -> String {
         let now = Timestamp::now().as_unix_seconds();

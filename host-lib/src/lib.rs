@@ -24,7 +24,9 @@ mod workspace;
 pub use corehold_types::{self as types, tools};
 
 pub use client::{FileStream, Frame, ToolStream, Tunnel};
-pub use create::{CreateEvent, CreateEventKind, CreateWorkspace, Creation, OutputStream, Step};
+pub use create::{
+    CreateEvent, CreateEventKind, CreateWorkspace, Creation, OutputStream, Step, setup_cache::SetupCacheEntry,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventKind, Events};
 pub use host::{Host, HostBuilder};

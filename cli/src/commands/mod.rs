@@ -1,5 +1,6 @@
 //! One module a command, each with what its name says.
 
+pub(crate) mod cache;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod exec;

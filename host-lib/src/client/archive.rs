@@ -1,4 +1,6 @@
-//! The archive route: a packed folder goes straight to the agent, which extracts it as it comes.
+//! The archive route: a packed folder goes straight to the agent, which extracts it as it comes; and the workspace comes back the same way.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use corehold_types::tools::ExtractResponse;
@@ -7,10 +9,37 @@ use http::{Method, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 
-use super::{ANSWER_BYTES, AgentClient, TokenSource, authorized, collect, misunderstood};
+use super::{ANSWER_BYTES, AgentClient, Repeat, TokenSource, authorized, collect, misunderstood};
 use crate::{error::Result, runtime::BoxStream};
 
+/// What an archive comes as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ArchiveFormat {
+    /// Compressed by the agent, on all cores.
+    TarZst,
+}
+
+impl ArchiveFormat {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::TarZst => "tar.zst",
+        }
+    }
+}
+
 impl AgentClient {
+    /// The whole workspace, as it comes: what ignore rules leave out elsewhere too. An archive that is cut off ends with an error.
+    pub(crate) async fn download_archive(
+        self: &Arc<Self>,
+        tokens: &TokenSource,
+        format: ArchiveFormat,
+    ) -> Result<BoxStream<Bytes>> {
+        let route = format!("/v1/archive?format={}", format.as_str());
+        let sending = self.send(authorized(Method::GET, &route, tokens), Bytes::new(), Repeat::Safe);
+        let response = self.while_alive(sending).await?;
+        Ok(self.bytes_of(response.into_body()))
+    }
+
     /// Extracts an archive into the workspace's root, if its bytes have this BLAKE3 hash; else nothing is changed.
     pub(crate) async fn upload_archive(
         &self,

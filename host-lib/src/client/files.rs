@@ -74,15 +74,19 @@ impl AgentClient {
         let text = |headers: &HeaderMap, name| Some(headers.get(name)?.to_str().ok()?.to_owned());
         let size = text(response.headers(), header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
         let version = text(response.headers(), header::ETAG).map(|tag| tag.trim_matches('"').to_owned());
-        let bytes = stream::unfold(Some((self.clone(), response.into_body())), |state| async {
+        Ok(FileStream { size, version, bytes: self.bytes_of(response.into_body()) })
+    }
+
+    /// A body's bytes as they come, for as long as the agent is well.
+    pub(super) fn bytes_of(self: &Arc<Self>, body: Incoming) -> BoxStream<Bytes> {
+        Box::pin(stream::unfold(Some((self.clone(), body)), |state| async {
             let (client, mut body) = state?;
             match client.while_alive(next_bytes(&mut body)).await {
                 Ok(Some(bytes)) => Some((Ok(bytes), Some((client, body)))),
                 Ok(None) => None,
                 Err(error) => Some((Err(error), None)),
             }
-        });
-        Ok(FileStream { size, version, bytes: Box::pin(bytes) })
+        }))
     }
 
     /// Writes a file, replacing what was there.
@@ -120,7 +124,7 @@ async fn written(body: Incoming) -> Result<FileWritten> {
 async fn next_bytes(body: &mut Incoming) -> Result<Option<Bytes>> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            Error::new(ErrorKind::AgentUnavailable, format!("the file was cut off: {}", root_cause(&error)))
+            Error::new(ErrorKind::AgentUnavailable, format!("what the agent sent was cut off: {}", root_cause(&error)))
         })?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));

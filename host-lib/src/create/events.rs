@@ -23,8 +23,10 @@ pub enum Step {
     Agent,
     /// The archive is sent to the agent, which extracts it as it comes: all of it, or nothing.
     Ship,
-    /// The template's set-up commands run.
+    /// The template's set-up commands run, or what they left in an earlier workspace came with [`Ship`](Self::Ship).
     Setup,
+    /// What the set-up left is kept for the next workspace of the template; if it can't be, the step says why, and the creation goes on.
+    Keep,
     /// The dev command is started.
     Dev,
     /// The preview answers.
@@ -44,6 +46,7 @@ impl Step {
             Self::Agent => "agent",
             Self::Ship => "ship",
             Self::Setup => "setup",
+            Self::Keep => "keep",
             Self::Dev => "dev",
             Self::Ready => "ready",
         }

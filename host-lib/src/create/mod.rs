@@ -7,6 +7,7 @@ pub(crate) mod plan;
 mod report;
 pub(crate) mod reservation;
 mod serve;
+pub(crate) mod setup_cache;
 mod ship;
 #[cfg(test)]
 mod tests;

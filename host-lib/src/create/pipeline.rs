@@ -10,13 +10,16 @@ use super::{
     plan::Plan,
     report::{Ending, Reporter},
     reservation::Reservation,
-    serve, ship,
+    serve,
+    setup_cache::{self, Miss},
+    ship,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     host::HostInner,
-    pack::PackedArchive,
+    pack::{Found, PackedArchive, Stored},
     pool::{Outcome, Pool, Pools, Wish},
+    template::Template,
     workspace::{Labelled, Workspace},
 };
 
@@ -77,19 +80,16 @@ async fn build(
     // Packing needs the disk, starting needs the engine: neither waits for the other.
     let (arrived, arrival) = oneshot::channel();
     let fill = async {
-        let Some(archive) = pack(host, plan, reporter).await? else { return Ok(()) };
+        let Some(archive) = pack(host, plan, reporter).await? else { return Ok(Filled::Done) };
         match arrival.await {
-            Ok(workspace) => send(&workspace, archive, reporter).await,
+            Ok(arrival) => send(host, plan, &arrival, archive, reporter).await,
             // It did not come up, which is told instead.
             Err(_) => pending().await,
         }
     };
-    let (workspace, ()) = tokio::try_join!(bring_up(host, plan, pool, place, reporter, arrived), fill)?;
+    let (workspace, filled) = tokio::try_join!(bring_up(host, plan, pool, place, reporter, arrived), fill)?;
     if let Some(template) = &plan.template {
-        for line in &template.setup {
-            let work = async { Ok((serve::set_up(&workspace, template, line, reporter).await?, None)) };
-            reporter.step(Step::Setup, Some(line.clone()), work).await?;
-        }
+        set_up(host, &workspace, template, filled, reporter).await?;
         if let Some(line) = &template.dev {
             let work = async { Ok((serve::start_dev(&workspace, template, line, plan.port).await?, None)) };
             let command = reporter.step(Step::Dev, Some(line.clone()), work).await?;
@@ -112,10 +112,17 @@ async fn pack(host: &Arc<HostInner>, plan: &Plan, reporter: &Reporter) -> Result
         let archive =
             packing.await.map_err(|error| Error::new(ErrorKind::Io, "packing was cut off").caused_by(error))??;
         let cached = if archive.cached { ", packed already" } else { "" };
-        let detail = format!("{} files, {} bytes{cached}", archive.files, archive.content_bytes);
+        let detail = format!("{} files, {} bytes{cached}", archive.about.files, archive.about.content_bytes);
         Ok((archive, Some(detail)))
     };
     reporter.step(Step::Pack, Some(template.folder.display().to_string()), work).await.map(Some)
+}
+
+/// A workspace whose agent answers.
+struct Arrival {
+    workspace: Workspace,
+    /// Id of the image that it is made of; absent when nobody needs it, or it changed its meaning just then.
+    image: Option<String>,
 }
 
 async fn bring_up(
@@ -124,21 +131,23 @@ async fn bring_up(
     pool: Option<&Arc<Pool>>,
     place: &mut Reservation,
     reporter: &Reporter,
-    arrived: oneshot::Sender<Workspace>,
+    arrived: oneshot::Sender<Arrival>,
 ) -> Result<Workspace> {
     if let Some(pool) = pool
-        && let Some(workspace) = take_over(host, plan, pool, place, reporter).await?
+        && let Some(arrival) = take_over(host, plan, pool, place, reporter).await?
     {
+        let workspace = arrival.workspace.clone();
         // It can be filled while the engine still takes note of whose it is.
-        let _ = arrived.send(workspace.clone());
+        let _ = arrived.send(arrival);
         let named = host.runtime.rename(workspace.container(), &plan.spec.name).await;
         return match named {
             Ok(()) => Ok(workspace),
             Err(error) => Err(refused(error, plan, host).in_step(Step::Claim)),
         };
     }
-    let workspace = make(host, plan, place, reporter).await?;
-    let _ = arrived.send(workspace.clone());
+    let arrival = make(host, plan, place, reporter).await?;
+    let workspace = arrival.workspace.clone();
+    let _ = arrived.send(arrival);
     Ok(workspace)
 }
 
@@ -149,7 +158,7 @@ async fn take_over(
     pool: &Arc<Pool>,
     place: &mut Reservation,
     reporter: &Reporter,
-) -> Result<Option<Workspace>> {
+) -> Result<Option<Arrival>> {
     let wish = Wish {
         workspace: plan.labelled.id.clone(),
         template: plan.labelled.template.clone(),
@@ -163,7 +172,8 @@ async fn take_over(
                 Some(Outcome::Won(won)) => {
                     let labelled = Labelled { instance: won.instance, ..plan.labelled.clone() };
                     let detail = Some(won.container.0.clone());
-                    return Ok((Some(Workspace::over(host.clone(), won.container, labelled, won.client)), detail));
+                    let workspace = Workspace::over(host.clone(), won.container, labelled, won.client);
+                    return Ok((Some(Arrival { workspace, image: Some(won.image) }), detail));
                 }
                 Some(Outcome::Refused(error)) => {
                     tracing::warn!(%error, "a container of a pool could not be claimed; one is made");
@@ -179,20 +189,31 @@ async fn take_over(
 }
 
 /// Makes a container and waits for its agent.
-async fn make(host: &Arc<HostInner>, plan: &Plan, place: &mut Reservation, reporter: &Reporter) -> Result<Workspace> {
+async fn make(host: &Arc<HostInner>, plan: &Plan, place: &mut Reservation, reporter: &Reporter) -> Result<Arrival> {
     let image = &plan.spec.image;
     let work = async {
+        let before = image_id(host, plan).await;
         let container = place.create(plan.spec.clone()).await.map_err(|error| refused(error, plan, host))?;
-        Ok((container, Some(plan.spec.name.clone())))
+        // The same before and after: so it is the one that the container is made of.
+        let known = before.is_some() && image_id(host, plan).await == before;
+        Ok(((container, before.filter(|_| known)), Some(plan.spec.name.clone())))
     };
-    let container = reporter.step(Step::Create, Some(image.clone()), work).await?;
+    let (container, id) = reporter.step(Step::Create, Some(image.clone()), work).await?;
     let mut watch = DeathWatch::new(host.runtime.as_ref(), &plan.labelled.instance);
     let start = async { Ok((watch.during(host.runtime.start(&container)).await?, None)) };
     reporter.step(Step::Start, None, start).await?;
     let workspace = Workspace::new(host.clone(), container, plan.labelled.clone());
     let waiting = agent::wait(workspace.client(), &mut watch, plan.agent_timeout, host.runtime.as_ref());
     reporter.step(Step::Agent, None, async { Ok((waiting.await?, None)) }).await?;
-    Ok(workspace)
+    Ok(Arrival { workspace, image: id })
+}
+
+/// What a plan's image is now, if the set-up cache needs to know. An engine that doesn't say it says no worse than that later.
+async fn image_id(host: &HostInner, plan: &Plan) -> Option<String> {
+    if !host.setup_cache.serves(plan) {
+        return None;
+    }
+    host.runtime.image_id(&plan.spec.image).await.ok()
 }
 
 /// Says what the engine's refusal to create means to whoever asked for a workspace.
@@ -226,14 +247,94 @@ fn refused(error: Error, plan: &Plan, host: &HostInner) -> Error {
     }
 }
 
-/// Sends the archive to the agent itself, which extracts it as it comes: an agent that answers can be sent to, and the engine's own way
-/// in costs five times what the agent needs.
-async fn send(workspace: &Workspace, archive: PackedArchive, reporter: &Reporter) -> Result<()> {
+/// What a workspace was filled with.
+enum Filled {
+    /// All that it is to have: nothing, or what an earlier set-up left.
+    Done,
+    /// The template's files. The set-up is to be run, and its result to be kept, if it may be.
+    Template(Option<Miss>),
+}
+
+/// Sends the agent what an earlier set-up left, or the template's files. It extracts them as they come: an agent that answers can be
+/// sent to, and the engine's own way in costs five times what the agent needs.
+async fn send(
+    host: &HostInner,
+    plan: &Plan,
+    arrival: &Arrival,
+    archive: PackedArchive,
+    reporter: &Reporter,
+) -> Result<Filled> {
+    let (cache, workspace) = (&host.setup_cache, &arrival.workspace);
+    let key = arrival.image.as_deref().filter(|_| cache.serves(plan)).map(|image| cache.key(plan, &archive.key, image));
     let detail = Some(format!("{} bytes", archive.size));
     let work = async {
-        let (hash, size) = (archive.hash.clone(), archive.size);
-        let done = workspace.extract(&hash, size, ship::content(archive)).await?;
-        Ok(((), Some(format!("{} files, {} bytes", done.files, done.bytes))))
+        let mut dropped = None;
+        if let Some(key) = &key {
+            match cache.get(key).await? {
+                Found::Archive(kept) => {
+                    let told = setup_cache::describe(&kept);
+                    match extract(workspace, kept).await {
+                        Ok(_) => {
+                            host.events.emit(Some(workspace.id()), setup_cache::event(key, true, None));
+                            return Ok((Filled::Done, Some(told)));
+                        }
+                        Err(error) if setup_cache::is_refused(&error) => {
+                            dropped = Some(cache.refused(key, &error).await)
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Found::Damaged => dropped = Some("the kept set-up was damaged and dropped".to_owned()),
+                Found::Nothing => {}
+            }
+            host.events.emit(Some(workspace.id()), setup_cache::event(key, false, dropped.clone()));
+        }
+        let detail = Some(extract(workspace, archive).await?);
+        let miss = match key {
+            Some(key) => Some(cache.miss(workspace, key, dropped).await),
+            None => None,
+        };
+        Ok((Filled::Template(miss), detail))
     };
     reporter.step(Step::Ship, detail, work).await
+}
+
+async fn extract<A>(workspace: &Workspace, archive: Stored<A>) -> Result<String> {
+    let (hash, size) = (archive.hash, archive.size);
+    let done = workspace.extract(&hash, size, ship::content(archive.file, size)).await?;
+    Ok(format!("{} files, {} bytes", done.files, done.bytes))
+}
+
+/// Does what the set-up is to do, unless it was done before.
+async fn set_up(
+    host: &HostInner,
+    workspace: &Workspace,
+    template: &Template,
+    filled: Filled,
+    reporter: &Reporter,
+) -> Result<()> {
+    let miss = match filled {
+        Filled::Template(miss) => miss,
+        Filled::Done => {
+            let work = async { Ok(((), Some("taken from the set-up cache".to_owned()))) };
+            return reporter.step(Step::Setup, None, work).await;
+        }
+    };
+    for line in &template.setup {
+        let work = async { Ok((serve::set_up(workspace, template, line, reporter).await?, None)) };
+        reporter.step(Step::Setup, Some(line.clone()), work).await?;
+    }
+    let Some(miss) = miss else { return Ok(()) };
+    let work = async {
+        let kept = match host.setup_cache.keep(workspace, &template.name, &miss).await {
+            Ok(bytes) => format!("kept, {bytes} bytes"),
+            Err(error) => {
+                tracing::info!(workspace = %workspace.id(), %error, "the result of a set-up is not kept");
+                format!("not kept: {error}")
+            }
+        };
+        let told = miss.dropped.iter().chain([&kept]).map(String::as_str).collect::<Vec<_>>();
+        Ok(((), Some(told.join("; "))))
+    };
+    reporter.step(Step::Keep, None, work).await
 }

@@ -7,15 +7,14 @@ use tokio_util::io::ReaderStream;
 
 use crate::{
     error::{Error, ErrorKind},
-    pack::PackedArchive,
     runtime::BoxStream,
 };
 
 const CHUNK: usize = 256 << 10;
 
-/// The archive's bytes as they are.
-pub(super) fn content(archive: PackedArchive) -> BoxStream<Bytes> {
-    let file = tokio::fs::File::from_std(archive.file).take(archive.size);
+/// An archive's bytes as they are.
+pub(super) fn content(file: std::fs::File, size: u64) -> BoxStream<Bytes> {
+    let file = tokio::fs::File::from_std(file).take(size);
     Box::pin(ReaderStream::with_capacity(file, CHUNK).map(|chunk| {
         chunk.map_err(|error| {
             Error::new(ErrorKind::Io, format!("the packed archive can't be read: {error}")).caused_by(error)

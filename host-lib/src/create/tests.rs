@@ -52,7 +52,7 @@ async fn every_step_is_told_in_order_and_the_workspace_is_there() {
         .map(|event| event.step)
         .filter(|step| *step != Step::Pack)
         .collect();
-    let all = [Step::Create, Step::Start, Step::Agent, Step::Ship, Step::Setup, Step::Dev, Step::Ready];
+    let all = [Step::Create, Step::Start, Step::Agent, Step::Ship, Step::Setup, Step::Keep, Step::Dev, Step::Ready];
     assert_eq!(finished, all);
     let position = |step, finished: bool| {
         let kind = |event: &CreateEvent| matches!(event.kind, CreateEventKind::Finished { .. }) == finished;
@@ -233,6 +233,7 @@ async fn dropped_after_any_event_it_leaves_nothing() {
     let template = fixture.template(FULL);
     let mut dropped_after = 0;
     loop {
+        fixture.host.clear_setup_cache().await.unwrap();
         let mut creation = fixture.host.create(CreateWorkspace::from_template(&template));
         let mut seen = 0;
         while seen < dropped_after && creation.next_event().await.is_some() {

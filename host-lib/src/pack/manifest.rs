@@ -11,8 +11,8 @@ pub(super) type Content = [u8; 32];
 const FORMAT: &[u8] = b"corehold archive 1\n";
 
 /// Names an archive by what is in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Key(String);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key(String);
 
 impl Key {
     pub(super) fn of(entries: &[Entry], contents: &[Content]) -> Self {
@@ -37,10 +37,15 @@ impl Key {
                 }
             }
         }
-        Self(hasher.finalize().to_hex().to_string())
+        Self::from_hash(hasher.finalize())
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    /// The key that a hash of everything is that matters.
+    pub(crate) fn from_hash(hash: blake3::Hash) -> Self {
+        Self(hash.to_hex().to_string())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -17,14 +17,16 @@ mod store;
 mod tests;
 mod write;
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::exclude::check_pattern;
-pub(crate) use self::write::header;
-use self::{exclude::Excludes, index::Index, manifest::Key, scan::Scan, store::Store};
+use self::{exclude::Excludes, index::Index, scan::Scan};
+pub(crate) use self::{
+    manifest::Key,
+    store::{Found, Store, Stored, Written},
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Uid and gid of everything in an archive: the user `workspace` of core containers.
@@ -52,33 +54,27 @@ impl Default for Limits {
 /// Packs folders, with a cache. All of it is blocking.
 #[derive(Debug, Clone)]
 pub(crate) struct Packer {
-    store: Store,
+    store: Store<Contents>,
     limits: Limits,
 }
 
-/// An archive, open for reading: it stays readable when the cache evicts it.
-#[derive(Debug)]
-pub(crate) struct PackedArchive {
-    /// BLAKE3 of the manifest.
-    pub(crate) key: String,
-    /// BLAKE3 of the archive's bytes, in hex.
-    pub(crate) hash: String,
-    /// Bytes of the archive.
-    pub(crate) size: u64,
+/// What is remembered of a packed folder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Contents {
     /// Regular files in it.
     pub(crate) files: u64,
     /// Bytes of their content.
     pub(crate) content_bytes: u64,
-    /// Whether it was there already.
-    pub(crate) cached: bool,
-    /// Its bytes, from the beginning.
-    pub(crate) file: File,
 }
+
+/// A packed folder, whose key is the BLAKE3 of its manifest.
+pub(crate) type PackedArchive = Stored<Contents>;
 
 impl Packer {
     /// A packer that keeps its archives in `folder`, which is made when it is first needed.
     pub(crate) fn new(folder: PathBuf, limits: Limits) -> Self {
-        Self { store: Store::new(folder), limits }
+        Self { store: Store::new(folder, ".tar.gz"), limits }
     }
 
     /// Packs a folder, leaving out what the defaults and `exclude` say.
@@ -90,17 +86,17 @@ impl Packer {
         let known = Index::read(&index_path);
         let hashes: Option<Vec<_>> = scan.entries.iter().map(|entry| known.content(entry)).collect();
         if let Some(hashes) = hashes
-            && let Some(archive) = self.store.get(&Key::of(&scan.entries, &hashes))
+            && let Some(archive) = self.store.get(&Key::of(&scan.entries, &hashes)).archive()
         {
             return Ok(archive);
         }
         let draft = self.store.draft()?;
         let written = write::write(folder, &scan.entries, draft)?;
         let key = Key::of(&scan.entries, &written.contents);
-        let archive = match self.store.get(&key) {
+        let archive = match self.store.get(&key).archive() {
             // The folder was touched, and is as it was.
             Some(archive) => archive,
-            None => self.store.put(&key, written.draft, written.summary)?,
+            None => self.store.put(&key, written.draft, written.archive, written.about)?,
         };
         // Only a saving of work: an index that can't be written costs time and nothing else.
         if let Err(error) = Index::write(&index_path, &scan.entries, &written.contents, began) {

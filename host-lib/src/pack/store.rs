@@ -1,21 +1,23 @@
-//! The cache of archives: `<key>.json` says which file holds the archive of a key.
+//! A cache of archives: `<key>.json` says which file holds the archive of a key, and what its owner wants to remember of it.
 //!
 //! Everything is written aside and renamed, the archive before its description, so that several processes can share the
 //! cache and one that is killed leaves nothing but a draft, which is swept later. An archive is named after its bytes, so
-//! two processes that pack the same folder never mix a description with the other's archive.
+//! two processes that write for the same key never mix a description with the other's archive. Files have mode 0600.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, Seek as _, Write as _},
+    marker::PhantomData,
     os::unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tempfile::NamedTempFile;
 
-use super::{PackedArchive, manifest::Key};
+use super::manifest::Key;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a draft is called; a draft older than [`STALE`] belongs to a process that was killed.
@@ -24,32 +26,88 @@ const STALE: Duration = Duration::from_secs(3600);
 /// An index that nobody asked for in this time is of a folder that nobody packs any more.
 const FORGOTTEN: Duration = Duration::from_secs(90 * 24 * 3600);
 
-#[derive(Debug, Clone)]
-pub(super) struct Store {
+/// Archives by key; `A` is what is remembered of each.
+#[derive(Debug)]
+pub(crate) struct Store<A> {
     folder: PathBuf,
+    /// What the names of archives end with.
+    extension: &'static str,
+    about: PhantomData<fn() -> A>,
 }
 
-/// What was written into an archive.
+impl<A> Clone for Store<A> {
+    fn clone(&self) -> Self {
+        Self { folder: self.folder.clone(), extension: self.extension, about: PhantomData }
+    }
+}
+
+/// An archive, open for reading: it stays readable when the cache evicts it.
+#[derive(Debug)]
+pub(crate) struct Stored<A> {
+    /// By which it was asked for.
+    pub(crate) key: Key,
+    /// BLAKE3 of the archive's bytes, in hex.
+    pub(crate) hash: String,
+    /// Bytes of the archive.
+    pub(crate) size: u64,
+    /// What is remembered of it.
+    pub(crate) about: A,
+    /// Whether it was there already.
+    pub(crate) cached: bool,
+    /// Its bytes, from the beginning.
+    pub(crate) file: File,
+}
+
+/// What there is of a key.
+#[derive(Debug)]
+pub(crate) enum Found<A> {
+    /// Its archive, whole and as it was written.
+    Archive(Stored<A>),
+    /// An archive that isn't what was written. It was dropped.
+    Damaged,
+    /// Nothing.
+    Nothing,
+}
+
+impl<A> Found<A> {
+    pub(crate) fn archive(self) -> Option<Stored<A>> {
+        match self {
+            Self::Archive(archive) => Some(archive),
+            Self::Damaged | Self::Nothing => None,
+        }
+    }
+}
+
+/// An entry of the cache, for a listing.
+#[derive(Debug)]
+pub(crate) struct Entry<A> {
+    pub(crate) key: String,
+    pub(crate) size: u64,
+    pub(crate) about: A,
+    pub(crate) used: SystemTime,
+}
+
+/// The bytes of an archive that was written.
 #[derive(Debug, Clone)]
-pub(super) struct Summary {
-    pub(super) hash: String,
-    pub(super) size: u64,
-    pub(super) files: u64,
-    pub(super) content_bytes: u64,
+pub(crate) struct Written {
+    /// BLAKE3, in hex.
+    pub(crate) hash: String,
+    pub(crate) size: u64,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Description {
+#[serde(rename_all = "camelCase")]
+struct Description<A> {
     hash: String,
     size: u64,
-    files: u64,
-    content_bytes: u64,
+    #[serde(flatten)]
+    about: A,
 }
 
-impl Store {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+impl<A: Serialize + DeserializeOwned> Store<A> {
+    /// A store in a folder, which is made when it is first needed. `extension` begins with a dot.
+    pub(crate) fn new(folder: PathBuf, extension: &'static str) -> Self {
+        Self { folder, extension, about: PhantomData }
     }
 
     /// Where the index of a folder is kept.
@@ -60,30 +118,47 @@ impl Store {
     }
 
     /// A file to write an archive into, beside where it will be.
-    pub(super) fn draft(&self) -> Result<NamedTempFile> {
+    pub(crate) fn draft(&self) -> Result<NamedTempFile> {
         make(&self.folder)?;
         tempfile::Builder::new().prefix(DRAFT).tempfile_in(&self.folder).map_err(|error| self.broken(error))
     }
 
-    /// The archive of a key, whole and as it was written; a damaged one is dropped.
-    pub(super) fn get(&self, key: &Key) -> Option<PackedArchive> {
-        let description = self.describe(key)?;
-        match self.open(key, &description) {
-            Some(archive) => Some(archive),
+    /// The archive of a key; a damaged one is dropped.
+    pub(crate) fn get(&self, key: &Key) -> Found<A> {
+        let Some(description) = self.describe(key.as_str()) else { return Found::Nothing };
+        match self.open(key, description) {
+            Some(archive) => Found::Archive(archive),
             None => {
-                tracing::warn!(%key, "an archive in the cache was damaged; it is packed anew");
+                tracing::warn!(%key, folder = %self.folder.display(), "an archive in a cache was damaged; it is made anew");
                 self.remove(key.as_str());
-                None
+                Found::Damaged
             }
         }
     }
 
-    fn describe(&self, key: &Key) -> Option<Description> {
-        let bytes = fs::read(self.description_path(key.as_str())).ok()?;
+    /// What there is, in no order.
+    pub(crate) fn list(&self) -> Vec<Entry<A>> {
+        let entries = files(&self.folder).filter_map(|(_, name, metadata)| {
+            let key = name.strip_suffix(".json")?.to_owned();
+            let Description { size, about, .. } = self.describe(&key)?;
+            Some(Entry { key, size, about, used: metadata.modified().ok()? })
+        });
+        entries.collect()
+    }
+
+    /// Removes all entries, and what killed processes left. Returns how many there were.
+    pub(crate) fn clear(&self) -> usize {
+        let keys: Vec<String> = self.list().into_iter().map(|entry| entry.key).collect();
+        keys.iter().for_each(|key| self.remove(key));
+        keys.len()
+    }
+
+    fn describe(&self, key: &str) -> Option<Description<A>> {
+        let bytes = fs::read(self.description_path(key)).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
 
-    fn open(&self, key: &Key, description: &Description) -> Option<PackedArchive> {
+    fn open(&self, key: &Key, description: Description<A>) -> Option<Stored<A>> {
         let mut file = File::open(self.archive_path(key.as_str(), &description.hash)?).ok()?;
         if file.metadata().ok()?.len() != description.size {
             return None;
@@ -98,35 +173,29 @@ impl Store {
         if let Ok(touched) = File::options().append(true).open(self.description_path(key.as_str())) {
             let _ = touched.set_modified(SystemTime::now());
         }
-        Some(PackedArchive {
-            key: key.as_str().to_owned(),
-            hash: description.hash.clone(),
-            size: description.size,
-            files: description.files,
-            content_bytes: description.content_bytes,
-            cached: true,
-            file,
-        })
+        let Description { hash, size, about } = description;
+        Some(Stored { key: key.clone(), hash, size, about, cached: true, file })
     }
 
     /// Keeps a draft as the archive of a key.
-    pub(super) fn put(&self, key: &Key, draft: NamedTempFile, summary: Summary) -> Result<PackedArchive> {
+    pub(crate) fn put(&self, key: &Key, draft: NamedTempFile, written: Written, about: A) -> Result<Stored<A>> {
         let mut file = draft.reopen().map_err(|error| self.broken(error))?;
         file.rewind().map_err(|error| self.broken(error))?;
-        let Summary { hash, size, files, content_bytes } = summary;
+        let Written { hash, size } = written;
         if let Some(path) = self.archive_path(key.as_str(), &hash) {
             draft.persist(path).map_err(|error| self.broken(error.error))?;
         }
-        let description = Description { hash: hash.clone(), size, files, content_bytes };
+        let description = Description { hash, size, about };
         let bytes = serde_json::to_vec(&description).map_err(|error| self.broken(error.into()))?;
         let mut aside = self.draft()?;
         aside.write_all(&bytes).map_err(|error| self.broken(error))?;
         aside.persist(self.description_path(key.as_str())).map_err(|error| self.broken(error.error))?;
-        Ok(PackedArchive { key: key.as_str().to_owned(), hash, size, files, content_bytes, cached: false, file })
+        let Description { hash, size, about } = description;
+        Ok(Stored { key: key.clone(), hash, size, about, cached: false, file })
     }
 
     /// Removes what was used longest ago until the rest fits, and what killed processes left. `keep` is never removed.
-    pub(super) fn sweep(&self, limit: u64, keep: &Key) {
+    pub(crate) fn sweep(&self, limit: u64, keep: &Key) {
         let now = SystemTime::now();
         let age = |time: SystemTime| now.duration_since(time).unwrap_or_default();
         let mut kept = Vec::new();
@@ -146,12 +215,13 @@ impl Store {
             }
         }
         let archives: Vec<_> = files(&self.folder)
-            .filter_map(|(path, name, metadata)| Some((name.strip_suffix(".tar.gz")?.to_owned(), path, metadata)))
+            .filter_map(|(path, name, metadata)| Some((name.strip_suffix(self.extension)?.to_owned(), path, metadata)))
             .collect();
-        for (name, path, metadata) in &archives {
-            // Described by nobody, and not about to be.
-            let described = kept.iter().any(|(_, key)| name.starts_with(key.as_str()));
-            if !described && metadata.modified().is_ok_and(|modified| age(modified) > STALE) {
+        let described: HashSet<PathBuf> =
+            kept.iter().filter_map(|(_, key)| self.archive_path(key, &self.describe(key)?.hash)).collect();
+        for (_, path, metadata) in &archives {
+            // Described by nobody, as one of two that were written for a key at once, and not about to be.
+            if !described.contains(path) && metadata.modified().is_ok_and(|modified| age(modified) > STALE) {
                 let _ = fs::remove_file(path);
             }
         }
@@ -171,11 +241,12 @@ impl Store {
         }
     }
 
-    /// The description first: an archive without one is nothing, a description without its archive is a miss.
-    fn remove(&self, key: &str) {
+    /// Drops the archive of a key. The description goes first: an archive without one is nothing, a description without its
+    /// archive is a miss.
+    pub(crate) fn remove(&self, key: &str) {
         let _ = fs::remove_file(self.description_path(key));
         for (path, name, _) in files(&self.folder) {
-            if name.starts_with(key) && name.ends_with(".tar.gz") {
+            if name.starts_with(key) && name.ends_with(self.extension) {
                 let _ = fs::remove_file(path);
             }
         }
@@ -188,7 +259,7 @@ impl Store {
     /// `None` when a description names something that is no hash, and so could be any path.
     fn archive_path(&self, key: &str, hash: &str) -> Option<PathBuf> {
         let sound = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-        sound.then(|| self.folder.join(format!("{key}-{}.tar.gz", &hash[..16])))
+        sound.then(|| self.folder.join(format!("{key}-{}{}", &hash[..16], self.extension)))
     }
 
     fn broken(&self, error: io::Error) -> Error {

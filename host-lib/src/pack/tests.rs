@@ -111,7 +111,7 @@ fn the_same_folder_gives_the_same_bytes_whoever_packs_it_and_when() {
     let (mut first, mut second) = (one.pack().unwrap(), other.pack().unwrap());
     assert_eq!(first.key, second.key);
     assert_eq!(bytes_of(&mut first), bytes_of(&mut second));
-    assert_eq!((first.files, first.content_bytes, first.cached), (3, 15, false));
+    assert_eq!((first.about.files, first.about.content_bytes, first.cached), (3, 15, false));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn the_cache_is_bounded_and_what_killed_processes_left_is_swept() {
         used.set_modified(SystemTime::now() - Duration::from_secs(60 - u64::from(seed))).unwrap();
         keys.push(archive.key);
     }
-    let kept = |key: &String| store.join(format!("{key}.json")).exists();
+    let kept = |key: &Key| store.join(format!("{key}.json")).exists();
     assert_eq!(keys.iter().map(kept).collect::<Vec<_>>(), [false, false, false, false, true, true]);
     let names: Vec<_> = fs::read_dir(&store).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert!(names.contains(&".draft-new".to_owned()), "{names:?}");
@@ -293,7 +293,7 @@ fn too_many_files_and_none_at_all() {
     fixture.limits.entries = 2;
     assert!(fixture.pack().unwrap_err().to_string().contains("more than 2 files"));
     let described = Fixture::with(&[("template.json", "{}")]);
-    assert_eq!(described.pack().unwrap().files, 0);
+    assert_eq!(described.pack().unwrap().about.files, 0);
     let empty = Fixture::with(&[(".DS_Store", "")]);
     let error = empty.pack().unwrap_err();
     assert!(error.to_string().ends_with("is empty"), "{error}");

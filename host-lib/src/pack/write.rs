@@ -13,10 +13,9 @@ use tar::{EntryType, Header};
 use tempfile::NamedTempFile;
 
 use super::{
-    MODIFIED, OWNER,
+    Contents, MODIFIED, OWNER,
     manifest::Content,
     scan::{Entry, Kind, Stamp},
-    store::Summary,
     unreadable,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -24,15 +23,16 @@ use crate::error::{Error, ErrorKind, Result};
 /// Names and targets longer than this need GNU's extra entry.
 const SHORT: usize = 100;
 
-/// An archive that was written, and what is in it.
-pub(super) struct Written {
+/// A folder that was packed.
+pub(super) struct Packed {
     pub(super) draft: NamedTempFile,
     pub(super) contents: Vec<Content>,
-    pub(super) summary: Summary,
+    pub(super) archive: super::Written,
+    pub(super) about: Contents,
 }
 
 /// Packs the entries into a draft.
-pub(super) fn write(folder: &Path, entries: &[Entry], draft: NamedTempFile) -> Result<Written> {
+pub(super) fn write(folder: &Path, entries: &[Entry], draft: NamedTempFile) -> Result<Packed> {
     let place = draft.path().to_owned();
     let fail = |error: io::Error| {
         Error::new(ErrorKind::Io, format!("the archive {} can't be written: {error}", place.display()))
@@ -69,11 +69,11 @@ pub(super) fn write(folder: &Path, entries: &[Entry], draft: NamedTempFile) -> R
     gzip.write_all(&[0; 1024]).and_then(|()| gzip.finish().map(drop)).map_err(fail)?;
     let (buffered, hash, size) = output.finish();
     let draft = buffered.into_inner().map_err(|error| fail(error.into_error()))?;
-    Ok(Written { draft, contents, summary: Summary { hash, size, files, content_bytes } })
+    Ok(Packed { draft, contents, archive: super::Written { hash, size }, about: Contents { files, content_bytes } })
 }
 
-/// A header in which nothing depends on the machine or the moment. Also that of an archive on its way into a container.
-pub(crate) fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+/// A header in which nothing depends on the machine or the moment.
+fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);

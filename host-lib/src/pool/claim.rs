@@ -42,6 +42,8 @@ pub(crate) enum Outcome {
 /// A container that is ours.
 pub(crate) struct Won {
     pub(crate) container: ContainerId,
+    /// Id of its image.
+    pub(crate) image: String,
     pub(crate) instance: String,
     pub(crate) client: Arc<AgentClient>,
     pub(crate) record: Record,
@@ -142,8 +144,8 @@ impl Pool {
         let request = ClaimRequest { workspace: workspace.to_string(), claim_id, env: wish.env };
         let lost = match self.ask(member, &request).await {
             Ok(()) => {
-                let (container, instance) = (member.container.clone(), member.instance.clone());
-                return Outcome::Won(Won { container, instance, client: member.client.clone(), record });
+                let Member { container, image, instance, client } = member.clone();
+                return Outcome::Won(Won { container, image, instance, client, record });
             }
             Err(error) if is(&error, Code::AlreadyClaimed) || error.kind() == ErrorKind::NotFound => Outcome::Lost,
             Err(error) if error.kind() == ErrorKind::Agent => Outcome::Refused(error),

@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     host::{AGENT_PORT, HostInner},
     labels,
-    runtime::{CaBundle, ContainerSpec, Resources},
+    runtime::{CaBundle, ContainerSpec, ContainerState, Resources},
     template::DEFAULT_PORT,
     workspace::random_word,
 };
@@ -108,6 +108,16 @@ impl Blank {
     /// The image, for people.
     pub(super) fn image(&self) -> &str {
         &self.reference
+    }
+
+    /// The image's id, once the pool has looked it up.
+    pub(super) fn image_id(&self) -> &str {
+        &self.spec.image
+    }
+
+    /// Whether a container is of this class.
+    pub(super) fn is_of(&self, state: &ContainerState) -> bool {
+        state.labels.get(labels::CLASS) == Some(&self.key)
     }
 
     /// By which the containers of all classes of its home are found.

@@ -303,7 +303,7 @@ impl Pool {
         match started.await {
             Ok(()) => {
                 reservation.keep();
-                Ok(Member { container, instance, client })
+                Ok(Member { container, image: blank.image_id().to_owned(), instance, client })
             }
             Err(error) => {
                 self.state().attended.remove(&container.0);

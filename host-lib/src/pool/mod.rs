@@ -277,6 +277,8 @@ pub(crate) struct Pool {
 #[derive(Clone)]
 pub(crate) struct Member {
     container: ContainerId,
+    /// Id of its image.
+    image: String,
     instance: String,
     client: Arc<AgentClient>,
 }

@@ -58,6 +58,11 @@ impl Pool {
                 return seat.runtime.remove(&state.id).await.map(|()| None);
             }
         }
+        let blank = self.blank();
+        if !blank.is_of(state) {
+            // Of an image that was built anew meanwhile.
+            return Ok(None);
+        }
         let instance = label(state, labels::INSTANCE)?.to_owned();
         let client = seat.client(state);
         tokio::time::timeout(AGENT_TIMEOUT, agent::answers(&client)).await.map_err(|_| silent())??;
@@ -81,7 +86,7 @@ impl Pool {
             tracing::warn!(container = state.name, "removing a container of a pool that was restarted");
             return seat.remove_unclaimed(state).await.map(|_| None);
         }
-        Ok(Some(Member { container: state.id.clone(), instance, client }))
+        Ok(Some(Member { container: state.id.clone(), image: blank.image_id().to_owned(), instance, client }))
     }
 }
 

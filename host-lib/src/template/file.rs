@@ -48,6 +48,11 @@ pub(crate) struct TemplateFile {
     #[serde(default, deserialize_with = "seconds")]
     #[schemars(with = "u64", extend("minimum" = 1, "maximum" = 86_400))]
     pub(crate) setup_timeout_seconds: Option<u64>,
+    /// Whether what the set-up lines leave in the workspace is kept, so that the next workspace of this template, with the same files,
+    /// image and variables, gets it without running them. Default true; false for a set-up that must run in each workspace.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "bool")]
+    pub(crate) setup_cache: Option<bool>,
     /// The shell line of the dev server. It must listen on 0.0.0.0 and on `port`; `PORT` and `HOST` are set for it.
     #[serde(default, deserialize_with = "given")]
     #[schemars(with = "ShellLine")]

@@ -53,6 +53,8 @@ pub struct Template {
     pub setup: Vec<String>,
     /// Time that each set-up line may take.
     pub setup_timeout: Duration,
+    /// Whether the set-up's result may be kept for the next workspace.
+    pub setup_cache: bool,
     /// The shell line of the dev server; absent: there is none.
     pub dev: Option<String>,
     /// Variables of the dev command alone.
@@ -120,6 +122,7 @@ impl Template {
             image: file.image.or(inferred.image),
             setup,
             setup_timeout,
+            setup_cache: file.setup_cache.unwrap_or(true),
             dev: file.dev.map(|line| line.0).or(inferred.dev),
             dev_env: inferred.dev_env,
             port: file.port.unwrap_or(DEFAULT_PORT),

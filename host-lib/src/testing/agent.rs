@@ -40,6 +40,9 @@ pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
 /// Answers some requests before the agent does.
 pub(crate) type Route = fn(&Request<Incoming>) -> Option<Answer>;
 
+/// Half of what an agent sends as the archive of its workspace.
+pub(crate) const TREE: &[u8] = b"the workspace";
+
 /// How the agent behaves.
 #[derive(Clone)]
 pub(crate) struct AgentScript {
@@ -55,6 +58,12 @@ pub(crate) struct AgentScript {
     pub(crate) claim: Option<Problem>,
     /// It decides about a claim when this is notified.
     pub(crate) claim_gate: Option<Arc<Notify>>,
+    /// What set-up left outside of the workspace, as whoever looks for it is told.
+    pub(crate) left_behind: Option<&'static str>,
+    /// An archive of the workspace is cut off.
+    pub(crate) archive_cut: bool,
+    /// An archive that begins so is refused.
+    pub(crate) refuse: Option<&'static [u8]>,
     /// Answers a route of its own before all others.
     pub(crate) route: Option<Route>,
 }
@@ -69,6 +78,9 @@ impl Default for AgentScript {
             dev_exits: None,
             claim: None,
             claim_gate: None,
+            left_behind: None,
+            archive_cut: false,
+            refuse: None,
             route: None,
         }
     }
@@ -87,6 +99,8 @@ struct Inner {
     owner: Mutex<Option<(String, String)>>,
     env: Mutex<BTreeMap<String, String>>,
     files: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Archives that came, in their order.
+    extracted: Mutex<Vec<Bytes>>,
     connections: AtomicUsize,
     frozen: watch::Sender<bool>,
 }
@@ -109,6 +123,7 @@ impl FakeAgent {
             owner: Mutex::new(workspace.map(|workspace| (workspace, String::new()))),
             env: Mutex::default(),
             files: Mutex::default(),
+            extracted: Mutex::default(),
             connections: AtomicUsize::new(0),
             frozen: watch::Sender::new(false),
             script,
@@ -142,6 +157,11 @@ impl FakeAgent {
     /// As a paused container: connections are taken, and nothing is answered until it goes on.
     pub(crate) fn freeze(&self, frozen: bool) {
         self.inner.frozen.send_replace(frozen);
+    }
+
+    /// The archives that it was sent.
+    pub(crate) fn extracted(&self) -> Vec<Bytes> {
+        self.inner.extracted.lock().unwrap().clone()
     }
 
     /// The variables that came with a claim.
@@ -324,7 +344,21 @@ impl Inner {
             return self.file(&method, file, body);
         }
         match path.as_str() {
+            "/v1/archive" if method == Method::GET => {
+                assert_eq!(query.as_deref(), Some("format=tar.zst"));
+                let body = if self.script.archive_cut {
+                    Err(std::io::ErrorKind::BrokenPipe.into())
+                } else {
+                    Ok(Bytes::from(TREE))
+                };
+                let pieces = stream::iter([Ok(Frame::data(Bytes::from(TREE))), body.map(Frame::data)]);
+                Response::new(StreamBody::new(pieces).boxed_unsync())
+            }
             "/v1/archive" => {
+                self.extracted.lock().unwrap().push(body.clone());
+                if self.script.refuse.is_some_and(|refused| body.starts_with(refused)) {
+                    return problem(&Problem::new(Code::ArchiveInvalid, "no archive at all"));
+                }
                 assert_eq!(query.as_deref(), Some(format!("hash={}", blake3::hash(&body).to_hex()).as_str()));
                 self.script
                     .extract
@@ -376,6 +410,13 @@ impl Inner {
     /// Lines say what they do: `exit <code>`, `flood`; a detached one is the dev server.
     fn command(&self, request: &CommandRequest) -> Answer {
         let line = request.line.clone().unwrap_or_default();
+        if request.argv.is_some() {
+            // What the host runs for its own sake: a mark before the set-up, and the look at what it left.
+            assert_eq!(request.label, None);
+            let mut response = response(Some(0));
+            response.stdout.head = Data::Text(self.script.left_behind.unwrap_or_default().into());
+            return json(&response);
+        }
         if request.detach == Some(true) {
             assert_eq!(request.label.as_deref(), Some("dev"));
             assert_eq!(request.env["HOST"], "0.0.0.0");

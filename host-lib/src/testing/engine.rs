@@ -102,6 +102,13 @@ impl FakeEngine {
         }
     }
 
+    /// The archives that the agent of a container was sent.
+    pub(crate) fn extracted(&self, name: &str) -> Vec<Bytes> {
+        let containers = self.containers();
+        let container = containers.values().find(|container| container.spec.name == name).unwrap();
+        container.agent.as_ref().unwrap().extracted()
+    }
+
     /// The ids of the containers there are.
     pub(crate) fn ids(&self) -> Vec<String> {
         self.containers().keys().cloned().collect()

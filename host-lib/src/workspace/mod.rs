@@ -31,7 +31,7 @@ pub(crate) use self::{
     weak::WeakWorkspace,
 };
 use crate::{
-    client::{AgentClient, FileStream, Patience, TokenSource, ToolStream, Tunnel},
+    client::{AgentClient, ArchiveFormat, FileStream, Patience, TokenSource, ToolStream, Tunnel},
     error::{Error, ErrorKind, Result},
     events::EventKind,
     host::{AGENT_PORT, HostInner},
@@ -235,6 +235,11 @@ impl Workspace {
     /// Extracts an archive into the root.
     pub(crate) async fn extract(&self, hash: &str, size: u64, archive: BoxStream<Bytes>) -> Result<ExtractResponse> {
         self.client.upload_archive(&self.tokens, hash, size, archive).await
+    }
+
+    /// All that is in the root.
+    pub(crate) async fn archive(&self, format: ArchiveFormat) -> Result<BoxStream<Bytes>> {
+        self.client.download_archive(&self.tokens, format).await
     }
 
     pub(crate) fn client(&self) -> &AgentClient {

@@ -129,3 +129,17 @@ async fn templates_are_listed_and_all_that_ship_are_right() {
         assert!(check.status.success() && out(&check).ends_with("ok\n"), "{name}: {}", out(&check));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_set_ups_left_is_listed_and_cleared() {
+    let corehold = Corehold::start().await;
+    let folder = corehold.folder("kept", &[("template.json", r#"{"setup": ["echo made >made"]}"#), ("file", "")]);
+    let up = run(&corehold, &["up", folder.to_str().unwrap()]);
+    assert!(up.status.success() && err(&up).contains("kept, "), "{}", err(&up));
+    let listed = run(&corehold, &["cache", "ls"]);
+    assert!(out(&listed).lines().nth(1).is_some_and(|line| line.starts_with("kept ")), "{}", out(&listed));
+    let again = run(&corehold, &["up", folder.to_str().unwrap()]);
+    assert!(err(&again).contains("taken from the set-up cache"), "{}", err(&again));
+    assert!(err(&run(&corehold, &["cache", "clear"])).contains("removed 1"));
+    assert_eq!(out(&run(&corehold, &["cache", "ls", "--json"])), "[]\n");
+}

@@ -1,0 +1,86 @@
+//! What a host is configured with, and what its home folder holds.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+use crate::testing::{AgentScript, EngineScript, FakeEngine};
+
+fn builder() -> HostBuilder {
+    Host::builder().runtime(Arc::new(FakeEngine::new(EngineScript::default(), AgentScript::default())))
+}
+
+#[tokio::test]
+async fn the_home_folder_is_made_and_is_nobody_elses() {
+    let parent = tempfile::tempdir().unwrap();
+    let home = parent.path().join("a/b");
+    let host = builder().home(&home).build().await.unwrap();
+    assert_eq!(fs::metadata(host.home()).unwrap().permissions().mode() & 0o777, 0o700);
+    let error = builder().build_with(Config::default()).await.unwrap_err();
+    assert!(error.hint_text().unwrap().contains("COREHOLD_HOME"));
+    fs::write(parent.path().join("file"), "").unwrap();
+    let error = builder().home(parent.path().join("file/home")).build().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+}
+
+#[tokio::test]
+async fn what_is_told_wins_over_the_environment() {
+    let home = tempfile::tempdir().unwrap();
+    let config = Config {
+        image: Some("from-env".into()),
+        templates: vec!["/env".into()],
+        pass_env: [("A".to_owned(), "env".to_owned()), ("B".to_owned(), "env".to_owned())].into(),
+        ..Config::default()
+    };
+    let host = builder().home(home.path()).templates("/told").env("A", "told").build_with(config).await.unwrap();
+    assert_eq!(host.image(), "from-env");
+    assert_eq!(host.catalog().folders(), [Path::new("/told"), Path::new("/env")]);
+    assert_eq!((host.inner.env["A"].as_str(), host.inner.env["B"].as_str()), ("told", "env"));
+    assert_eq!(host.inner.resources.memory_bytes, Some(DEFAULT_MEMORY));
+}
+
+#[tokio::test]
+async fn a_ca_bundle_that_is_none_is_refused_and_a_good_one_reaches_every_reader() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("ca.pem");
+    for content in ["", "no certificate", "-----BEGIN CERTIFICATE-----\ncut off"] {
+        fs::write(&file, content).unwrap();
+        let error = builder().home(home.path()).ca_bundle(&file).build().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.hint_text().unwrap().contains("BEGIN CERTIFICATE"));
+    }
+    let error = builder().home(home.path()).ca_bundle("/nowhere.pem").build().await.unwrap_err();
+    assert!(error.to_string().contains("/nowhere.pem"));
+
+    fs::write(&file, "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n").unwrap();
+    let engine = Arc::new(FakeEngine::new(EngineScript::default(), AgentScript::default()));
+    let host = Host::builder().runtime(engine.clone()).home(home.path()).ca_bundle(&file).build().await.unwrap();
+    let request = CreateWorkspace::empty().id("w").env("PIP_CERT", "/mine");
+    host.create(request).await.unwrap();
+    let spec = engine.spec("corehold-w");
+    let path = spec.ca_bundle.unwrap().path;
+    assert_eq!(
+        (spec.env["NODE_EXTRA_CA_CERTS"].as_str(), spec.env["COREHOLD_CA_BUNDLE"].as_str()),
+        (path.as_str(), path.as_str())
+    );
+    assert_eq!(spec.env["PIP_CERT"], "/mine", "who asks for another one gets it");
+}
+
+#[tokio::test]
+async fn a_host_takes_no_label_or_variable_that_is_ours() {
+    let home = tempfile::tempdir().unwrap();
+    for builder in [builder().label("dev.corehold.kind", "x"), builder().env("COREHOLD_ROOT", "/")] {
+        assert_eq!(builder.home(home.path()).build().await.unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}
+
+#[test]
+fn handles_go_wherever_a_backend_needs_them() {
+    fn anywhere<T: Send + Sync + Clone + 'static>() {}
+    fn moved<T: Send + 'static>() {}
+    anywhere::<Host>();
+    anywhere::<Workspace>();
+    moved::<Creation>();
+    moved::<crate::ToolStream<crate::tools::Command>>();
+    moved::<crate::FileStream>();
+    moved::<HostBuilder>();
+}
