@@ -3,7 +3,6 @@
 //! It tells what was done, and is not how rooms of this library speak to each other: nobody may rely on a reader. Nothing waits
 //! for readers either; who falls behind is told how much was missed and goes on from there.
 
-#[allow(dead_code, reason = "reconciling and measuring, which read it, come next")]
 mod engine;
 
 use std::{
@@ -17,7 +16,7 @@ use futures_util::{Stream, stream};
 use serde::Serialize;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-#[allow(unused_imports, reason = "reconciling and measuring, which read it, come next")]
+#[allow(unused_imports, reason = "reconciling, which reads what a change is, comes next")]
 pub(crate) use self::engine::{Change, ChangeKind, EngineWatch, Removals, Signal, Signals};
 use crate::{
     create::{CreateEvent, Step, milliseconds},
@@ -96,6 +95,12 @@ pub enum EventKind {
     },
     /// The engine can be reached again. [`Host::list`](crate::Host::list) says how things are now.
     EngineBack,
+    /// Something that is to survive this host can't be written. Work goes on; it is tried again, and said again when it
+    /// fails after it had worked.
+    NotKept {
+        /// What, where and why, for people.
+        error: String,
+    },
     /// This reader was too slow, and these events are not told to it. [`Host::list`](crate::Host::list) says how things are now.
     Missed {
         /// How many.

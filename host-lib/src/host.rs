@@ -33,6 +33,7 @@ use crate::{
         ContainerState, Observed, Resources, Runtime,
         docker::{Docker, DockerAddress},
     },
+    stats::Monitor,
     template::Catalog,
     workspace::{BeforeConnect, Labelled, Previews, Workspace, WorkspaceId, WorkspaceInfo, describe},
 };
@@ -89,7 +90,8 @@ pub(crate) struct HostInner {
     pub(crate) setup_cache: SetupCache,
     pub(crate) records: Records,
     pub(crate) events: EventBus,
-    pub(crate) engine: EngineWatch,
+    pub(crate) engine: Arc<EngineWatch>,
+    pub(crate) monitor: Monitor,
     pub(crate) previews: Previews,
     /// What must be done even when nobody waits for it: removing containers of abandoned creations.
     pub(crate) cleanups: TaskTracker,
@@ -114,6 +116,7 @@ pub struct HostBuilder {
     pools: Vec<(Class, PoolOptions)>,
     port_range: Option<RangeInclusive<u16>>,
     before_connect: Option<BeforeConnect>,
+    measure: bool,
 }
 
 impl HostBuilder {
@@ -213,8 +216,15 @@ impl HostBuilder {
         self
     }
 
-    /// Makes the host: reads its key or makes one, and asks nothing of the engine yet, unless it has pools: those begin to
-    /// be filled.
+    /// Measures from the beginning what all workspaces of the home use, every five seconds, and keeps it for 24 hours (see
+    /// [`stats`](crate::stats)). Default: only from the first call of [`Workspace::follow_stats`] on.
+    pub fn measure(mut self, measure: bool) -> Self {
+        self.measure = measure;
+        self
+    }
+
+    /// Makes the host: reads its key or makes one, and asks nothing of the engine yet, unless it has pools or measures:
+    /// those begin then.
     ///
     /// # Errors
     /// `Invalid` for a damaged key, CA bundle or setting; `Io` when the home folder can't be used; whatever the runtime
@@ -263,10 +273,22 @@ impl HostBuilder {
         cleanups.close();
         let mut templates = self.templates;
         templates.extend(config.templates);
+        let (fingerprint, records) = (key.fingerprint(), Records::new(home.join("claims")));
+        let engine = Arc::new(EngineWatch::new(runtime.clone(), &fingerprint, removals, events.clone()));
+        let monitor = {
+            let (engine, bus) = (engine.clone(), events.clone());
+            let listen = move || (engine.subscribe(), bus.subscribe());
+            let folder = home.join("stats");
+            Monitor::new(runtime.clone(), records.clone(), &fingerprint, events.clone(), folder, listen)
+        };
+        if self.measure {
+            monitor.start();
+        }
         let inner = Arc::new(HostInner {
-            engine: EngineWatch::new(runtime.clone(), &key.fingerprint(), removals, events.clone()),
+            engine,
+            monitor,
             runtime,
-            fingerprint: key.fingerprint(),
+            fingerprint,
             setup_cache: SetupCache::new(
                 home.join("cache/setup"),
                 self.setup_cache_bytes.or(config.setup_cache_bytes).unwrap_or(SETUP_CACHE_BYTES),
@@ -287,8 +309,8 @@ impl HostBuilder {
             events,
             cleanups,
             packer: Packer::new(home.join("cache/templates"), limits),
-            records: Records::new(home.join("claims")),
             previews: Previews::new(ports, self.before_connect),
+            records,
             home,
         });
         let pools = Arc::new(Pools::start(&inner, self.pools));
@@ -318,6 +340,10 @@ impl Host {
     pub fn events(&self) -> Events {
         self.inner.engine.start();
         self.inner.events.subscribe()
+    }
+
+    pub(crate) fn monitor(&self) -> &Monitor {
+        &self.inner.monitor
     }
 
     /// The templates there are, looked at anew with each question.

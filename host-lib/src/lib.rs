@@ -16,6 +16,7 @@ pub mod labels;
 mod pack;
 mod pool;
 pub mod runtime;
+pub mod stats;
 pub mod template;
 #[cfg(test)]
 mod testing;

@@ -32,6 +32,12 @@ impl Timestamp {
         Self(self.0.checked_add(duration).unwrap_or(jiff::Timestamp::MAX))
     }
 
+    /// How long after an earlier moment this is; nothing, where that one is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> std::time::Duration {
+        self.0.duration_since(earlier.0).try_into().unwrap_or_default()
+    }
+
     /// Whole seconds since 1970.
     #[must_use]
     pub fn as_unix_seconds(self) -> i64 {
@@ -84,5 +90,9 @@ mod tests {
         let _ = Timestamp::from_unix(i64::MIN, u32::MAX).to_string();
         let last = Timestamp::from_unix(i64::MAX, 0);
         assert_eq!(last.after(std::time::Duration::MAX), last);
+        let first = Timestamp::from_unix(i64::MIN, 0);
+        assert!(last.since(first) > std::time::Duration::from_secs(1));
+        assert_eq!(first.since(last), std::time::Duration::ZERO);
+        assert_eq!(Timestamp::from_unix(5, 7).since(Timestamp::from_unix(4, 9)).as_nanos(), 999_999_998);
     }
 }

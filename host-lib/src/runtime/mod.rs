@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, net::SocketAddr, pin::Pin, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use corehold_types::Timestamp;
 use futures_util::Stream;
 
 pub(crate) use self::observed::Observed;
@@ -69,7 +70,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// What its first process (the agent) writes, from the beginning, then on while `follow`.
     fn logs(&self, id: &ContainerId, follow: bool) -> BoxStream<Bytes>;
 
-    /// What it uses, once.
+    /// What it uses, once. It may take a second: an engine measures at moments of its own.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone or doesn't run.
     async fn stats(&self, id: &ContainerId) -> Result<Stats>;
 
     /// What happens to places with these labels, from now on.
@@ -231,14 +235,26 @@ pub enum ContainerStatus {
     Dead,
 }
 
-/// What a place uses.
+/// What a place uses. All that is counted is counted since its start, and begins anew with the next one.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
+    /// When it was measured, by the clock of the place's machine; absent where the runtime doesn't say.
+    pub at: Option<Timestamp>,
     /// Memory in use, in bytes, without the page cache that the kernel can drop.
     pub memory_bytes: u64,
-    /// CPU time used since its start, in nanoseconds.
+    /// Memory that it may use, in bytes: its limit, or what its machine has.
+    pub memory_limit_bytes: Option<u64>,
+    /// CPU time used, in nanoseconds.
     pub cpu_ns: u64,
+    /// Bytes that came in over its networks.
+    pub network_received_bytes: u64,
+    /// Bytes that went out over its networks.
+    pub network_sent_bytes: u64,
+    /// Bytes read from disks, not from the page cache.
+    pub disk_read_bytes: u64,
+    /// Bytes written to disks.
+    pub disk_written_bytes: u64,
     /// Processes and threads.
     pub pids: u64,
 }

@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use corehold_types::Timestamp;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{Notify, broadcast};
 
@@ -51,6 +52,9 @@ pub(crate) struct FakeEngine {
     events: Mutex<broadcast::Sender<(ContainerEvent, BTreeMap<String, String>)>>,
     /// It can't be reached.
     away: AtomicBool,
+    /// Measuring fails.
+    pub(crate) measure_fails: AtomicBool,
+    began: Timestamp,
     next: AtomicUsize,
     removals: AtomicUsize,
     /// How often the images were built anew.
@@ -62,6 +66,8 @@ struct Container {
     status: ContainerStatus,
     restarted: bool,
     agent: Option<FakeAgent>,
+    /// How often it was measured.
+    measured: u32,
 }
 
 impl FakeEngine {
@@ -72,6 +78,9 @@ impl FakeEngine {
             containers: Mutex::default(),
             events: Mutex::new(broadcast::channel(64).0),
             away: AtomicBool::new(false),
+            measure_fails: AtomicBool::new(false),
+            // So long ago that what is measured later is over.
+            began: Timestamp::from_unix(Timestamp::now().as_unix_seconds() - 3600, 0),
             next: AtomicUsize::new(0),
             removals: AtomicUsize::new(0),
             image_builds: AtomicUsize::new(0),
@@ -243,8 +252,13 @@ impl Runtime for FakeEngine {
             return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
         }
         let id = format!("c{}", self.next.fetch_add(1, Ordering::Relaxed));
-        let container =
-            Container { spec: spec.clone(), status: ContainerStatus::Created, restarted: false, agent: None };
+        let container = Container {
+            spec: spec.clone(),
+            status: ContainerStatus::Created,
+            restarted: false,
+            agent: None,
+            measured: 0,
+        };
         containers.insert(id.clone(), container);
         if self.script.create_then_fail { Err(failure("create")) } else { Ok(ContainerId(id)) }
     }
@@ -323,8 +337,27 @@ impl Runtime for FakeEngine {
         Box::pin(stream::iter([Ok(Bytes::from_static(b"the agent's last words\n"))]))
     }
 
-    async fn stats(&self, _id: &ContainerId) -> Result<Stats> {
-        Ok(Stats::default())
+    /// A quarter of its memory and half a CPU, 5 seconds after the sample before.
+    async fn stats(&self, id: &ContainerId) -> Result<Stats> {
+        if self.measure_fails.load(Ordering::Relaxed) {
+            return Err(failure("stats"));
+        }
+        let mut containers = self.containers();
+        let container = containers.get_mut(&id.0).ok_or_else(gone)?;
+        if !matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused) {
+            return Err(gone());
+        }
+        container.measured += 1;
+        let number = container.measured;
+        Ok(Stats {
+            at: Some(self.began.after(Duration::from_secs(5) * number)),
+            memory_bytes: 1 << 20,
+            memory_limit_bytes: Some(4 << 20),
+            cpu_ns: u64::from(number) * 2_500_000_000,
+            network_sent_bytes: u64::from(number) * 1000,
+            pids: 3,
+            ..Stats::default()
+        })
     }
 
     fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent> {

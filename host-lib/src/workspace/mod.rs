@@ -36,6 +36,7 @@ use crate::{
     events::EventKind,
     host::{AGENT_PORT, HostInner},
     runtime::{BoxStream, ContainerId, Endpoint},
+    stats::Monitor,
 };
 
 /// A handle to one workspace. Clones are cheap and share their connections; every method may be called concurrently.
@@ -240,6 +241,10 @@ impl Workspace {
     /// All that is in the root.
     pub(crate) async fn archive(&self, format: ArchiveFormat) -> Result<BoxStream<Bytes>> {
         self.client.download_archive(&self.tokens, format).await
+    }
+
+    pub(crate) fn monitor(&self) -> &Monitor {
+        &self.host.monitor
     }
 
     pub(crate) fn client(&self) -> &AgentClient {

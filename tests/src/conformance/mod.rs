@@ -13,6 +13,7 @@ use corehold_host::{
     Error, ErrorKind,
     runtime::{
         BoxStream, CaBundle, ContainerEvent, ContainerId, ContainerSpec, ContainerStatus, Endpoint, Resources, Runtime,
+        Stats,
     },
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -459,16 +460,37 @@ pub async fn events_arrive(subject: &Subject) {
     assert_eq!(known, ["create", "start", "die", "destroy"], "{actions:?}");
 }
 
-/// What a container uses is measured.
+/// What a container uses is measured, also while it is paused; what doesn't run has no use.
 pub async fn use_is_measured(subject: &Subject) {
-    let id = subject.started(&subject.spec("stats")).await;
-    let first = subject.runtime.stats(&id).await.unwrap();
+    let runtime = &subject.runtime;
+    let limit = 256 << 20;
+    let resources = Resources { memory_bytes: Some(limit), ..Resources::default() };
+    let id = subject.started(&ContainerSpec { resources, ..subject.spec("stats") }).await;
+    let first = runtime.stats(&id).await.unwrap();
     assert!(first.memory_bytes > 0 && first.cpu_ns > 0 && first.pids >= 1, "{first:?}");
+    assert_eq!(first.memory_limit_bytes, Some(limit));
     for _ in 0..200 {
         subject.ask(&id, "hello").await;
     }
-    let second = subject.runtime.stats(&id).await.unwrap();
-    assert!(second.cpu_ns > first.cpu_ns, "{first:?} {second:?}");
+    let second = runtime.stats(&id).await.unwrap();
+    assert!(second.cpu_ns > first.cpu_ns && second.at > first.at, "{first:?} {second:?}");
+    let more = |of: fn(&Stats) -> u64| of(&second) > of(&first);
+    assert!(more(|stats| stats.network_received_bytes) && more(|stats| stats.network_sent_bytes), "{second:?}");
+
+    match runtime.pause(&id).await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {}
+        result => {
+            result.unwrap();
+            let paused = patiently("the measure of a paused container", runtime.stats(&id)).await.unwrap();
+            assert!(paused.memory_bytes > 0 && paused.cpu_ns >= second.cpu_ns, "{paused:?}");
+            runtime.resume(&id).await.unwrap();
+        }
+    }
+    runtime.stop(&id, Duration::ZERO).await.unwrap();
+    assert_eq!(kind(runtime.stats(&id).await), ErrorKind::NotFound, "what doesn't run uses nothing");
+    runtime.start(&id).await.unwrap();
+    let restarted = runtime.stats(&id).await.unwrap();
+    assert!(restarted.network_received_bytes < second.network_received_bytes, "counted from the start: {restarted:?}");
 }
 
 /// A CA bundle lies inside where it was wanted, can't be changed from inside, and two creations at once don't spoil it.

@@ -180,7 +180,8 @@ impl Runtime for Docker {
         let mut answers = self.connection.client.stats(checked_name(&id.0)?, Some(options));
         let call = async { answers.next().await.transpose() };
         match self.connection.call("measuring the container", call).await? {
-            Some(answer) => Ok(state::stats(&answer)),
+            Some(answer) => state::stats(&answer)
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, "the container doesn't run, so it uses nothing")),
             None => Err(Error::new(ErrorKind::Engine, "measuring the container: the engine answered with nothing")),
         }
     }

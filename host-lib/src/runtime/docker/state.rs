@@ -59,8 +59,9 @@ pub(super) fn listed(container: &ContainerSummary) -> Option<ContainerState> {
     })
 }
 
-/// What a container uses.
-pub(super) fn stats(answer: &ContainerStatsResponse) -> Stats {
+/// What a container uses; `None` when it doesn't run, of which the engine says that it was measured in the year 1.
+pub(super) fn stats(answer: &ContainerStatsResponse) -> Option<Stats> {
+    let at = answer.read.as_deref().filter(|at| !at.is_empty() && !at.starts_with("0001-"))?;
     let memory = answer.memory_stats.as_ref();
     let usage = memory.and_then(|memory| memory.usage).unwrap_or(0);
     // What the docker command subtracts too: pages that the kernel drops under pressure (cgroup v1, then v2).
@@ -69,16 +70,30 @@ pub(super) fn stats(answer: &ContainerStatsResponse) -> Stats {
         .and_then(|stats| stats.get("total_inactive_file").or_else(|| stats.get("inactive_file")))
         .copied()
         .unwrap_or(0);
-    Stats {
+    let networks = || answer.networks.iter().flat_map(HashMap::values);
+    let sum = |counts: &mut dyn Iterator<Item = Option<u64>>| counts.flatten().fold(0, u64::saturating_add);
+    // `Read` with cgroup v1, `read` with v2; v1 has sums of them beside.
+    let disk = |operation: &str| {
+        let entries = answer.blkio_stats.iter().flat_map(|disk| disk.io_service_bytes_recursive.iter().flatten());
+        let wanted = entries.filter(|entry| entry.op.as_deref().is_some_and(|op| op.eq_ignore_ascii_case(operation)));
+        sum(&mut wanted.map(|entry| entry.value))
+    };
+    Some(Stats {
+        at: at.parse().ok(),
         memory_bytes: usage.saturating_sub(droppable),
+        memory_limit_bytes: memory.and_then(|memory| memory.limit).filter(|limit| *limit > 0),
         cpu_ns: answer
             .cpu_stats
             .as_ref()
             .and_then(|cpu| cpu.cpu_usage.as_ref())
             .and_then(|cpu| cpu.total_usage)
             .unwrap_or(0),
+        network_received_bytes: sum(&mut networks().map(|network| network.rx_bytes)),
+        network_sent_bytes: sum(&mut networks().map(|network| network.tx_bytes)),
+        disk_read_bytes: disk("read"),
+        disk_written_bytes: disk("write"),
         pids: answer.pids_stats.as_ref().and_then(|pids| pids.current).unwrap_or(0),
-    }
+    })
 }
 
 /// The engine writes names with a leading slash.
@@ -92,7 +107,7 @@ fn sorted(labels: Option<HashMap<String, String>>) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use bollard::models::{ContainerMemoryStats, ContainerState as EngineState};
+    use bollard::models::ContainerState as EngineState;
 
     use super::*;
 
@@ -129,16 +144,44 @@ mod tests {
         assert_eq!(of(ContainerStateStatusEnum::EXITED), Some(137));
     }
 
+    fn answer(json: serde_json::Value) -> Option<Stats> {
+        stats(&serde_json::from_value(json).unwrap())
+    }
+
     #[test]
     fn droppable_cache_is_not_use() {
         for key in ["total_inactive_file", "inactive_file"] {
-            let memory = ContainerMemoryStats {
-                usage: Some(100),
-                stats: Some(HashMap::from([(key.to_owned(), 30)])),
-                ..ContainerMemoryStats::default()
-            };
-            let answer = ContainerStatsResponse { memory_stats: Some(memory), ..ContainerStatsResponse::default() };
-            assert_eq!(stats(&answer).memory_bytes, 70);
+            let memory = serde_json::json!({"usage": 100, "limit": 400, "stats": {key: 30}});
+            let stats = answer(serde_json::json!({"read": "2026-01-01T00:00:00Z", "memory_stats": memory})).unwrap();
+            assert_eq!((stats.memory_bytes, stats.memory_limit_bytes), (70, Some(400)));
         }
+    }
+
+    #[test]
+    fn both_kinds_of_control_groups_are_read() {
+        let entry = |op: &str, value: u64| serde_json::json!({"major": 8, "minor": 0, "op": op, "value": value});
+        let networks = serde_json::json!({"eth0": {"rx_bytes": 5, "tx_bytes": 6}, "eth1": {"rx_bytes": 10}});
+        let of = |entries: Vec<serde_json::Value>| {
+            let disk = serde_json::json!({"io_service_bytes_recursive": entries});
+            answer(serde_json::json!({"read": "2026-01-01T00:00:00.5Z", "blkio_stats": disk, "networks": networks}))
+        };
+        let first =
+            of(vec![entry("Read", 1), entry("Write", 2), entry("Sync", 3), entry("Total", 3), entry("Read", 4)]);
+        let second = of(vec![entry("read", 5), entry("write", 2)]);
+        assert_eq!(first, second);
+        let stats = first.unwrap();
+        assert_eq!((stats.disk_read_bytes, stats.disk_written_bytes), (5, 2));
+        assert_eq!((stats.network_received_bytes, stats.network_sent_bytes), (15, 6));
+        assert_eq!(stats.at.unwrap().to_string(), "2026-01-01T00:00:00.500000000Z");
+    }
+
+    #[test]
+    fn what_does_not_run_uses_nothing_that_could_be_told() {
+        // As 20.10 answers for a stopped container, and a bare answer.
+        let stopped = serde_json::json!({
+            "read": "0001-01-01T00:00:00Z", "blkio_stats": {"io_service_bytes_recursive": null}, "memory_stats": {}
+        });
+        assert_eq!(answer(stopped), None);
+        assert_eq!(answer(serde_json::json!({})), None);
     }
 }

@@ -1,0 +1,549 @@
+//! The task that measures all workspaces of a home, round by round, and what it knows.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use corehold_types::Timestamp;
+use futures_util::{StreamExt as _, stream};
+use tokio::{
+    runtime::Handle,
+    sync::broadcast::{self, error::RecvError},
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    StatsHistory, StatsPoint, StatsRange, StatsStream, WorkspaceStats,
+    history::{FINE_SECONDS, Grain, History, KEPT_SECONDS},
+    sample::{self, Meter},
+    store::{Ledger, Store},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    events::{Event, EventBus, EventKind, Events, Signal, Signals},
+    labels,
+    pool::Records,
+    runtime::{ContainerId, ContainerState, ContainerStatus, Runtime, Stats},
+    workspace::{Labelled, WorkspaceId, WorkspaceStatus},
+};
+
+/// Between two rounds (K8).
+const PERIOD: Duration = Duration::from_secs(FINE_SECONDS);
+/// How long one container may take: an engine measures at its next full second.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Containers that are asked for at once. All that are asked within the same second cost the engine one round of its own.
+const AT_ONCE: usize = 256;
+/// Samples that wait for a slow reader; it misses the older ones.
+const BACKLOG: usize = 16;
+/// Rounds between two looks at files that nobody needs any more: an hour.
+const SWEEP_ROUNDS: u64 = 3600 / FINE_SECONDS;
+
+/// Measures, from the first who asks it to until the host ends.
+pub(crate) struct Monitor {
+    room: Arc<Room>,
+    handle: Handle,
+    task: OnceLock<AbortOnDropHandle<()>>,
+    /// Whom the task will listen to.
+    listen: Box<dyn Fn() -> (Signals, Events) + Send + Sync>,
+}
+
+/// What the task and its askers share.
+struct Room {
+    runtime: Arc<dyn Runtime>,
+    records: Records,
+    labels: BTreeMap<String, String>,
+    events: EventBus,
+    folder: PathBuf,
+    measured: Mutex<HashMap<WorkspaceId, Measured>>,
+}
+
+/// What is known of a workspace that is measured.
+struct Measured {
+    readers: broadcast::Sender<WorkspaceStats>,
+    meter: Meter,
+    history: History,
+    /// The sample measured last, and when it came, by this machine's clock.
+    newest: Option<(Instant, WorkspaceStats)>,
+    /// Its file; `None` until it was read, and while it is written to.
+    ledger: Option<Ledger>,
+    /// Whether the file was read.
+    restored: bool,
+    /// Whether it could not be measured the last time, which is said once.
+    failing: bool,
+}
+
+impl Default for Measured {
+    fn default() -> Self {
+        Self {
+            readers: broadcast::channel(BACKLOG).0,
+            meter: Meter::default(),
+            history: History::default(),
+            newest: None,
+            ledger: None,
+            restored: false,
+            failing: false,
+        }
+    }
+}
+
+/// A container to be measured.
+#[derive(Debug, Clone)]
+struct Place {
+    workspace: WorkspaceId,
+    container: ContainerId,
+    status: ContainerStatus,
+    created: Timestamp,
+}
+
+impl Monitor {
+    /// Of the workspaces of a home. Measures nothing yet. Must be called on a tokio runtime.
+    pub(crate) fn new(
+        runtime: Arc<dyn Runtime>,
+        records: Records,
+        fingerprint: &str,
+        events: EventBus,
+        folder: PathBuf,
+        listen: impl Fn() -> (Signals, Events) + Send + Sync + 'static,
+    ) -> Self {
+        let labels = BTreeMap::from([(labels::HOME.to_owned(), fingerprint.to_owned())]);
+        let room = Room { runtime, records, labels, events, folder, measured: Mutex::default() };
+        Self { room: Arc::new(room), handle: Handle::current(), task: OnceLock::new(), listen: Box::new(listen) }
+    }
+
+    /// Begins to measure, if it didn't yet.
+    pub(crate) fn start(&self) {
+        self.task.get_or_init(|| {
+            let (signals, events) = (self.listen)();
+            AbortOnDropHandle::new(self.handle.spawn(measure(self.room.clone(), signals, events)))
+        });
+    }
+
+    pub(super) fn follow(&self, workspace: &WorkspaceId) -> StatsStream {
+        let receiver = self.room.lock().entry(workspace.clone()).or_default().readers.subscribe();
+        self.start();
+        StatsStream(Box::pin(stream::unfold(receiver, |mut receiver| async {
+            loop {
+                match receiver.recv().await {
+                    Ok(sample) => return Some((sample, receiver)),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        })))
+    }
+
+    pub(super) async fn now(&self, workspace: &WorkspaceId, container: &ContainerId) -> Result<WorkspaceStats> {
+        let newest = self.room.lock().get(workspace).and_then(|measured| measured.newest.clone());
+        if let Some((came, newest)) = newest
+            && came.elapsed() <= 2 * PERIOD
+        {
+            return Ok(newest);
+        }
+        let state = self.room.runtime.inspect(container).await?;
+        let stats = match self.room.runtime.stats(container).await {
+            Ok(stats) => stats,
+            // It has ended, before or just now.
+            Err(error) if error.kind() == ErrorKind::NotFound => Stats::default(),
+            Err(error) => return Err(error),
+        };
+        Ok(sample::told(stats.at.unwrap_or_else(Timestamp::now), state.status.into(), &stats, None))
+    }
+
+    pub(super) async fn history(&self, workspace: &WorkspaceId, range: StatsRange, grain: Grain) -> StatsHistory {
+        {
+            let measured = self.room.lock();
+            if let Some(measured) = measured.get(workspace).filter(|measured| measured.restored) {
+                return measured.history.points(range, grain);
+            }
+        }
+        // Nobody measures here, or not yet: another host may have, and one before this.
+        let (store, id) = (Store::new(self.room.folder.clone()), workspace.clone());
+        let read = tokio::task::spawn_blocking(move || store.load(&id, None, Timestamp::now()).0).await;
+        let mut history = History::default();
+        history.restore(&read.unwrap_or_default());
+        history.points(range, Grain::Coarse)
+    }
+}
+
+/// Rounds, for ever.
+async fn measure(room: Arc<Room>, mut signals: Signals, mut events: Events) {
+    let mut rounds = tokio::time::interval(PERIOD);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut files = Files { store: Some(Store::new(room.folder.clone())), told: false };
+    let mut places: Option<Vec<Place>> = None;
+    for round in 0_u64.. {
+        // What happens to containers is known without asking; only then they are listed.
+        loop {
+            tokio::select! {
+                biased;
+                signal = signals.next() => match signal {
+                    Some(Signal::Change(_) | Signal::LookAgain) => places = None,
+                    None => return,
+                },
+                event = events.next() => match event {
+                    Some(Event { workspace: Some(workspace), kind: EventKind::Removed | EventKind::Vanished, .. }) => {
+                        room.lock().remove(&workspace);
+                        places = None;
+                    }
+                    Some(_) => {}
+                    None => return,
+                },
+                _ = rounds.tick() => break,
+            }
+        }
+        if places.is_none() {
+            match room.places().await {
+                Ok(found) => places = Some(found),
+                // That the engine is away is told by whom it concerns.
+                Err(error) => tracing::debug!(%error, "workspaces to be measured can't be listed"),
+            }
+        }
+        let Some(places) = &places else { continue };
+        files.restore(&room, places).await;
+        let minutes = room.round(places).await;
+        files.keep(&room, minutes).await;
+        if round % SWEEP_ROUNDS == 0 {
+            room.forget_old();
+            files.sweep().await;
+        }
+    }
+}
+
+impl Room {
+    fn lock(&self) -> MutexGuard<'_, HashMap<WorkspaceId, Measured>> {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The containers that are somebody's workspace.
+    async fn places(&self) -> Result<Vec<Place>> {
+        let states = self.runtime.list(&self.labels).await?;
+        let pooled =
+            |state: &ContainerState| state.labels.get(labels::KIND).is_some_and(|kind| kind == labels::KIND_POOL);
+        let records = if states.iter().any(pooled) { self.records.all().await } else { Vec::new() };
+        let place = |state: ContainerState| {
+            let labelled = Labelled::of(&state, &records).ok().flatten()?;
+            let (workspace, created) = (labelled.id, labelled.created);
+            Some(Place { workspace, container: state.id, status: state.status, created })
+        };
+        Ok(states.into_iter().filter_map(place).collect())
+    }
+
+    /// Measures all at once; returns the minutes that are over.
+    async fn round(&self, places: &[Place]) -> Vec<(WorkspaceId, StatsPoint)> {
+        let measuring = stream::iter(places.to_vec()).map(|place| async move {
+            let stats = match place.status {
+                ContainerStatus::Running | ContainerStatus::Paused => {
+                    let asking = tokio::time::timeout(PATIENCE, self.runtime.stats(&place.container));
+                    Some(asking.await.unwrap_or_else(|_| {
+                        Err(Error::new(ErrorKind::Timeout, format!("nothing within {} s", PATIENCE.as_secs())))
+                    }))
+                }
+                _ => None,
+            };
+            (place, stats)
+        });
+        let results: Vec<_> = measuring.buffer_unordered(AT_ONCE).collect().await;
+        let mut measured = self.lock();
+        results
+            .into_iter()
+            .filter_map(|(place, stats)| {
+                // It may have been removed meanwhile; what comes too late is of no use then.
+                let known = measured.get_mut(&place.workspace)?;
+                known.take(&place, stats).map(|minute| (place.workspace.clone(), minute))
+            })
+            .collect()
+    }
+
+    /// Drops what nobody could measure for as long as anything is kept.
+    fn forget_old(&self) {
+        let now = u64::try_from(Timestamp::now().as_unix_seconds()).unwrap_or(0);
+        self.lock().retain(|_, measured| {
+            measured.readers.receiver_count() > 0 || measured.history.last_second() + KEPT_SECONDS > now
+        });
+    }
+}
+
+impl Measured {
+    fn take(&mut self, place: &Place, stats: Option<Result<Stats>>) -> Option<StatsPoint> {
+        let status = WorkspaceStatus::from(place.status);
+        let stats = match stats {
+            Some(Ok(stats)) => stats,
+            Some(Err(error)) if error.kind() != ErrorKind::NotFound => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(workspace = %place.workspace, %error, "a workspace can't be measured");
+                }
+                return None;
+            }
+            // It doesn't run, or ended since it was listed. Said once.
+            Some(Err(_)) | None => {
+                if self.newest.as_ref().is_none_or(|(_, newest)| newest.status != status) && stats.is_none() {
+                    self.tell(sample::told(Timestamp::now(), status, &Stats::default(), None));
+                }
+                return None;
+            }
+        };
+        self.failing = false;
+        let (sample, amounts) = self.meter.take(&place.container, status, stats);
+        let minute = self.history.take(&sample, amounts);
+        self.tell(sample);
+        minute
+    }
+
+    fn tell(&mut self, sample: WorkspaceStats) {
+        self.newest = Some((Instant::now(), sample.clone()));
+        // Nobody may be reading.
+        let _ = self.readers.send(sample);
+    }
+}
+
+/// The files, used off the runtime's threads.
+struct Files {
+    /// `None` while it is used, and for ever after a panic there.
+    store: Option<Store>,
+    /// Whether it was said that nothing can be kept.
+    told: bool,
+}
+
+impl Files {
+    /// Reads what is kept of workspaces that weren't measured before.
+    async fn restore(&mut self, room: &Room, places: &[Place]) {
+        let unknown: Vec<(WorkspaceId, Timestamp)> = {
+            let mut measured = room.lock();
+            let unknown = places.iter().filter(|place| !measured.entry(place.workspace.clone()).or_default().restored);
+            unknown.map(|place| (place.workspace.clone(), place.created)).collect()
+        };
+        if unknown.is_empty() {
+            return;
+        }
+        let load = move |store: &mut Store| {
+            let now = Timestamp::now();
+            let load = |(id, created)| {
+                let (points, ledger) = store.load(&id, Some(created), now);
+                (id, points, ledger)
+            };
+            unknown.into_iter().map(load).collect::<Vec<_>>()
+        };
+        let loaded = self.off(load).await.unwrap_or_default();
+        let mut measured = room.lock();
+        for (id, points, ledger) in loaded {
+            if let Some(known) = measured.get_mut(&id) {
+                known.history.restore(&points);
+                known.ledger = Some(ledger);
+                known.restored = true;
+            }
+        }
+    }
+
+    /// Writes minutes that are over.
+    async fn keep(&mut self, room: &Room, minutes: Vec<(WorkspaceId, StatsPoint)>) {
+        if minutes.is_empty() {
+            return;
+        }
+        let ever = StatsRange::new(Timestamp::from_unix(0, 0), Timestamp::from_unix(i64::MAX, 0));
+        let work: Vec<_> = {
+            let mut measured = room.lock();
+            let with_ledger = minutes.into_iter().filter_map(|(id, minute)| {
+                let known = measured.get_mut(&id)?;
+                let ledger = known.ledger.take()?;
+                Some((id, minute, ledger, known.history.points(ever, Grain::Coarse).points))
+            });
+            with_ledger.collect()
+        };
+        let write = move |store: &mut Store| {
+            let mut failure = None;
+            match store.ours() {
+                Ok(true) => {}
+                Ok(false) => return (work.into_iter().map(|(id, _, ledger, _)| (id, ledger)).collect(), None),
+                Err(error) => failure = Some(error),
+            }
+            let mut ledgers = Vec::with_capacity(work.len());
+            for (id, minute, mut ledger, all) in work {
+                if let Err(error) = store.append(&mut ledger, &minute, &all) {
+                    failure.get_or_insert(error);
+                }
+                ledgers.push((id, ledger));
+            }
+            (ledgers, failure)
+        };
+        let Some((ledgers, failure)): Option<(Vec<_>, _)> = self.off(write).await else { return };
+        {
+            let mut measured = room.lock();
+            for (id, ledger) in ledgers {
+                if let Some(known) = measured.get_mut(&id) {
+                    known.ledger = Some(ledger);
+                }
+            }
+        }
+        match failure {
+            Some(error) if !std::mem::replace(&mut self.told, true) => {
+                let folder = room.folder.display();
+                let error = format!("what workspaces use can't be kept in {folder}: {error}");
+                tracing::warn!(error, "measuring goes on without a file");
+                room.events.emit(None, EventKind::NotKept { error });
+            }
+            Some(_) => {}
+            None => self.told = false,
+        }
+    }
+
+    async fn sweep(&mut self) {
+        let swept = self.off(|store| if store.ours()? { store.sweep() } else { Ok(()) }).await;
+        if let Some(Err(error)) = swept {
+            tracing::debug!(%error, "old files of what workspaces used can't be swept");
+        }
+    }
+
+    /// Does blocking work with the store.
+    async fn off<T: Send + 'static>(&mut self, work: impl FnOnce(&mut Store) -> T + Send + 'static) -> Option<T> {
+        let mut store = self.store.take()?;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&mut store);
+            (store, done)
+        });
+        let (store, done) = done.await.ok()?;
+        self.store = Some(store);
+        Some(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::{
+        CreateWorkspace, Host, Workspace,
+        testing::{AgentScript, EngineScript, Fixture},
+    };
+
+    async fn fixture() -> (Fixture, Workspace) {
+        let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
+        let workspace = fixture.host.create(CreateWorkspace::empty().id("w")).await.unwrap();
+        // What comes is rounds and files: nothing on the network.
+        tokio::time::pause();
+        (fixture, workspace)
+    }
+
+    /// One more host on the same home, as another process would be.
+    async fn another(fixture: &Fixture, measures: bool) -> Host {
+        let builder = Host::builder().runtime(fixture.engine.clone()).home(fixture.host.home());
+        builder.measure(measures).build().await.unwrap()
+    }
+
+    fn day() -> StatsRange {
+        let now = Timestamp::now();
+        StatsRange::new(Timestamp::from_unix(now.as_unix_seconds() - 80_000, 0), now.after(PERIOD * 100_000))
+    }
+
+    #[tokio::test]
+    async fn every_reader_gets_every_sample_until_the_workspace_is_removed() {
+        let (fixture, workspace) = fixture().await;
+        let (mut one, mut other) = (workspace.follow_stats(), workspace.follow_stats());
+        for number in 0..3 {
+            let sample = one.next().await.unwrap();
+            assert_eq!(Some(&sample), other.next().await.as_ref());
+            assert_eq!((sample.status, sample.memory_percent), (WorkspaceStatus::Running, Some(25.0)));
+            assert_eq!(sample.cpu_percent, (number > 0).then_some(50.0), "a first sample has nothing to compare with");
+            assert_eq!(workspace.stats().await.unwrap(), sample);
+        }
+        workspace.remove().await.unwrap();
+        assert_eq!((one.next().await, other.next().await), (None, None));
+        assert!(fixture.host.monitor().room.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn without_rounds_the_engine_is_asked() {
+        let (fixture, workspace) = fixture().await;
+        let sample = workspace.stats().await.unwrap();
+        assert_eq!((sample.cpu_percent, sample.memory_percent), (None, Some(25.0)));
+        fixture.engine.set_status("corehold-w", ContainerStatus::Exited);
+        let sample = workspace.stats().await.unwrap();
+        assert_eq!((sample.status, sample.memory_bytes, sample.pids), (WorkspaceStatus::Stopped, 0, 0));
+        fixture.engine.measure_fails.store(true, Ordering::Relaxed);
+        assert_eq!(workspace.stats().await.unwrap_err().kind(), ErrorKind::Engine);
+        assert!(fixture.host.monitor().task.get().is_none());
+    }
+
+    #[tokio::test]
+    async fn states_are_told_and_an_error_ends_nothing() {
+        let (fixture, workspace) = fixture().await;
+        let mut samples = workspace.follow_stats();
+        assert_eq!(samples.next().await.unwrap().status, WorkspaceStatus::Running);
+        for (container, action, status) in [
+            (ContainerStatus::Paused, "pause", WorkspaceStatus::Paused),
+            (ContainerStatus::Exited, "die", WorkspaceStatus::Stopped),
+            (ContainerStatus::Running, "start", WorkspaceStatus::Running),
+        ] {
+            fixture.engine.set_status("corehold-w", container);
+            fixture.engine.say_of("corehold-w", action);
+            let sample = samples.next().await.unwrap();
+            assert_eq!((sample.status, sample.pids > 0), (status, container != ContainerStatus::Exited));
+        }
+        fixture.engine.measure_fails.store(true, Ordering::Relaxed);
+        tokio::time::sleep(10 * PERIOD).await;
+        fixture.engine.go_away();
+        tokio::time::sleep(10 * PERIOD).await;
+        fixture.engine.come_back();
+        fixture.engine.measure_fails.store(false, Ordering::Relaxed);
+        assert_eq!(samples.next().await.unwrap().cpu_percent, Some(50.0));
+    }
+
+    #[tokio::test]
+    async fn another_host_knows_the_minutes_of_one_before_and_goes_on() {
+        let (fixture, workspace) = fixture().await;
+        let mut samples = workspace.follow_stats();
+        for _ in 0..40 {
+            samples.next().await.unwrap();
+        }
+        let before = workspace.stats_history(day()).await;
+        assert_eq!(before.every_seconds, 60);
+        assert!(before.points.len() >= 3 && before.points.iter().any(|point| point.network_sent_bytes == 12_000));
+
+        // All but the newest, which may be being written.
+        let kept = before.points.len() - 1;
+        for measures in [true, false] {
+            let host = another(&fixture, measures).await;
+            let theirs = host.workspace("w").await.unwrap();
+            if measures {
+                theirs.follow_stats().next().await.unwrap();
+            }
+            assert_eq!(theirs.stats_history(day()).await.points[..kept], before.points[..kept]);
+        }
+        assert!(!Store::new(fixture.host.home().join("stats")).ours().unwrap(), "one of them writes, the first");
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_kept_is_told_once_and_measuring_goes_on() {
+        let (fixture, workspace) = fixture().await;
+        std::fs::write(fixture.host.home().join("stats"), "in the way").unwrap();
+        let mut events = fixture.host.events();
+        let mut samples = workspace.follow_stats();
+        for _ in 0..60 {
+            samples.next().await.unwrap();
+        }
+        assert!(workspace.stats_history(day()).await.points.len() >= 4);
+        let told: Vec<Event> =
+            std::iter::from_fn(|| futures_util::FutureExt::now_or_never(events.next()).flatten()).collect();
+        let [Event { kind: EventKind::NotKept { error }, .. }] = told.as_slice() else { panic!("{told:?}") };
+        assert!(error.contains("/stats: "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn several_workspaces_are_one_sum() {
+        let (fixture, workspace) = fixture().await;
+        tokio::time::resume();
+        let other = fixture.host.create(CreateWorkspace::empty().id("v")).await.unwrap();
+        tokio::time::pause();
+        let mut samples = workspace.follow_stats();
+        for _ in 0..40 {
+            samples.next().await.unwrap();
+        }
+        let ids = [workspace.id().clone(), other.id().clone(), "nobody".parse().unwrap()];
+        let sum = fixture.host.stats_history_of(&ids, day()).await;
+        assert!(sum.points.iter().any(|point| point.cpu_percent == Some(100.0) && point.pids == 6), "{sum:?}");
+    }
+}
