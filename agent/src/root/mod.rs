@@ -22,6 +22,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
 };
 
 use corehold_types::{Code, Problem, WorkspacePath};
@@ -50,6 +51,8 @@ pub struct Root {
     kernel_resolves: bool,
     /// The device of its file system, if that is a local one.
     local_device: Option<u64>,
+    /// Whether that file system doesn't say what of a file is in memory.
+    tells_nothing_cached: AtomicBool,
 }
 
 /// A regular file that was opened, and what it was then.
@@ -97,7 +100,15 @@ impl Root {
         let kernel_resolves = openat2(directory.as_fd(), Path::new("."), DIRECTORY, ResolveFlags::empty()).is_ok();
         let local_device = ready::local_device(&directory);
         let canonical = std::fs::canonicalize(path)?;
-        Ok(Self { directory, path: path.to_owned(), canonical, kernel_resolves, local_device })
+        let path = path.to_owned();
+        Ok(Self {
+            directory,
+            path,
+            canonical,
+            kernel_resolves,
+            local_device,
+            tells_nothing_cached: AtomicBool::new(false),
+        })
     }
 
     /// The root's absolute path as it was configured.

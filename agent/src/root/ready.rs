@@ -5,7 +5,11 @@
 //! is asked first (`RESOLVE_CACHED` for the name, `RWF_NOWAIT` for the content). Where a file system can't answer the second
 //! (overlayfs, tmpfs), a small file of a local disk is taken to be ready, as web servers do; others never are.
 
-use std::{io::IoSliceMut, os::fd::AsFd as _};
+use std::{
+    io::IoSliceMut,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::atomic::Ordering,
+};
 
 use corehold_types::WorkspacePath;
 use rustix::{
@@ -44,28 +48,35 @@ impl Root {
         let stat = rustix::fs::fstat(&opened).ok()?;
         let is_small = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && u64::try_from(stat.st_size).is_ok_and(|size| size <= SMALL);
-        (is_small && stat.st_dev == device && is_cached(&opened, &stat)).then(|| OpenFile { file: opened.into(), stat })
+        (is_small && stat.st_dev == device && self.is_cached(&opened, &stat))
+            .then(|| OpenFile { file: opened.into(), stat })
     }
-}
 
-/// Whether the whole content is in memory, as far as can be known.
-fn is_cached(file: &std::os::fd::OwnedFd, stat: &Stat) -> bool {
-    let mut buffer = [0; PROBE];
-    let mut offset = 0;
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
-    while offset < size {
-        let mut slices = [IoSliceMut::new(&mut buffer)];
-        match rustix::io::preadv2(file.as_fd(), &mut slices, offset, ReadWriteFlags::NOWAIT) {
-            // It has become shorter.
-            Ok(0) => return true,
-            Ok(length) => offset += length as u64,
-            Err(Errno::INTR) => {}
-            // Local, small, and its inode is in memory.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return true,
-            Err(_) => return false,
+    /// Whether the whole content is in memory, as far as can be known.
+    fn is_cached(&self, file: &OwnedFd, stat: &Stat) -> bool {
+        if self.tells_nothing_cached.load(Ordering::Relaxed) {
+            return true;
         }
+        let mut buffer = [0; PROBE];
+        let mut offset = 0;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        while offset < size {
+            let mut slices = [IoSliceMut::new(&mut buffer)];
+            match rustix::io::preadv2(file.as_fd(), &mut slices, offset, ReadWriteFlags::NOWAIT) {
+                // It has become shorter.
+                Ok(0) => return true,
+                Ok(length) => offset += length as u64,
+                Err(Errno::INTR) => {}
+                // Local, small, and its inode is in memory. It is the same for each file of this device.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    self.tells_nothing_cached.store(true, Ordering::Relaxed);
+                    return true;
+                }
+                Err(_) => return false,
+            }
+        }
+        true
     }
-    true
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use std::{
 
 use rustix::fs::Stat;
 
+use super::OpenFile;
+
 /// No kernel's clock for file times is coarser (HZ=100).
 const GRAIN: Duration = Duration::from_millis(20);
 
@@ -29,12 +31,24 @@ impl Version {
     /// # Errors
     /// The file can't be read.
     pub fn of(file: &File) -> io::Result<Self> {
-        let stat = rustix::fs::fstat(file)?;
-        if !is_fresh(&stat) {
-            return Ok(Self(of_stat(&stat)));
+        Self::as_of(file, &rustix::fs::fstat(file)?)
+    }
+
+    /// The version of a file as it was opened, for content that is read from now on. May block as [`of`](Self::of).
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(crate) fn of_opened(opened: &OpenFile) -> io::Result<Self> {
+        Self::as_of(&opened.file, &opened.stat)
+    }
+
+    fn as_of(file: &File, stat: &Stat) -> io::Result<Self> {
+        // Judged after the file was looked at: what changes from here on gets other times.
+        if !is_fresh(stat) {
+            return Ok(Self(of_stat(stat)));
         }
-        if size_of(&stat) <= HASHED {
-            return Ok(Self(format!("{}-{}", of_stat(&stat), content(file)?)));
+        if size_of(stat) <= HASHED {
+            return Ok(Self(format!("{}-{}", of_stat(stat), content(file)?)));
         }
         std::thread::sleep(GRAIN);
         let stat = rustix::fs::fstat(file)?;

@@ -65,7 +65,7 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
 fn find(opened: OpenFile, path: &WorkspacePath, headers: &HeaderMap, is_head: bool) -> Result<Found, Problem> {
     let failed = |error: io::Error| Problem::new(Code::Internal, format!("{path} can't be read: {error}"));
     let conditions = Conditions::of(headers)?;
-    let version = Version::of(&opened.file).map_err(failed)?;
+    let version = Version::of_opened(&opened).map_err(failed)?;
     if !conditions.match_holds(Some(&opened.file)).map_err(failed)? {
         return Err(super::conditions::mismatch(path, Some(version)));
     }

@@ -107,7 +107,7 @@ fn read_opened(
     let failed = |error: std::io::Error| Problem::new(Code::Internal, format!("{path} can't be read: {error}"));
     range::check(target)?;
     // Before the content, so that a change in between makes the version an old one and never the content.
-    let version = Version::of(&opened.file).map_err(failed)?;
+    let version = Version::of_opened(opened).map_err(failed)?;
     let piece = match (target.lines, target.bytes) {
         (Some(lines), _) => range::lines(&opened.file, lines, budget, cancelled).map_err(failed)?,
         (None, Some(bytes)) => range::bytes(&opened.file, bytes, budget).map_err(failed)?,

@@ -54,22 +54,23 @@ pub(super) fn bytes(file: &File, range: ByteRange, budget: u64) -> io::Result<Pi
     Ok(piece)
 }
 
-/// At most `most` bytes from `start`, truncated if there are more.
+/// At most `most` bytes from `start`, truncated if there are more. The file should end `expected` bytes behind it, as far as
+/// is known; 0 where it isn't.
 fn read(file: &File, start: u64, most: u64, expected: u64) -> io::Result<Piece> {
-    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0).saturating_add(1));
-    let mut offset = start;
-    // One byte more than allowed tells whether there are more.
-    let end = start.saturating_add(most).saturating_add(1);
-    while offset < end {
-        let room = usize::try_from(end - offset).unwrap_or(usize::MAX).min(BUFFER.max(bytes.capacity() - bytes.len()));
-        let filled = bytes.len();
-        bytes.resize(filled + room, 0);
-        let length = read_at(file, &mut bytes[filled..], offset)?;
-        bytes.truncate(filled + length);
-        if length == 0 {
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells whether there are more; one more than expected, that there are not.
+    let mut room = if expected > 0 { expected.saturating_add(1) } else { BUFFER as u64 };
+    while bytes.len() as u64 <= most {
+        let left = most.saturating_add(1) - bytes.len() as u64;
+        bytes.reserve(usize::try_from(room.min(left)).unwrap_or(usize::MAX));
+        room = BUFFER as u64;
+        let asked = bytes.capacity() - bytes.len();
+        let offset = start.saturating_add(bytes.len() as u64);
+        let length = append_at(file, &mut bytes, offset)?;
+        // A regular file gives what is asked for, but for its end.
+        if length == 0 || (length < asked && bytes.len() as u64 == expected) {
             break;
         }
-        offset += length as u64;
     }
     let truncated = bytes.len() as u64 > most;
     if truncated {
@@ -134,8 +135,7 @@ fn skip(bytes: &[u8], count: u64) -> (usize, u64) {
 }
 
 fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    // A range may be asked for anywhere up to 2^64, the kernel knows offsets up to 2^63: there is nothing beyond.
-    if i64::try_from(offset).is_err() {
+    if is_behind_every_file(offset) {
         return Ok(0);
     }
     loop {
@@ -144,4 +144,22 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
             result => return result,
         }
     }
+}
+
+/// The same into a vector's spare room, which isn't touched before there is something for it.
+fn append_at(file: &File, bytes: &mut Vec<u8>, offset: u64) -> io::Result<usize> {
+    if is_behind_every_file(offset) {
+        return Ok(0);
+    }
+    loop {
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(bytes), offset) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// A range may be asked for anywhere up to 2^64, the kernel knows offsets up to 2^63: there is nothing beyond.
+fn is_behind_every_file(offset: u64) -> bool {
+    i64::try_from(offset).is_err()
 }

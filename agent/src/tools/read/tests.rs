@@ -186,3 +186,18 @@ fn work_ends_when_the_caller_is_gone() {
     cancelled.set();
     assert!(read_all(&agent, vec![whole()], 8, &cancelled).is_err());
 }
+
+#[test]
+fn a_file_that_grew_or_shrank_since_it_was_opened_is_read_as_it_is() {
+    for length in [0, 1, 5, 700_000] {
+        let mut file = tempfile::tempfile().unwrap();
+        let content = b"0123456789".repeat(length / 10 + 1)[..length].to_vec();
+        file.write_all(&content).unwrap();
+        for believed in [0, 1, 4, 5, 6, 699_999, 700_000, 700_001, 1 << 21] {
+            let piece = range::whole(&file, believed, 1 << 22).unwrap();
+            assert!(piece.is_whole && piece.bytes == content, "{length}, {believed}");
+            let piece = range::whole(&file, believed, 4).unwrap();
+            assert_eq!((piece.truncated, piece.bytes), (length > 4, content[..length.min(4)].to_vec()), "{believed}");
+        }
+    }
+}
