@@ -1,10 +1,18 @@
-//! What the walk needs of the root: opening beneath it.
+//! What the walk needs of the root: opening beneath it, and listing.
 
-use std::{ffi::OsStr, os::fd::OwnedFd, os::unix::ffi::OsStrExt as _, path::Path};
+use std::{
+    ffi::OsStr,
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
 
 use corehold_types::WorkspacePath;
 use rustix::{fs::OFlags, io::Errno};
 
+use super::listing::Listing;
 use crate::root::Root;
 
 /// A root beneath which the kernel opens paths and which nothing leaves.
@@ -15,6 +23,14 @@ pub trait Beneath: Sync {
     /// # Errors
     /// As `openat2` with `RESOLVE_BENEATH` has them; `EXDEV` means that the path leads outside.
     fn open_beneath(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno>;
+
+    /// Lists an open directory.
+    ///
+    /// # Errors
+    /// As `getdents64` has them.
+    fn list(&self, directory: BorrowedFd<'_>, listing: &mut Listing) -> Result<(), Errno> {
+        listing.read(directory)
+    }
 }
 
 /// Opens a directory for listing.

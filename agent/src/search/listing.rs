@@ -16,7 +16,7 @@ const BUFFER: usize = 32 << 10;
 
 /// What a directory holds, without `.` and `..`.
 #[derive(Debug, Default)]
-pub(crate) struct Listing {
+pub struct Listing {
     /// The names, each with a NUL at its end.
     names: Vec<u8>,
     entries: Vec<Entry>,
@@ -58,6 +58,31 @@ impl Listing {
             }
         }
         Ok(())
+    }
+
+    /// The same again, later: of each entry what it is, its name, and a NUL.
+    pub(super) fn to_bytes(&self) -> Box<[u8]> {
+        let mut bytes = Vec::with_capacity(self.names.len() + self.entries.len());
+        for entry in &self.entries {
+            // As in `d_type`: the mode's upper bits.
+            bytes.push((entry.kind.as_raw_mode() >> 12) as u8);
+            bytes.extend_from_slice(&self.names[entry.start..entry.end]);
+        }
+        bytes.into()
+    }
+
+    /// Takes what [`to_bytes`](Self::to_bytes) gave.
+    pub(super) fn set_bytes(&mut self, mut bytes: &[u8]) {
+        self.names.clear();
+        self.entries.clear();
+        while let [kind, rest @ ..] = bytes {
+            let length = memchr::memchr(0, rest).map_or(rest.len(), |end| end + 1);
+            let start = self.names.len();
+            self.names.extend_from_slice(&rest[..length]);
+            let kind = FileType::from_raw_mode(u32::from(*kind) << 12);
+            self.entries.push(Entry { start, end: self.names.len(), kind });
+            bytes = &rest[length..];
+        }
     }
 
     /// Puts the entries in the byte order of their names.

@@ -134,7 +134,7 @@ impl Rules {
         for end in std::iter::once(0).chain(slashes) {
             let path = &path[..end];
             let directory = open_directory(root, path, OFlags::empty())?;
-            listing.read(std::os::fd::AsFd::as_fd(&directory))?;
+            root.list(std::os::fd::AsFd::as_fd(&directory), &mut listing)?;
             rules = rules.enter(&Source { root, troubles, path, listing: &listing });
         }
         Ok(rules)

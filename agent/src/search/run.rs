@@ -54,7 +54,8 @@ pub(super) struct Engine<'a> {
 }
 
 /// Searches; blocks until it is done or `control` stops it. What is found goes to `deliver`; the response counts it.
-/// Files in which nothing can be found by `lookup` aren't opened; the answer is the same without it.
+/// Files in which nothing can be found by `lookup` aren't opened, and directories that are known aren't listed; the answer is
+/// the same without it.
 ///
 /// # Errors
 /// A starting path can't be opened.
@@ -66,6 +67,8 @@ pub fn run(
     deliver: &Deliver<'_>,
 ) -> Result<SearchResponse, Problem> {
     let begun = Instant::now();
+    let known = lookup.map(|lookup| lookup.over(root));
+    let root = known.as_ref().map_or(root, |known| known);
     let engine = Engine { root, query: &plan.query, control, lookup };
     let totals = Totals::default();
     let troubles = Troubles::default();

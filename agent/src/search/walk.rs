@@ -284,7 +284,9 @@ impl<'a, 'b, V: Visitor> Walker<'a, 'b, V> {
         }
         let nofollow = if through_link { OFlags::empty() } else { OFlags::NOFOLLOW };
         let opened = open_directory(shared.root, &path, nofollow);
-        let directory = match opened.and_then(|directory| self.listing.read(directory.as_fd()).map(|()| directory)) {
+        let directory = match opened
+            .and_then(|directory| shared.root.list(directory.as_fd(), &mut self.listing).map(|()| directory))
+        {
             Ok(directory) => directory,
             Err(errno) => return self.unreadable(&path, errno),
         };

@@ -47,9 +47,9 @@ impl Handler for Search {
                 let _permit = permit;
                 let plan = SearchPlan::new(&agent.root, &agent.config.limits, &request)?;
                 let deliver = |batch| sender.blocking_send(batch).is_ok();
-                let lookup = plan.needs.as_ref().map(|needs| Lookup::new(&agent.kept, needs));
-                let response = run::run(&agent.root, &plan, lookup.as_ref(), &control, &deliver);
-                let unknown = lookup.as_ref().map_or(0, Lookup::unknown);
+                let lookup = Lookup::new(&agent.kept, plan.needs.as_ref());
+                let response = run::run(&agent.root, &plan, Some(&lookup), &control, &deliver);
+                let unknown = lookup.unknown();
                 let kept = Arc::clone(&agent.kept);
                 kept.after_search(unknown, move |kept| gather(kept, &agent.root, &plan));
                 response

@@ -40,7 +40,7 @@ fn folder() -> TempDir {
 
 /// Keeps what it can of files that were made just now.
 fn kept() -> Kept {
-    Kept::new(KeptOptions { now: in_an_hour, worth_files: 1, ..KeptOptions::default() })
+    Kept::new(KeptOptions { now: in_an_hour, worth: 1, ..KeptOptions::default() })
 }
 
 fn in_an_hour() -> SystemTime {
@@ -54,7 +54,7 @@ fn search(folder: &Path, request: &SearchRequest, kept: Option<&Kept>) -> Found 
     let root = Root::open(folder).unwrap();
     let request = SearchRequest { sorted: Some(true), ..request.clone() };
     let plan = SearchPlan::new(&root, &Limits::default(), &request)?;
-    let lookup = kept.zip(plan.needs.as_ref()).map(|(kept, needs)| Lookup::new(kept, needs));
+    let lookup = kept.map(|kept| Lookup::new(kept, plan.needs.as_ref()));
     let control = Control::new(max_matches(&Limits::default(), &request).unwrap());
     let events = Mutex::new(Vec::new());
     let deliver = |batch| {
@@ -156,6 +156,50 @@ fn files_that_lack_something_are_not_read_again() {
     assert_eq!(same_with_and_without(folder.path(), &encoded, &kept), 0, "what is searched is not what was read");
 }
 
+/// How many files and directories a search knew nothing of.
+fn unknown(folder: &Path, request: &SearchRequest, kept: &Kept) -> u64 {
+    let root = Root::open(folder).unwrap();
+    let plan = SearchPlan::new(&root, &Limits::default(), request).unwrap();
+    let lookup = Lookup::new(kept, plan.needs.as_ref());
+    run::run(&root, &plan, Some(&lookup), &Control::new(u64::MAX), &|_| true).unwrap();
+    lookup.unknown()
+}
+
+#[test]
+fn directories_are_listed_again_when_something_in_them_has_changed() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    for directory in ["same/deep", "more", "fewer", "renamed", "swapped", "turned/file", "ignored"] {
+        fs::create_dir_all(path(directory)).unwrap();
+        fs::write(path(directory).join("f"), "needle\n").unwrap();
+    }
+    fs::write(path("fewer/g"), "needle\n").unwrap();
+    let kept = kept();
+    // Of a pattern that may be in any file, only directories can be known.
+    let request = pattern("needle|.");
+    assert_eq!(unknown(folder.path(), &request, &kept), 10);
+    remember(folder.path(), &request, &kept);
+    assert_eq!((kept.directories(), unknown(folder.path(), &request, &kept)), (10, 0));
+    same_with_and_without(folder.path(), &request, &kept);
+
+    let_the_clock_tick(folder.path());
+    fs::write(path("more/g"), "needle\n").unwrap();
+    fs::remove_file(path("fewer/g")).unwrap();
+    fs::rename(path("renamed/f"), path("renamed/g")).unwrap();
+    fs::rename(path("swapped"), path("aside")).unwrap();
+    fs::rename(path("same"), path("swapped")).unwrap();
+    fs::rename(path("aside"), path("same")).unwrap();
+    fs::remove_dir_all(path("turned/file")).unwrap();
+    fs::write(path("turned/file"), "needle\n").unwrap();
+    fs::write(path("ignored/.gitignore"), "f\n").unwrap();
+    same_with_and_without(folder.path(), &request, &kept);
+    let (_, events, _) = search(folder.path(), &request, Some(&kept)).unwrap();
+    let expected = ["fewer/f", "more/f", "more/g", "renamed/g", "same/f", "swapped/deep/f", "turned/file"];
+    assert_eq!(paths(&events), expected);
+    // All but `swapped/deep`: the root too, and what was renamed.
+    assert_eq!(unknown(folder.path(), &request, &kept), 8);
+}
+
 #[test]
 fn nothing_is_found_as_it_was() {
     let folder = folder();
@@ -204,7 +248,7 @@ fn nothing_is_kept_of_files_that_were_just_changed() {
     fs::write(folder.path().join("f"), "nothing of interest here\n").unwrap();
     let kept = Kept::new(KeptOptions::default());
     remember(folder.path(), &pattern("needle"), &kept);
-    assert_eq!(kept.files(), 0);
+    assert_eq!((kept.files(), kept.directories()), (0, 0));
 }
 
 #[test]
@@ -216,7 +260,7 @@ fn what_is_kept_is_bounded() {
     let kept = Kept::new(KeptOptions { most_bytes: 4_096, now: in_an_hour, ..KeptOptions::default() });
     remember(folder.path(), &pattern("needle"), &kept);
     assert!(kept.bytes() <= 4_096 + 4_096, "{}", kept.bytes());
-    assert!(kept.files() > 5);
+    assert!(kept.files() + kept.directories() > 5);
     same_with_and_without(folder.path(), &pattern("needle"), &kept);
 }
 
@@ -224,8 +268,7 @@ fn what_is_kept_is_bounded() {
 fn it_is_gathered_when_it_is_worth_it_and_given_up_after_a_rest() {
     let folder = folder();
     fs::write(folder.path().join("f"), "nothing of interest here\n").unwrap();
-    let options =
-        KeptOptions { now: in_an_hour, worth_files: 10, rest: Duration::from_millis(1), ..KeptOptions::default() };
+    let options = KeptOptions { now: in_an_hour, worth: 10, rest: Duration::from_millis(1), ..KeptOptions::default() };
     let kept = Arc::new(Kept::new(options));
     let (sender, receiver) = mpsc::sync_channel(2);
     let job = |word: &'static str| {
@@ -243,5 +286,5 @@ fn it_is_gathered_when_it_is_worth_it_and_given_up_after_a_rest() {
     while Arc::strong_count(&kept) > 1 {
         std::thread::yield_now();
     }
-    assert_eq!((kept.files(), kept.bytes()), (0, 0));
+    assert_eq!((kept.files(), kept.directories(), kept.bytes()), (0, 0, 0));
 }

@@ -1,16 +1,11 @@
 //! Reads the files that a search has read once more, to remember what is in them.
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io,
-    os::fd::{AsFd as _, BorrowedFd},
-};
+use std::{fs::File, io, os::fd::AsFd as _};
 
 use corehold_types::tools::SearchSkipped;
-use rustix::fs::{FileType, fstat, fstatfs};
+use rustix::fs::{FileType, fstat};
 
-use super::{Entry, Kept, Stamp, digest::Builder, identity};
+use super::{Entry, Kept, Stamp, digest::Builder, identity, listings::Remembering, reliable::Reliable};
 use crate::search::{
     beneath::Beneath,
     control::{Control, Stop},
@@ -23,20 +18,18 @@ use crate::search::{
 /// Larger files are searched each time.
 const MOST_FILE_BYTES: u64 = 8 << 20;
 
-/// File systems whose times change with every change: ext2 to ext4, XFS, Btrfs, F2FS, ZFS, bcachefs, and overlays of them.
-/// Not those in memory, which know nothing of writes through memory maps, nor those over a network.
-const RELIABLE: &[i64] = &[0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e, 0x794c_7630];
-
-/// Gathers what can be known of the files that a plan leads to, until there is no room for more.
+/// Gathers what can be known of the directories and files that a plan leads to, until there is no room for more.
 pub fn gather(kept: &Kept, root: &dyn Beneath, plan: &SearchPlan) {
     let control = Control::new(u64::MAX);
+    let (settled_before, reliable) = (kept.settled_before(), Reliable::default());
+    let root = &Remembering::new(kept, root, settled_before, &reliable);
     let options = WalkOptions { threads: 1, sorted: false, ..plan.options.clone() };
     let visitor = || Gatherer {
         kept,
         root,
         control: &control,
-        settled_before: kept.settled_before(),
-        reliable: HashMap::new(),
+        settled_before,
+        reliable: &reliable,
         builder: Builder::default(),
         buffer: vec![0; READ_AT_ONCE],
     };
@@ -49,8 +42,7 @@ struct Gatherer<'a> {
     root: &'a dyn Beneath,
     control: &'a Control,
     settled_before: i64,
-    /// By device.
-    reliable: HashMap<u64, bool>,
+    reliable: &'a Reliable,
     builder: Builder,
     buffer: Vec<u8>,
 }
@@ -73,7 +65,7 @@ impl Gatherer<'_> {
         let (identity, stamp) = (identity(&stat), Stamp::of(&stat));
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
             || !stamp.is_before(self.settled_before)
-            || !self.is_reliable(identity.0, file.as_fd())
+            || !self.reliable.says_so(identity.0, file.as_fd())
             || self.kept.knows(identity, stamp)
         {
             return Ok(());
@@ -109,12 +101,5 @@ impl Gatherer<'_> {
             self.builder.add(piece);
         }
         Ok((has_nul, length == size))
-    }
-
-    fn is_reliable(&mut self, device: u64, file: BorrowedFd<'_>) -> bool {
-        *self
-            .reliable
-            .entry(device)
-            .or_insert_with(|| fstatfs(file).is_ok_and(|system| RELIABLE.contains(&system.f_type)))
     }
 }

@@ -1,5 +1,6 @@
 //! What is kept between searches, so that later ones needn't read files again that can't match. Of a file that was read
-//! once is known which runs of three bytes it has ([`digest`]); of a pattern, which it can't match without ([`needs`]).
+//! once is known which runs of three bytes it has ([`digest`]); of a pattern, which it can't match without ([`needs`]). Of a
+//! directory is known what is in it ([`listings`]).
 //!
 //! Never stale: what is known holds for a file of this device and inode whose size and times are those that it was read
 //! with, and that had rested for a while then. A change in the same tick of the file system's clock is no danger, since
@@ -8,11 +9,13 @@
 //! minute. File systems whose times can't be relied on so (in memory, over a network) are left out.
 //!
 //! Kept in the agent's memory, bounded, given up when nobody has searched for a while; made by a thread of low priority
-//! behind a search that has read many files. Small workspaces never have any of it.
+//! behind a search that has read or listed a lot. Small workspaces never have any of it.
 
 mod digest;
 mod gather;
+mod listings;
 mod needs;
+mod reliable;
 
 use std::{
     collections::HashMap,
@@ -27,8 +30,11 @@ use std::{
 
 use rustix::fs::{AtFlags, FileType, Stat, statat};
 
+use super::beneath::Beneath;
+
 use digest::Digest;
 pub use gather::gather;
+use listings::{Known, Listed};
 pub use needs::Needs;
 
 /// Parts of the memory, each with a lock of its own.
@@ -40,6 +46,8 @@ const ENTRY_BYTES: u64 = 128;
 #[derive(Debug)]
 pub struct Kept {
     shards: [RwLock<HashMap<Identity, Entry>>; SHARDS],
+    /// Of directories.
+    listings: [RwLock<HashMap<Identity, Listed>>; SHARDS],
     bytes: AtomicU64,
     options: KeptOptions,
     work: Mutex<Work>,
@@ -51,8 +59,8 @@ pub struct Kept {
 pub struct KeptOptions {
     /// Memory that it may take, in bytes; 0 keeps nothing. Default 32 MiB.
     pub most_bytes: u64,
-    /// It is worth it when a search has read so many files of which nothing was known. Default 2,000.
-    pub worth_files: u64,
+    /// It is worth it when a search has read and listed so many files and directories of which nothing was known. Default 2,000.
+    pub worth: u64,
     /// How long a file must have been left alone. Default one minute.
     pub settled: Duration,
     /// How long it is kept without a search. Default five minutes.
@@ -65,7 +73,7 @@ impl Default for KeptOptions {
     fn default() -> Self {
         Self {
             most_bytes: 32 << 20,
-            worth_files: 2_000,
+            worth: 2_000,
             settled: Duration::from_secs(60),
             rest: Duration::from_secs(300),
             now: SystemTime::now,
@@ -129,12 +137,18 @@ fn identity(stat: &Stat) -> Identity {
     (stat.st_dev, stat.st_ino)
 }
 
+/// In which part what is known of it is.
+fn shard_of((device, inode): Identity) -> usize {
+    (device ^ inode) as usize % SHARDS
+}
+
 impl Kept {
     /// Nothing yet.
     #[must_use]
     pub fn new(options: KeptOptions) -> Self {
         Self {
             shards: Default::default(),
+            listings: Default::default(),
             bytes: AtomicU64::new(0),
             options,
             work: Mutex::default(),
@@ -148,13 +162,19 @@ impl Kept {
         self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
+    /// Directories of which something is known.
+    #[must_use]
+    pub fn directories(&self) -> usize {
+        self.listings.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
     /// Memory that it takes, in bytes, about.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// After a search that has read `unknown` files of which nothing was known: has `job` gather what can be known of them,
+    /// After a search that has read or listed `unknown` files and directories of which nothing was known: has `job` gather what can be known of them,
     /// in a thread of its own, if it is worth it.
     pub fn after_search(self: &Arc<Self>, unknown: u64, job: impl FnOnce(&Self) + Send + 'static) {
         if self.options.most_bytes == 0 {
@@ -163,7 +183,7 @@ impl Kept {
         let mut work = self.work();
         let now = Instant::now();
         work.last_use = Some(now);
-        if unknown < self.options.worth_files || self.is_full() || work.not_before.is_some_and(|moment| now < moment) {
+        if unknown < self.options.worth || self.is_full() || work.not_before.is_some_and(|moment| now < moment) {
             return;
         }
         work.next = Some(Box::new(job));
@@ -209,6 +229,9 @@ impl Kept {
         for shard in &self.shards {
             *shard.write().unwrap_or_else(PoisonError::into_inner) = HashMap::new();
         }
+        for shard in &self.listings {
+            *shard.write().unwrap_or_else(PoisonError::into_inner) = HashMap::new();
+        }
         self.bytes.store(0, Ordering::Relaxed);
     }
 
@@ -232,8 +255,23 @@ impl Kept {
         shard.get(&identity).is_some_and(|entry| entry.stamp == stamp)
     }
 
-    fn shard(&self, (device, inode): Identity) -> &RwLock<HashMap<Identity, Entry>> {
-        &self.shards[(device ^ inode) as usize % SHARDS]
+    /// Remembers what a directory holds.
+    fn keep_listing(&self, identity: Identity, listed: Listed) {
+        self.bytes.fetch_add(listed.size(), Ordering::Relaxed);
+        let shard = &self.listings[shard_of(identity)];
+        if let Some(old) = shard.write().unwrap_or_else(PoisonError::into_inner).insert(identity, listed) {
+            self.bytes.fetch_sub(old.size(), Ordering::Relaxed);
+        }
+    }
+
+    /// What `use_it` makes of what is known of a directory; false if that is nothing.
+    fn listed(&self, identity: Identity, use_it: impl FnOnce(&Listed) -> bool) -> bool {
+        let shard = self.listings[shard_of(identity)].read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(&identity).is_some_and(use_it)
+    }
+
+    fn shard(&self, identity: Identity) -> &RwLock<HashMap<Identity, Entry>> {
+        &self.shards[shard_of(identity)]
     }
 
     /// The moment before which files must have been changed last, in seconds since 1970.
@@ -263,7 +301,7 @@ impl Drop for Ends<'_> {
 #[derive(Debug)]
 pub struct Lookup<'a> {
     kept: &'a Kept,
-    needs: &'a Needs,
+    needs: Option<&'a Needs>,
     is_empty: bool,
     settled_before: i64,
     unknown: AtomicU64,
@@ -278,9 +316,9 @@ pub(super) struct Lacking {
 }
 
 impl<'a> Lookup<'a> {
-    /// Of a search that needs this.
+    /// Of a search that needs this in a file, if that can be told from its pattern.
     #[must_use]
-    pub fn new(kept: &'a Kept, needs: &'a Needs) -> Self {
+    pub fn new(kept: &'a Kept, needs: Option<&'a Needs>) -> Self {
         Self {
             kept,
             needs,
@@ -297,7 +335,12 @@ impl<'a> Lookup<'a> {
         self.spared.load(Ordering::Relaxed)
     }
 
-    /// Files that were asked for and of which nothing was known, though it could have been.
+    /// The root, whose directories are listed with the help of what is kept.
+    pub(super) fn over<'b>(&'b self, root: &'b dyn Beneath) -> Known<'b> {
+        Known::new(self.kept, root, self.settled_before, &self.unknown)
+    }
+
+    /// Files and directories that were asked for and of which nothing was known, though it could have been.
     #[must_use]
     pub fn unknown(&self) -> u64 {
         self.unknown.load(Ordering::Relaxed)
@@ -305,6 +348,7 @@ impl<'a> Lookup<'a> {
 
     /// Whether the file is known to lack what is needed. Costs one `fstatat` where opening and reading it costs four calls.
     pub(super) fn lacks(&self, directory: BorrowedFd<'_>, name: &CStr) -> Option<Lacking> {
+        let needs = self.needs?;
         if self.is_empty {
             self.unknown.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -317,7 +361,7 @@ impl<'a> Lookup<'a> {
         let shard = self.kept.shard(identity).read().unwrap_or_else(PoisonError::into_inner);
         match shard.get(&identity).filter(|entry| entry.stamp == stamp) {
             Some(entry) => {
-                let lacks = entry.digest.as_ref().is_some_and(|digest| !self.needs.may_be_in(digest));
+                let lacks = entry.digest.as_ref().is_some_and(|digest| !needs.may_be_in(digest));
                 self.spared.fetch_add(u64::from(lacks), Ordering::Relaxed);
                 lacks.then_some(Lacking { size: stamp.size, has_nul: entry.has_nul })
             }
