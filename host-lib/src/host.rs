@@ -27,6 +27,7 @@ use crate::{
     events::{EngineWatch, EventBus, Events, Removals},
     key::HostKey,
     labels,
+    logs::LogRooms,
     pack::{Limits, Packer},
     pool::{self, Class, PoolOptions, PoolStatus, Pools, Records, Seat},
     runtime::{
@@ -92,6 +93,7 @@ pub(crate) struct HostInner {
     pub(crate) events: EventBus,
     pub(crate) engine: Arc<EngineWatch>,
     pub(crate) monitor: Monitor,
+    pub(crate) log_rooms: LogRooms,
     pub(crate) previews: Previews,
     /// What must be done even when nobody waits for it: removing containers of abandoned creations.
     pub(crate) cleanups: TaskTracker,
@@ -287,6 +289,7 @@ impl HostBuilder {
         let inner = Arc::new(HostInner {
             engine,
             monitor,
+            log_rooms: LogRooms::default(),
             runtime,
             fingerprint,
             setup_cache: SetupCache::new(

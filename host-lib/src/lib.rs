@@ -13,6 +13,7 @@ mod host;
 pub mod image;
 mod key;
 pub mod labels;
+pub mod logs;
 mod pack;
 mod pool;
 pub mod runtime;

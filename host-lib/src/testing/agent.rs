@@ -15,8 +15,9 @@ use bytes::Bytes;
 use corehold_types::{
     Claims, Code, Data, PROTOCOL, Problem, Timestamp,
     tools::{
-        ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandOutputRequest, CommandRequest, CommandResponse,
-        ExtractResponse, InfoResponse, PortsRequest, PortsResponse,
+        AuditReadResponse, ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandInfo, CommandListResponse,
+        CommandOutputRequest, CommandRequest, CommandResponse, ExtractResponse, InfoResponse, PortsRequest,
+        PortsResponse,
     },
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
@@ -66,6 +67,53 @@ pub(crate) struct AgentScript {
     pub(crate) refuse: Option<&'static [u8]>,
     /// Answers a route of its own before all others.
     pub(crate) route: Option<Route>,
+    /// What its commands are and write.
+    pub(crate) log: Option<Arc<CommandLog>>,
+}
+
+/// Commands whose output grows, over connections that break off.
+#[derive(Default)]
+pub(crate) struct CommandLog {
+    /// Text of each command, by its id, and whether it has ended.
+    pub(crate) commands: Mutex<BTreeMap<String, (String, bool)>>,
+    /// Bytes after which a connection breaks off; 0: none does.
+    pub(crate) breaks_after: AtomicUsize,
+    /// From which offsets it was read.
+    pub(crate) offsets: Mutex<Vec<u64>>,
+    pub(crate) boot: AtomicUsize,
+}
+
+impl CommandLog {
+    fn list(&self) -> Answer {
+        let commands = self.commands.lock().unwrap();
+        let info = |(id, (text, ended)): (&String, &(String, bool))| CommandInfo {
+            id: id.clone(),
+            label: Some(format!("label-{id}")),
+            line: "x".to_owned(),
+            pid: 2,
+            started: Timestamp::now(),
+            exit: ended.then(|| exit(0)),
+            first_offset: 0,
+            offset: text.len() as u64,
+        };
+        json(&CommandListResponse { commands: commands.iter().map(info).rev().collect(), cursor: None })
+    }
+
+    fn output(&self, request: &CommandOutputRequest) -> Answer {
+        let offset = request.offset.unwrap_or(0);
+        self.offsets.lock().unwrap().push(offset);
+        let (text, ended) = self.commands.lock().unwrap()[&request.id].clone();
+        let (from, bound) = (usize::try_from(offset).unwrap(), self.breaks_after.load(Ordering::Relaxed));
+        let to = if bound == 0 { text.len() } else { text.len().min(from + bound) };
+        let data = Data::from_bytes(text.as_bytes()[from..to].to_vec());
+        let mut lines = vec![line(&CommandEvent::Stdout { offset, end: to as u64, data })];
+        let whole = to == text.len();
+        if whole && ended {
+            lines.push(line(&CommandEvent::Exit { exit: exit(0), offset: to as u64 }));
+            lines.push(line(&StreamEnd::End { response: response(Some(0)) }));
+        }
+        ndjson(lines, whole && !ended)
+    }
 }
 
 impl Default for AgentScript {
@@ -82,6 +130,7 @@ impl Default for AgentScript {
             archive_cut: false,
             refuse: None,
             route: None,
+            log: None,
         }
     }
 }
@@ -212,11 +261,11 @@ fn workspace(request: &Request<Incoming>) -> Option<String> {
     Some(serde_json::from_slice::<Claims>(&payload).ok()?.workspace)
 }
 
-fn info(workspace: Option<String>) -> Answer {
+fn info(workspace: Option<String>, boot_id: String) -> Answer {
     json(&InfoResponse {
         version: "0".to_owned(),
         protocol: PROTOCOL,
-        boot_id: "b".to_owned(),
+        boot_id,
         instance: "i".to_owned(),
         claimed: workspace.as_ref().map(|_| Timestamp::now()),
         workspace,
@@ -329,14 +378,15 @@ impl Inner {
         }
         let owner = self.owner.lock().unwrap().as_ref().map(|(owner, _)| owner.clone());
         match (&owner, path.as_str()) {
-            (None, "/v1/tools/info") => return info(None),
-            (Some(owner), "/v1/tools/info") if *owner == workspace => return info(Some(workspace)),
+            (None, "/v1/tools/info") => return info(None, self.boot_id()),
+            (Some(owner), "/v1/tools/info") if *owner == workspace => return info(Some(workspace), self.boot_id()),
             (Some(owner), _) if *owner == workspace => {}
             _ => return problem(&Problem::new(Code::NotClaimed, "it serves another workspace, or none")),
         }
         if let Some(port) = path.strip_prefix("/v1/tunnel/") {
             return tunnel(port.parse().unwrap(), request).await;
         }
+        let streamed = request.headers().get(header::ACCEPT).is_some_and(|accept| accept == "application/x-ndjson");
         let method = request.method().clone();
         let query = request.uri().query().map(str::to_owned);
         let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -367,9 +417,20 @@ impl Inner {
             }
             "/v1/tools/command" => self.command(&serde_json::from_slice(&body).unwrap()),
             "/v1/tools/ports" => ports(&serde_json::from_slice(&body).unwrap()).await,
+            "/v1/tools/commandList" => self.script.log.as_ref().expect("a script with a log").list(),
+            "/v1/tools/auditRead" if streamed => ndjson(vec![], true),
+            "/v1/tools/auditRead" => json(&AuditReadResponse { records: vec![], gap: None, cursor: None, last: 0 }),
+            "/v1/tools/commandOutput" if self.script.log.is_some() => {
+                let log = self.script.log.as_ref().expect("it is there");
+                log.output(&serde_json::from_slice(&body).unwrap())
+            }
             "/v1/tools/commandOutput" => self.follow(&serde_json::from_slice(&body).unwrap()),
             _ => problem(&Problem::new(Code::UnknownRoute, path)),
         }
+    }
+
+    fn boot_id(&self) -> String {
+        self.script.log.as_ref().map_or_else(|| "b".to_owned(), |log| log.boot.load(Ordering::Relaxed).to_string())
     }
 
     /// As the agent decides it: the first wins, and wins again with the same claim.

@@ -6,7 +6,7 @@ mod engine;
 use std::{fs, path::PathBuf, sync::Arc};
 
 pub(crate) use self::{
-    agent::{AgentScript, FakeAgent, Route, TREE, ndjson, reply},
+    agent::{AgentScript, CommandLog, FakeAgent, Route, TREE, ndjson, reply},
     engine::{EngineScript, FakeEngine},
 };
 use crate::{Class, Host, PoolOptions, Template};

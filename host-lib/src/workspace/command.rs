@@ -164,7 +164,9 @@ impl RunCommand {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn stream(self) -> Result<ToolStream<Command>> {
-        self.workspace.stream::<Command>(&self.request).await
+        let stream = self.workspace.stream::<Command>(&self.request).await?;
+        self.workspace.log_rooms().command_started(self.workspace.id());
+        Ok(stream)
     }
 
     /// Starts it and returns its id at once. Its output is kept for the tool `commandOutput`.

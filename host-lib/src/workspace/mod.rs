@@ -33,8 +33,9 @@ pub(crate) use self::{
 use crate::{
     client::{AgentClient, ArchiveFormat, FileStream, Patience, TokenSource, ToolStream, Tunnel},
     error::{Error, ErrorKind, Result},
-    events::EventKind,
+    events::{EventKind, Events},
     host::{AGENT_PORT, HostInner},
+    logs::LogRooms,
     runtime::{BoxStream, ContainerId, Endpoint},
     stats::Monitor,
 };
@@ -241,6 +242,25 @@ impl Workspace {
     /// All that is in the root.
     pub(crate) async fn archive(&self, format: ArchiveFormat) -> Result<BoxStream<Bytes>> {
         self.client.download_archive(&self.tokens, format).await
+    }
+
+    /// Calls a tool as [`call`](Self::call) does, for this library's own sake: nothing is woken for it.
+    pub(crate) async fn ask<T: Tool>(&self, request: &T::Request) -> Result<T::Response> {
+        self.client.call::<T>(&self.tokens, request).await
+    }
+
+    /// The same for [`stream`](Self::stream).
+    pub(crate) async fn ask_stream<T: Tool>(&self, request: &T::Request) -> Result<ToolStream<T>> {
+        self.client.stream::<T>(&self.tokens, request).await
+    }
+
+    pub(crate) fn host_events(&self) -> Events {
+        self.host.engine.start();
+        self.host.events.subscribe()
+    }
+
+    pub(crate) fn log_rooms(&self) -> &LogRooms {
+        &self.host.log_rooms
     }
 
     pub(crate) fn monitor(&self) -> &Monitor {

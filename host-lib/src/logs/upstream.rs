@@ -1,0 +1,369 @@
+//! The one reader of a workspace's commands, or of its agent's log, that all others read from.
+//!
+//! It goes on over everything but the workspace's removal: where a connection breaks off, it begins again at the offset to which it
+//! had come; where the agent was started anew, with the commands of the new one.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use corehold_types::{
+    Timestamp,
+    tools::{
+        AuditRead, AuditReadRequest, CommandEvent, CommandInfo, CommandList, CommandListRequest, CommandOutput,
+        CommandOutputRequest, Info, InfoRequest,
+    },
+};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::Instant;
+
+use super::{Kind, LogItem, LogLine, LogSource, lines::Splitter, shared::Shared};
+use crate::{
+    client::Frame,
+    create::OutputStream,
+    error::Result,
+    events::{Event, EventKind, Events},
+    workspace::{Workspace, WorkspaceId},
+};
+
+/// Between attempts to reach a workspace: the first, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Of what a command had written before anybody read.
+const TAIL_BYTES: u64 = 64 << 10;
+/// Commands that are looked at, the newest.
+const COMMANDS: u32 = 100;
+/// Label of health checks, which say the same every few seconds.
+const HEALTH: &str = "health";
+
+/// Reads until the workspace is removed or the task is ended.
+pub(super) async fn run(workspace: Workspace, kind: Kind, shared: Arc<Shared>) {
+    let mut events = workspace.host_events();
+    let mut commands = Commands::default();
+    let mut agent = AgentLog::default();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let began = Instant::now();
+        let reading = async {
+            match kind {
+                Kind::Commands => commands.read(&workspace, &shared).await,
+                Kind::Agent => agent.read(&workspace, &shared).await,
+            }
+        };
+        tokio::select! {
+            () = removal(&mut events, workspace.id()) => break,
+            result = reading => match result {
+                Ok(()) => {}
+                Err(error) => tracing::debug!(workspace = %workspace.id(), %error, "reading the log broke off"),
+            },
+        }
+        if began.elapsed() > LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
+        }
+        tokio::select! {
+            () = removal(&mut events, workspace.id()) => break,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+        }
+    }
+    shared.close();
+}
+
+/// Waits until the workspace is gone, or the host.
+async fn removal(events: &mut Events, id: &WorkspaceId) {
+    while let Some(event) = events.next().await {
+        if let Event { workspace: Some(workspace), kind: EventKind::Removed | EventKind::Vanished, .. } = &event
+            && workspace == id
+        {
+            return;
+        }
+    }
+}
+
+/// The commands of one agent, and how far each was read.
+#[derive(Default)]
+struct Commands {
+    boot_id: Option<String>,
+    known: HashMap<String, Arc<Mutex<Progress>>>,
+}
+
+/// How far a command was read.
+struct Progress {
+    offset: u64,
+    outputs: [Splitter; 2],
+    /// The first line of a stream is likely cut off, since its beginning was not read.
+    cut: [bool; 2],
+    done: bool,
+}
+
+impl Commands {
+    /// Reads all commands until the connection breaks off.
+    async fn read(&mut self, workspace: &Workspace, shared: &Arc<Shared>) -> Result<()> {
+        let boot_id = workspace.ask::<Info>(&InfoRequest::default()).await?.boot_id;
+        if self.boot_id.as_ref() != Some(&boot_id) {
+            // Ids of commands begin anew with an agent.
+            *self = Self { boot_id: Some(boot_id), known: HashMap::new() };
+        }
+        // Who starts a command leaves a record. From the newest on, before the listing: none falls in between.
+        let newest = AuditReadRequest { limit: Some(1), tool: Some("command".to_owned()), ..Default::default() };
+        let after = Some(workspace.ask::<AuditRead>(&newest).await?.last);
+        let follow = AuditReadRequest { after, tool: newest.tool, follow: Some(true), ..Default::default() };
+        let mut records = workspace.ask_stream::<AuditRead>(&follow).await?;
+
+        let mut reading: FuturesUnordered<BoxFuture<'static, Result<()>>> = FuturesUnordered::new();
+        // Over this connection; what was read over one before goes on where it was.
+        let mut followed = HashSet::new();
+        let mut look = true;
+        loop {
+            if std::mem::take(&mut look) {
+                let request = CommandListRequest { limit: Some(COMMANDS), ..Default::default() };
+                let listed = workspace.ask::<CommandList>(&request).await?.commands;
+                // Those that the agent has forgotten, or that are too many.
+                self.known.retain(|id, _| listed.iter().any(|command| command.id == *id));
+                // Oldest first, as they wrote.
+                for command in listed.into_iter().rev().filter(|command| command.label.as_deref() != Some(HEALTH)) {
+                    let progress = self.known.entry(command.id.clone()).or_insert_with(|| Progress::begin(&command));
+                    let progress = progress.clone();
+                    if !lock(&progress).done && followed.insert(command.id.clone()) {
+                        let follower = follow_command(workspace.clone(), command, progress, shared.clone());
+                        reading.push(follower.boxed());
+                    }
+                }
+            }
+            tokio::select! {
+                Some(result) = reading.next() => result?,
+                record = records.next() => match record {
+                    Some(frame) => {
+                        frame?;
+                        // One look is enough for all that are there.
+                        while let Some(Some(frame)) = records.next().now_or_never() {
+                            frame?;
+                        }
+                        look = true;
+                    }
+                    None => return Ok(()),
+                },
+                () = shared.look.notified() => look = true,
+            }
+        }
+    }
+}
+
+/// Follows one command to its end.
+async fn follow_command(
+    workspace: Workspace,
+    command: CommandInfo,
+    progress: Arc<Mutex<Progress>>,
+    shared: Arc<Shared>,
+) -> Result<()> {
+    let source = LogSource::Command { id: command.id.clone(), label: command.label };
+    let offset = Some(lock(&progress).offset);
+    let request = CommandOutputRequest { id: command.id, offset, follow: Some(true), ..Default::default() };
+    let mut output = workspace.ask_stream::<CommandOutput>(&request).await?;
+    while let Some(frame) = output.next().await {
+        let mut progress = lock(&progress);
+        match frame? {
+            Frame::Event(event) => progress.take(event, &source, &shared),
+            Frame::End(_) => {
+                progress.done = true;
+                progress.finish(&source, &shared);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Progress {
+    fn begin(command: &CommandInfo) -> Arc<Mutex<Self>> {
+        let offset = command.first_offset.max(command.offset.saturating_sub(TAIL_BYTES));
+        Arc::new(Mutex::new(Self { offset, outputs: Default::default(), cut: [offset > 0; 2], done: false }))
+    }
+
+    fn take(&mut self, event: CommandEvent, source: &LogSource, shared: &Shared) {
+        let (stream, end, data) = match event {
+            CommandEvent::Stdout { end, data, .. } => (OutputStream::Stdout, end, data),
+            CommandEvent::Stderr { end, data, .. } => (OutputStream::Stderr, end, data),
+            CommandEvent::Gap { from, to } => {
+                // What was begun before it ends there.
+                self.finish(source, shared);
+                self.outputs.iter_mut().for_each(Splitter::clear);
+                self.offset = to;
+                shared.push(LogItem::Gap { source: source.clone(), bytes: to.saturating_sub(from) });
+                return;
+            }
+            CommandEvent::Status { .. } | CommandEvent::Exit { .. } => return,
+        };
+        self.offset = end;
+        let index = stream as usize;
+        let cut = &mut self.cut[index];
+        // Malformed base64 can only come from a broken agent; nothing is known of what the command wrote then.
+        self.outputs[index].feed(&data.to_bytes().unwrap_or_default(), |text, continues| {
+            if !*cut {
+                shared.push(line(source, stream, text, continues));
+            }
+            *cut = *cut && continues;
+        });
+    }
+
+    /// Tells lines that were begun and don't end any more.
+    fn finish(&mut self, source: &LogSource, shared: &Shared) {
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            self.outputs[stream as usize].finish(|text, continues| shared.push(line(source, stream, text, continues)));
+        }
+    }
+}
+
+fn line(source: &LogSource, stream: OutputStream, text: String, continues: bool) -> LogItem {
+    LogItem::Line(LogLine { at: Timestamp::now(), source: source.clone(), stream, text, continues })
+}
+
+/// The agent's own log, as the engine keeps it for a container, over its restarts.
+#[derive(Default)]
+struct AgentLog {
+    container: Option<crate::runtime::ContainerId>,
+    read: u64,
+    lines: Splitter,
+}
+
+impl AgentLog {
+    async fn read(&mut self, workspace: &Workspace, shared: &Shared) -> Result<()> {
+        if self.container.as_ref() != Some(workspace.container()) {
+            *self = Self { container: Some(workspace.container().clone()), ..Self::default() };
+        }
+        let mut log = workspace.agent_logs(true);
+        // An engine tells it from the beginning each time.
+        let mut known = self.read;
+        while let Some(bytes) = log.next().await {
+            let bytes = bytes?;
+            let skipped = known.min(bytes.len() as u64);
+            known -= skipped;
+            let new = &bytes[usize::try_from(skipped).unwrap_or(usize::MAX)..];
+            self.read += new.len() as u64;
+            self.lines.feed(new, |text, continues| {
+                shared.push(line(&LogSource::Agent, OutputStream::Stderr, text, continues));
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::{
+        CreateWorkspace,
+        logs::{LogOptions, LogStream},
+        testing::{AgentScript, CommandLog, EngineScript, Fixture},
+    };
+
+    async fn fixture(commands: &[(&str, &str, bool)]) -> (Fixture, Workspace, Arc<CommandLog>) {
+        let log = Arc::new(CommandLog::default());
+        set(&log, commands);
+        let agent = AgentScript { log: Some(log.clone()), ..AgentScript::default() };
+        let fixture = Fixture::new(EngineScript::default(), agent).await;
+        let workspace = fixture.host.create(CreateWorkspace::empty().id("w")).await.unwrap();
+        (fixture, workspace, log)
+    }
+
+    fn set(log: &CommandLog, commands: &[(&str, &str, bool)]) {
+        let of = |(id, text, ended): &(&str, &str, bool)| ((*id).to_owned(), ((*text).to_owned(), *ended));
+        *log.commands.lock().unwrap() = commands.iter().map(of).collect();
+    }
+
+    /// The next lines as `command: text`.
+    async fn lines(stream: &mut LogStream, count: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        while lines.len() < count {
+            match stream.next().await.expect("another line") {
+                LogItem::Line(LogLine { source: LogSource::Command { id, label }, text, .. }) => {
+                    assert_eq!(label, Some(format!("label-{id}")));
+                    lines.push(format!("{id}: {text}"));
+                }
+                LogItem::Line(line) => lines.push(line.text),
+                other => panic!("{other:?}"),
+            }
+        }
+        lines
+    }
+
+    #[tokio::test]
+    async fn all_readers_get_all_lines_of_all_commands_from_one_reader() {
+        let (_fixture, workspace, log) = fixture(&[("1", "one\ntwo\n", true), ("2", "three\nunfinished", true)]).await;
+        let mut streams: Vec<_> = (0..8).map(|_| workspace.logs(LogOptions::default())).collect();
+        let mut only = workspace.logs(LogOptions::default().label("label-2"));
+        for stream in &mut streams {
+            let mut seen = lines(stream, 4).await;
+            seen.sort();
+            assert_eq!(seen, ["1: one", "1: two", "2: three", "2: unfinished"]);
+        }
+        assert_eq!(lines(&mut only, 2).await, ["2: three", "2: unfinished"]);
+        assert_eq!(lines(&mut workspace.logs(LogOptions::default()), 4).await.len(), 4, "a late one as well");
+
+        // A command that is started while they read.
+        set(&log, &[("3", "new\n", false)]);
+        workspace.log_rooms().command_started(workspace.id());
+        assert_eq!(lines(&mut streams[0], 1).await, ["3: new"]);
+        assert_eq!(log.offsets.lock().unwrap().len(), 3, "each command was read once for all readers");
+        workspace.remove().await.unwrap();
+        while streams[0].next().await.is_some() {}
+        assert!(only.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_off_loses_and_repeats_nothing() {
+        let text: String = (0..100).map(|number| format!("line {number}\n")).collect();
+        let (_fixture, workspace, log) = fixture(&[("1", &text, true)]).await;
+        log.breaks_after.store(333, Ordering::Relaxed);
+        tokio::time::pause();
+        let seen = lines(&mut workspace.logs(LogOptions::default()), 100).await;
+        assert_eq!(seen, (0..100).map(|number| format!("1: line {number}")).collect::<Vec<_>>());
+        assert_eq!(*log.offsets.lock().unwrap(), [0, 333, 666]);
+    }
+
+    #[tokio::test]
+    async fn a_restart_is_survived_and_ids_that_come_again_are_other_commands() {
+        let (fixture, workspace, log) = fixture(&[("1", "before\n", false)]).await;
+        let mut stream = workspace.logs(LogOptions::default());
+        assert_eq!(lines(&mut stream, 1).await, ["1: before"]);
+        set(&log, &[("1", "after\n", false)]);
+        log.boot.store(1, Ordering::Relaxed);
+        fixture.engine.restart_agent("corehold-w").await;
+        assert_eq!(lines(&mut stream, 1).await, ["1: after"]);
+    }
+
+    #[tokio::test]
+    async fn of_what_was_written_long_before_only_the_end_is_read() {
+        let text = format!("{}\nthe end\n", "x".repeat(100 << 10));
+        let (_fixture, workspace, log) = fixture(&[("1", &text, true)]).await;
+        assert_eq!(lines(&mut workspace.logs(LogOptions::default()), 1).await, ["1: the end"]);
+        assert_eq!(*log.offsets.lock().unwrap(), [text.len() as u64 - TAIL_BYTES]);
+    }
+
+    #[tokio::test]
+    async fn the_agents_log_is_told_once_however_often_it_is_read() {
+        let (_fixture, workspace, _) = fixture(&[]).await;
+        tokio::time::pause();
+        let mut stream = workspace.logs(LogOptions::default().commands(false).agent(true));
+        // The fake engine ends its log at once, so that it is read again and again.
+        assert_eq!(lines(&mut stream, 1).await, ["the agent's last words"]);
+        assert!(tokio::time::timeout(Duration::from_secs(60), stream.next()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_reads_no_more_ends_the_reader() {
+        let (fixture, workspace, _) = fixture(&[("1", "one\n", false)]).await;
+        let mut stream = workspace.logs(LogOptions::default());
+        lines(&mut stream, 1).await;
+        let mut events = fixture.host.events();
+        drop((stream, workspace, fixture));
+        // What it held of the host is let go, too.
+        while events.next().await.is_some() {}
+    }
+}
