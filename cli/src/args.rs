@@ -103,6 +103,9 @@ pub(crate) struct Up {
     /// Variable for the workspace; may be given more than once
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
     pub(crate) env: Vec<(String, String)>,
+    /// Port inside that is to be reached on 127.0.0.1 too, besides the template's; may be given more than once
+    #[arg(long, value_name = "PORT")]
+    pub(crate) publish: Vec<u16>,
     /// Memory limit, such as 512MiB or 2GiB (default: the template's)
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,

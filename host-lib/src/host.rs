@@ -14,7 +14,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -49,8 +48,6 @@ const DEFAULT_PIDS: u64 = 2048;
 const SETUP_CACHE_BYTES: u64 = 4 << 30;
 /// A CA bundle is some hundred kilobytes.
 const CA_BYTES: u64 = 16 << 20;
-/// Addresses that are looked up at once for a listing.
-const LOOK_UPS: usize = 16;
 
 /// Makes and finds workspaces. Clones are cheap and mean the same host; every method may be called concurrently.
 ///
@@ -95,6 +92,8 @@ pub(crate) struct HostInner {
     pub(crate) monitor: Monitor,
     pub(crate) log_rooms: LogRooms,
     pub(crate) previews: Previews,
+    /// Ports of this machine for previews and published ports; absent means any.
+    pub(crate) port_range: Option<RangeInclusive<u16>>,
     /// What must be done even when nobody waits for it: removing containers of abandoned creations.
     pub(crate) cleanups: TaskTracker,
 }
@@ -202,7 +201,8 @@ impl HostBuilder {
         self
     }
 
-    /// Ports of this machine that previews listen on. Default: `$COREHOLD_PORT_RANGE`, else any that the system has free.
+    /// Ports of this machine for previews and for [published](CreateWorkspace::publish) ports. Those that others have are
+    /// passed over; several hosts may have the same range. Default: `$COREHOLD_PORT_RANGE`, else any that is free.
     pub fn port_range(mut self, ports: RangeInclusive<u16>) -> Self {
         self.port_range = Some(ports);
         self
@@ -266,10 +266,7 @@ impl HostBuilder {
             cache_bytes: self.cache_bytes.or(config.cache_bytes).unwrap_or(defaults.cache_bytes),
             ..defaults
         };
-        let ports = match self.port_range.or(config.port_range) {
-            Some(ports) => config::check_port_range(ports)?,
-            None => 0..=0,
-        };
+        let port_range = self.port_range.or(config.port_range).map(config::check_port_range).transpose()?;
         let cleanups = TaskTracker::new();
         // A tracker that was closed takes tasks as before, and can be waited for.
         cleanups.close();
@@ -312,7 +309,8 @@ impl HostBuilder {
             events,
             cleanups,
             packer: Packer::new(home.join("cache/templates"), limits),
-            previews: Previews::new(ports, self.before_connect),
+            previews: Previews::new(port_range.clone().unwrap_or(0..=0), self.before_connect),
+            port_range,
             records,
             home,
         });
@@ -394,17 +392,10 @@ impl Host {
         let (mut states, pooled) = tokio::try_join!(self.inner.runtime.list(&made), self.inner.runtime.list(&pooled))?;
         let records = if pooled.is_empty() { Vec::new() } else { self.inner.records.all().await };
         states.extend(pooled);
-        let mut infos: Vec<WorkspaceInfo> = stream::iter(states)
-            // A container whose labels somebody damaged is not ours to judge, and must not hide the others.
-            .filter_map(|state| {
-                let labelled = Labelled::of(&state, &records).ok().flatten();
-                async move { Some((state, labelled?)) }
-            })
-            .map(|(state, labelled)| async move { describe(&self.inner, &state, labelled).await })
-            .buffer_unordered(LOOK_UPS)
-            .filter_map(|info| async { info.ok() })
-            .collect()
-            .await;
+        // A container whose labels somebody damaged is not ours to judge, and must not hide the others.
+        let known = |state: &ContainerState| Labelled::of(state, &records).ok().flatten();
+        let mut infos: Vec<WorkspaceInfo> =
+            states.iter().filter_map(|state| Some(describe(&self.inner, state, known(state)?))).collect();
         infos.sort_by(|one, other| other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id)));
         Ok(infos)
     }

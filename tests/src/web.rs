@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use corehold_host::Workspace;
 use futures_util::StreamExt as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -89,4 +90,32 @@ impl Socket {
             Err(_) => panic!("the message did not come; it had said {seen:#?}"),
         }
     }
+}
+
+/// Opens the page of a workspace of the template `vite-react`, changes a module of it, and sees it change.
+///
+/// # Panics
+/// When any of it fails.
+pub async fn reload_hot(url: &str, workspace: &Workspace) {
+    let (status, page) = get(url, "/").await;
+    assert_eq!(status, 200);
+    assert!(page.contains("id=\"root\""), "{page}");
+
+    // As a browser does: the page's modules, then the dev server's own WebSocket with the token that its client carries.
+    let (_, main) = get(url, "/src/main.jsx").await;
+    assert!(main.contains("App.jsx"), "{main}");
+    assert_eq!(get(url, "/src/App.jsx").await.0, 200);
+    let (_, client) = get(url, "/@vite/client").await;
+    let token = client.split("wsToken = \"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
+    let mut socket = Socket::open(url, &format!("/?token={token}"), "vite-hmr").await;
+    socket.wait_for(|text| text.contains("\"connected\"")).await;
+
+    let source = workspace.read_file("src/App.jsx").await.expect("the template has it");
+    let edited = String::from_utf8_lossy(&source).replacen("<h1>", "<h1>edited ", 1);
+    assert!(edited.contains("<h1>edited "), "the template's App.jsx has a heading");
+    workspace.write_file("src/App.jsx", edited).await.expect("it is written");
+    let update = socket.wait_for(|text| text.contains("\"update\"") || text.contains("full-reload")).await;
+    assert!(update.contains("\"update\"") && update.contains("/src/App.jsx"), "{update}");
+    let (_, module) = get(url, "/src/App.jsx").await;
+    assert!(module.contains("edited"), "{module}");
 }

@@ -45,13 +45,13 @@ async fn main() -> Result<()> {
     let home = tempfile::tempdir()?;
     let docker = Docker::connect(DockerAddress::Auto).await?;
     let host = Host::builder().runtime(Arc::new(docker)).home(home.path()).build().await?;
-    let workspace = host.create(CreateWorkspace::empty()).await?;
+    let workspace = host.create(CreateWorkspace::empty().publish(PORT)).await?;
     let measured = async {
         workspace.write_file("server.js", SERVER).await?;
         workspace.command("node server.js").detach().await?;
         let listening = PortsRequest { wait_for: Some(PORT), ..Default::default() };
         ensure!(workspace.call::<Ports>(&listening).await?.opened == Some(true), "the server doesn't listen");
-        let published = address(&workspace.preview_url().await?)?;
+        let published = *workspace.info().await?.published.get(&PORT).context("the port is published")?;
         let tunnelled = address(&workspace.preview(PORT).await?.url)?;
         tokio::task::spawn_blocking(move || compare(published, tunnelled, rounds, megabytes)).await?
     }

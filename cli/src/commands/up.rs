@@ -26,6 +26,10 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
     }
 
     let mut request = CreateWorkspace::from_template(&template).resources(resources(up)?).keep_on_failure(up.keep);
+    // The address that is printed outlives this command, so it can't be one that this process listens on.
+    for port in up.publish.iter().chain([&template.port]) {
+        request = request.publish(*port);
+    }
     if let Some(name) = &up.name {
         request = request.id(name);
     }

@@ -13,7 +13,7 @@ mod ship;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -50,6 +50,7 @@ pub struct CreateWorkspace {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) resources: Resources,
+    pub(crate) publish: BTreeSet<u16>,
     pub(crate) agent_timeout: Duration,
     pub(crate) keep_on_failure: bool,
 }
@@ -69,6 +70,7 @@ impl CreateWorkspace {
             env: BTreeMap::new(),
             labels: BTreeMap::new(),
             resources: Resources::default(),
+            publish: BTreeSet::new(),
             agent_timeout: AGENT_TIMEOUT,
             keep_on_failure: false,
         }
@@ -102,6 +104,17 @@ impl CreateWorkspace {
     /// Its limits; each that is given wins over the template's and the host's.
     pub fn resources(mut self, resources: Resources) -> Self {
         self.resources = resources;
+        self
+    }
+
+    /// Publishes a TCP port on 127.0.0.1 of this machine, so that it is reached there for as long as the workspace runs,
+    /// whether or not this program does; it may be called for several. The engine chooses a port of the host's
+    /// [range](crate::HostBuilder::port_range) at each start; [`WorkspaceInfo::published`](crate::WorkspaceInfo::published)
+    /// says which. Only what listens on all addresses inside is reached. With Docker each costs a proxy process of 3.3 MB, and
+    /// a pool has such containers only if its [class](crate::Class::publish) says so. Default: none;
+    /// [`Workspace::preview`](crate::Workspace::preview) reaches every port without.
+    pub fn publish(mut self, port: u16) -> Self {
+        self.publish.insert(port);
         self
     }
 

@@ -94,8 +94,9 @@ async fn build(
             let work = async { Ok((serve::start_dev(&workspace, template, line, plan.port).await?, None)) };
             let command = reporter.step(Step::Dev, Some(line.clone()), work).await?;
             let work = async {
-                let preview = host.runtime.endpoint(workspace.container(), plan.port).await?;
-                let status = serve::wait_ready(&workspace, template, command, preview, reporter).await?;
+                // As people will reach it.
+                let published = host.runtime.inspect(workspace.container()).await?.published.get(&plan.port).copied();
+                let status = serve::wait_ready(&workspace, template, command, published, reporter).await?;
                 Ok(((), Some(format!("{} answered {}", template.ready_path, status.as_u16()))))
             };
             reporter.step(Step::Ready, Some(template.ready_path.clone()), work).await?;
@@ -163,6 +164,7 @@ async fn take_over(
         workspace: plan.labelled.id.clone(),
         template: plan.labelled.template.clone(),
         created: plan.labelled.created,
+        preview_port: plan.labelled.preview_port,
         env: plan.own_env.clone(),
     };
     let work = async {

@@ -1,12 +1,15 @@
 //! What is to be done, decided before anything is done: names, labels, environment, limits.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use corehold_types::{Timestamp, env_vars};
 
 use super::CreateWorkspace;
 use crate::{
-    error::Result,
+    error::{Error, ErrorKind, Result},
     host::{AGENT_PORT, HostInner, check_env, check_labels},
     labels,
     runtime::{CaBundle, ContainerSpec, Resources},
@@ -34,6 +37,7 @@ impl Plan {
     pub(crate) fn new(host: &HostInner, request: CreateWorkspace) -> Result<Self> {
         check_env(&request.env)?;
         check_labels(&request.labels)?;
+        check_published(&request.publish)?;
         let template = request.template;
         let stem = template.as_ref().map_or("workspace", |template| template.name.as_str());
         let id = match request.id {
@@ -72,7 +76,8 @@ impl Plan {
                 .unwrap_or_else(|| host.image.clone()),
             labels: all_labels,
             env,
-            publish: vec![port],
+            publish: request.publish.into_iter().collect(),
+            publish_on: host.port_range.clone(),
             agent_port: AGENT_PORT,
             resources: resources(&[request.resources, of_template, host.resources]),
             ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
@@ -87,6 +92,19 @@ impl Plan {
             agent_timeout: request.agent_timeout,
             keep_on_failure: request.keep_on_failure,
         })
+    }
+}
+
+/// Ports that a request or a class wants published.
+pub(crate) fn check_published(ports: &BTreeSet<u16>) -> Result<()> {
+    match ports.iter().find(|port| matches!(**port, 0 | AGENT_PORT)) {
+        Some(&AGENT_PORT) => Err(Error::new(
+            ErrorKind::Invalid,
+            format!("port {AGENT_PORT} is the agent's, and is never published as another's"),
+        )
+        .hint("`Workspace::agent_endpoint` says how this machine reaches it")),
+        Some(_) => Err(Error::new(ErrorKind::Invalid, "port 0 can't be published: nothing can listen on it")),
+        None => Ok(()),
     }
 }
 

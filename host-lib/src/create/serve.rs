@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -13,7 +13,11 @@ use futures_util::StreamExt as _;
 use http::{Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::Notify,
+};
 
 use super::{
     DEV, SETUP, Step,
@@ -22,13 +26,14 @@ use super::{
 use crate::{
     client::{Frame, root_cause},
     error::{Error, ErrorKind, Result},
-    runtime::Endpoint,
     template::Template,
     workspace::Workspace,
 };
 
 /// The agent ends a set-up command that takes too long; it has this much more time to say so.
 const GRACE: Duration = Duration::from_secs(30);
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Between attempts at the preview: an output line of the dev server brings the next one forward.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
@@ -98,15 +103,20 @@ pub(super) async fn wait_ready(
     workspace: &Workspace,
     template: &Template,
     command: String,
-    preview: Endpoint,
+    published: Option<SocketAddr>,
     reporter: &Reporter,
 ) -> Result<StatusCode> {
-    let Endpoint::Tcp(address) = preview;
     let request = CommandOutputRequest { id: command, follow: Some(true), ..Default::default() };
     let mut frames = workspace.stream::<CommandOutput>(&request).await?;
     let mut output = Output::new(reporter, Step::Ready);
-    let probe = Probe { address, path: template.ready_path.clone(), wake: Notify::new(), last: Mutex::default() };
-    let probe = Arc::new(probe);
+    let probe = Probe {
+        workspace,
+        port: template.port,
+        published,
+        path: template.ready_path.clone(),
+        wake: Notify::new(),
+        last: Mutex::default(),
+    };
     let mut answer = std::pin::pin!(probe.until_answered());
     let mut deadline = std::pin::pin!(tokio::time::sleep(template.ready_timeout));
     let ended = loop {
@@ -126,8 +136,9 @@ pub(super) async fn wait_ready(
             () = &mut deadline => {
                 let seconds = template.ready_timeout.as_secs_f64();
                 let message = format!("the preview was not ready within {seconds} s: {}", probe.last());
+                let on = if published.is_some() { "on 0.0.0.0 (not on localhost) and " } else { "" };
                 return Err(Error::new(ErrorKind::Timeout, message).hint(format!(
-                    "the dev server must listen on 0.0.0.0 (not on localhost) and on port {}; ready.timeoutSeconds in template.json gives it more time",
+                    "the dev server must listen {on}on port {}; ready.timeoutSeconds in template.json gives it more time",
                     template.port
                 )).with_output(output.tail().await));
             }
@@ -141,14 +152,17 @@ pub(super) async fn wait_ready(
 }
 
 /// Asks the preview until it answers.
-struct Probe {
-    address: SocketAddr,
+struct Probe<'a> {
+    workspace: &'a Workspace,
+    port: u16,
+    /// Where the engine publishes the port; else a tunnel leads there.
+    published: Option<SocketAddr>,
     path: String,
     wake: Notify,
     last: Mutex<String>,
 }
 
-impl Probe {
+impl Probe<'_> {
     async fn until_answered(&self) -> StatusCode {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -168,11 +182,21 @@ impl Probe {
         }
     }
 
-    async fn attempt(&self) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TcpStream::connect(self.address).await?;
+    async fn attempt(&self) -> Result<StatusCode, BoxError> {
+        match self.published {
+            Some(address) => self.ask(TcpStream::connect(address).await?, &address.to_string()).await,
+            None => self.ask(self.workspace.tunnel(self.port).await?, &format!("127.0.0.1:{}", self.port)).await,
+        }
+    }
+
+    async fn ask(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        host: &str,
+    ) -> Result<StatusCode, BoxError> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let request = Request::get(&self.path)
-            .header(header::HOST, self.address.to_string())
+            .header(header::HOST, host)
             .header(header::CONNECTION, "close")
             .body(Empty::<Bytes>::new())?;
         let mut answer = std::pin::pin!(sender.send_request(request));

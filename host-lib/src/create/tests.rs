@@ -67,9 +67,11 @@ async fn every_step_is_told_in_order_and_the_workspace_is_there() {
     assert_eq!(infos.len(), 1);
     assert_eq!((infos[0].id.as_str(), infos[0].template.as_deref()), ("mine", Some("web")));
     assert_eq!((infos[0].status, infos[0].own), (WorkspaceStatus::Running, true));
-    assert_eq!(infos[0].preview_url.as_deref(), Some(workspace.preview_url().await.unwrap().as_str()));
+    assert_eq!((infos[0].preview_port, &infos[0].preview_url), (Some(4321), &None), "a listing opens no preview");
+    let url = workspace.preview_url().await.unwrap();
+    assert_eq!(fixture.host.list().await.unwrap()[0].preview_url.as_deref(), Some(url.as_str()));
     let spec = fixture.engine.spec("corehold-mine");
-    assert_eq!((spec.publish.as_slice(), spec.agent_port), (&[4321][..], 3001));
+    assert_eq!((spec.publish.as_slice(), spec.agent_port), (&[][..], 3001), "nothing is published unasked");
     assert_eq!((spec.labels["run"].as_str(), spec.labels["dev.corehold.workspace"].as_str()), ("7", "mine"));
     assert_eq!(spec.env["COREHOLD_INSTANCE"], spec.labels["dev.corehold.instance"]);
 
@@ -289,10 +291,28 @@ async fn bad_wishes_are_refused_before_anything_is_made() {
         CreateWorkspace::empty().env("A=B", "x"),
         CreateWorkspace::empty().env("A", "x\0"),
         CreateWorkspace::empty().label("dev.corehold.home", "x"),
+        CreateWorkspace::empty().publish(3001),
+        CreateWorkspace::empty().publish(0),
     ] {
         assert_eq!(fixture.host.create(request).await.unwrap_err().kind(), ErrorKind::Invalid);
     }
     assert_eq!(fixture.engine.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn ports_are_published_where_it_is_asked_for_and_from_the_hosts_range() {
+    let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
+    let host =
+        crate::Host::builder().runtime(fixture.engine.clone()).home(fixture.host.home()).port_range(20_000..=20_010);
+    let host = host.build().await.unwrap();
+    let workspace = host.create(CreateWorkspace::empty().id("w").publish(8080).publish(4321)).await.unwrap();
+    let spec = fixture.engine.spec("corehold-w");
+    assert_eq!((spec.publish, spec.publish_on), (vec![4321, 8080], Some(20_000..=20_010)));
+    let info = workspace.info().await.unwrap();
+    assert_eq!(info.published.keys().collect::<Vec<_>>(), [&4321, &8080]);
+    assert_eq!(info.preview_url, Some(format!("http://{}", info.published[&4321])));
+    assert_eq!(workspace.preview_url().await.unwrap(), info.preview_url.unwrap());
+    assert!(workspace.previews().is_empty(), "a published port needs no listener");
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ pub(crate) struct Wish {
     pub(crate) workspace: WorkspaceId,
     pub(crate) template: Option<String>,
     pub(crate) created: corehold_types::Timestamp,
+    pub(crate) preview_port: Option<u16>,
     pub(crate) env: BTreeMap<String, String>,
 }
 
@@ -132,6 +133,7 @@ impl Pool {
             workspace: workspace.clone(),
             template: wish.template,
             created: wish.created,
+            preview_port: wish.preview_port,
         };
         let claim_id = match random_word(24) {
             Ok(word) => word,

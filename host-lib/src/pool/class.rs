@@ -1,6 +1,9 @@
 //! What the containers of a pool have in common, and which requests they can meet.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use corehold_types::{Timestamp, env_vars};
 
@@ -10,28 +13,21 @@ use crate::{
     host::{AGENT_PORT, HostInner},
     labels,
     runtime::{CaBundle, ContainerSpec, ContainerState, Resources},
-    template::DEFAULT_PORT,
     workspace::random_word,
 };
 
 /// What a claim can't change about a container in time. A request that differs in any of it is made anew, not taken from a
 /// pool of this class. What it doesn't say is the host's: image, limits, variables, labels, CA bundle.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Class {
     /// The image. Default: the host's.
     pub image: Option<String>,
     /// The limits. Default: the host's.
     pub resources: Resources,
-    /// The port inside that is published for previews. Default: 4321. Others are reached by
-    /// [`Workspace::forward`](crate::Workspace::forward).
-    pub preview_port: u16,
-}
-
-impl Default for Class {
-    fn default() -> Self {
-        Self { image: None, resources: Resources::default(), preview_port: DEFAULT_PORT }
-    }
+    /// TCP ports inside that are published, as [`CreateWorkspace::publish`](crate::CreateWorkspace::publish) does: a container
+    /// of this class meets requests that want these or some of them. Default: none; previews need none.
+    pub publish: BTreeSet<u16>,
 }
 
 impl Class {
@@ -49,10 +45,10 @@ impl Class {
         self
     }
 
-    /// The port inside that is published for previews.
+    /// A TCP port inside that is published; it may be called for several.
     #[must_use]
-    pub fn preview_port(mut self, port: u16) -> Self {
-        self.preview_port = port;
+    pub fn publish(mut self, port: u16) -> Self {
+        self.publish.insert(port);
         self
     }
 }
@@ -78,7 +74,8 @@ impl Blank {
             image: reference.clone(),
             env: base_env(host),
             labels: host.labels.clone(),
-            publish: vec![class.preview_port],
+            publish: class.publish.into_iter().collect(),
+            publish_on: host.port_range.clone(),
             agent_port: AGENT_PORT,
             resources: resources(&[class.resources, host.resources]),
             ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
@@ -88,7 +85,6 @@ impl Blank {
         put(labels::KIND, labels::KIND_POOL);
         put(labels::HOME, &host.fingerprint);
         put(labels::VERSION, env!("CARGO_PKG_VERSION"));
-        put(labels::PREVIEW_PORT, &class.preview_port.to_string());
         Self::keyed(reference, spec)
     }
 
@@ -160,7 +156,7 @@ impl Blank {
         let bytes: usize = plan.own_env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
         plan.spec.image == self.reference
             && plan.spec.resources == self.spec.resources
-            && plan.spec.publish == self.spec.publish
+            && plan.spec.publish.iter().all(|port| self.spec.publish.contains(port))
             && !plan.own_labels
             && bytes <= CLAIM_ENVIRONMENT_BYTES
     }
@@ -183,7 +179,7 @@ fn key(spec: &ContainerSpec) -> String {
             part(value.as_bytes());
         });
     }
-    part(format!("{:?} {} {:?}", spec.publish, spec.agent_port, spec.resources).as_bytes());
+    part(format!("{:?} {:?} {} {:?}", spec.publish, spec.publish_on, spec.agent_port, spec.resources).as_bytes());
     part(spec.ca_bundle.as_ref().map_or(b"", |bundle| &bundle.pem));
     hasher.finalize().to_hex()[..KEY_CHARACTERS].to_owned()
 }

@@ -36,6 +36,9 @@ pub(crate) struct Record {
     pub(crate) template: Option<String>,
     /// When its creation began.
     pub(crate) created: Timestamp,
+    /// Port inside on which its preview listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) preview_port: Option<u16>,
 }
 
 /// The folder of all claims. Processes share it: a file's name holds container and workspace, so none is written twice.
@@ -154,6 +157,7 @@ mod tests {
             workspace: workspace.parse().unwrap(),
             template: Some("web".to_owned()),
             created: Timestamp::from_unix(1_700_000_000, 0),
+            preview_port: Some(4321),
         }
     }
 

@@ -89,13 +89,12 @@ async fn a_workspace_is_handed_over_with_all_that_a_claim_brings() {
 async fn what_no_claim_can_bring_is_made() {
     let fixture = fixture().await;
     let host = filled(&fixture, exactly(1)).await;
-    let other_port = fixture.template(r#"{"name": "port", "port": 8080}"#);
     let limits = crate::runtime::Resources { pids: Some(7), ..Default::default() };
     for request in [
         CreateWorkspace::empty().image("another:1"),
         CreateWorkspace::empty().resources(limits),
         CreateWorkspace::empty().label("mine", "1"),
-        CreateWorkspace::from_template(&other_port),
+        CreateWorkspace::empty().publish(8080),
         CreateWorkspace::empty().env("LARGE", "x".repeat(64 << 10)),
     ] {
         let (workspace, steps) = steps(&host, request).await;
@@ -103,6 +102,31 @@ async fn what_no_claim_can_bring_is_made() {
         assert!(!steps.contains(&Step::Claim) && steps.contains(&Step::Create), "{steps:?}");
     }
     assert_eq!(fixture.engine.waiting().len(), 1);
+}
+
+/// Its preview goes through the agent, so the port need not be known when the container is made.
+#[tokio::test]
+async fn a_template_on_any_port_is_handed_over_and_the_port_is_not_forgotten() {
+    let fixture = fixture().await;
+    let host = filled(&fixture, exactly(1)).await;
+    let other_port = fixture.template(r#"{"name": "port", "port": 8080}"#);
+    let (workspace, steps) = steps(&host, CreateWorkspace::from_template(&other_port).id("other")).await;
+    assert!(steps.contains(&Step::Claim) && !steps.contains(&Step::Create), "{steps:?}");
+    let found = fixture.host.workspace("other").await.unwrap().info().await.unwrap();
+    assert_eq!((found.preview_port, workspace.unwrap().info().await.unwrap().preview_port), (Some(8080), Some(8080)));
+}
+
+#[tokio::test]
+async fn a_class_publishes_what_its_requests_want() {
+    let fixture = fixture().await;
+    let host = fixture.pooled_class(Class::default().publish(4321).publish(8080), exactly(1)).await;
+    for (request, met) in [(CreateWorkspace::empty().publish(9), false), (CreateWorkspace::empty().publish(8080), true)]
+    {
+        host.pools_filled().await.unwrap();
+        let (workspace, steps) = steps(&host, request).await;
+        assert_eq!(steps.contains(&Step::Create), !met, "{steps:?}");
+        assert!(!workspace.unwrap().info().await.unwrap().published.is_empty());
+    }
 }
 
 #[tokio::test]
@@ -226,6 +250,7 @@ async fn claimed_and_killed(fixture: &Fixture, workspace: &str, created: Timesta
         workspace: workspace.parse().unwrap(),
         template: Some("web".to_owned()),
         created,
+        preview_port: Some(4321),
         env: Default::default(),
     };
     assert!(matches!(pool.clone().claim(member, wish).await, Outcome::Won(_)));
@@ -337,7 +362,7 @@ async fn one_that_is_started_while_its_image_is_built_anew_is_not_handed_out() {
 #[tokio::test]
 async fn what_has_waited_too_long_is_replaced_whosever_class_it_is() {
     let fixture = fixture().await;
-    let other = fixture.pooled_class(Class::default().preview_port(9), exactly(1)).await;
+    let other = fixture.pooled_class(Class::default().publish(9), exactly(1)).await;
     other.pools_filled().await.unwrap();
     let host = filled(&fixture, exactly(2)).await;
     let before = fixture.engine.ids();

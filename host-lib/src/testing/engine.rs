@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -216,6 +217,12 @@ fn failure(what: &str) -> Error {
     Error::new(ErrorKind::Engine, format!("the fake engine fails at {what}"))
 }
 
+/// Where the ports are published: all at the fake agent's preview, while it runs.
+fn published(container: &Container) -> BTreeMap<u16, SocketAddr> {
+    let agent = container.agent.iter();
+    agent.flat_map(|agent| container.spec.publish.iter().map(|port| (*port, agent.preview_address()))).collect()
+}
+
 fn state(id: &str, container: &Container) -> ContainerState {
     let ended = container.status == ContainerStatus::Exited;
     ContainerState {
@@ -227,6 +234,7 @@ fn state(id: &str, container: &Container) -> ContainerState {
         exit_code: ended.then_some(7),
         oom_killed: false,
         restarted: container.restarted,
+        published: published(container),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a listing says about a workspace, read from the engine's labels and nowhere else.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use corehold_types::Timestamp;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::{
     host::HostInner,
     labels,
     pool::Record,
-    runtime::{ContainerState, ContainerStatus, Endpoint},
+    runtime::{ContainerState, ContainerStatus},
 };
 
 /// What is known about a workspace at one moment.
@@ -31,9 +31,13 @@ pub struct WorkspaceInfo {
     /// Port inside on which its preview listens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preview_port: Option<u16>,
-    /// Where the preview is reached from this machine; absent unless it runs.
+    /// Where the preview is reached from this machine: its published port, else the address of
+    /// [`Workspace::preview_url`](crate::Workspace::preview_url), once that was asked for in this process. Absent unless it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preview_url: Option<String>,
+    /// The ports inside that are published on this machine, and where.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub published: BTreeMap<u16, SocketAddr>,
     /// Name of its container in the engine.
     pub container: String,
     /// Exit code of the agent, once the container has ended.
@@ -136,7 +140,12 @@ impl Labelled {
         let labelled = Self::from_labels(&all)?;
         let record = records.iter().find(|record| record.container == state.id.0 && record.workspace == id);
         Ok(Some(match record {
-            Some(record) => Self { template: record.template.clone(), created: record.created, ..labelled },
+            Some(record) => Self {
+                template: record.template.clone(),
+                created: record.created,
+                preview_port: record.preview_port,
+                ..labelled
+            },
             // Of another home, whose records are not here.
             None => labelled,
         }))
@@ -163,21 +172,13 @@ impl Labelled {
     }
 }
 
-pub(crate) fn url(endpoint: &Endpoint) -> String {
-    match endpoint {
-        Endpoint::Tcp(address) => format!("http://{address}"),
-    }
-}
-
-pub(crate) async fn describe(host: &HostInner, state: &ContainerState, labelled: Labelled) -> Result<WorkspaceInfo> {
-    let preview_url = match labelled.preview_port {
-        Some(port) if state.status == ContainerStatus::Running => {
-            // It may have ended since; a listing then has no address instead of an error.
-            host.runtime.endpoint(&state.id, port).await.ok().as_ref().map(url)
-        }
-        _ => None,
-    };
-    Ok(WorkspaceInfo {
+pub(crate) fn describe(host: &HostInner, state: &ContainerState, labelled: Labelled) -> WorkspaceInfo {
+    let preview = labelled.preview_port.filter(|_| state.status == ContainerStatus::Running);
+    let preview_url = preview.and_then(|port| match state.published.get(&port) {
+        Some(address) => Some(format!("http://{address}")),
+        None => host.previews.url(&labelled.id, port),
+    });
+    WorkspaceInfo {
         own: labelled.home == host.fingerprint,
         id: labelled.id,
         status: state.status.into(),
@@ -185,11 +186,12 @@ pub(crate) async fn describe(host: &HostInner, state: &ContainerState, labelled:
         created: labelled.created,
         preview_port: labelled.preview_port,
         preview_url,
+        published: state.published.clone(),
         container: state.name.clone(),
         exit_code: state.exit_code,
         oom_killed: state.oom_killed,
         version: labelled.version,
-    })
+    }
 }
 
 #[cfg(test)]

@@ -93,19 +93,26 @@ impl Workspace {
     /// `NotFound` when it was removed meanwhile.
     pub async fn info(&self) -> Result<WorkspaceInfo> {
         let state = self.host.runtime.inspect(&self.container).await.map_err(|error| self.gone(error))?;
-        info::describe(&self.host, &state, (*self.labelled).clone()).await
+        Ok(info::describe(&self.host, &state, (*self.labelled).clone()))
     }
 
-    /// Where its preview answers on this machine: `http://127.0.0.1:<port>`. Another one after each restart.
+    /// Where its preview answers on this machine: `http://127.0.0.1:<port>`. Where the port was
+    /// [published](crate::CreateWorkspace::publish), that is where the engine publishes it, another port after each restart; else it
+    /// is the address of a [preview](Self::preview), which lasts as long as this host. [`preview`](Self::preview) says too whether
+    /// something listens.
     ///
     /// # Errors
-    /// `NotFound` when it doesn't run, `Unsupported` when no preview port was published.
+    /// `NotFound` when it is gone, `Unsupported` when nobody said which port it is; as [`preview`](Self::preview).
     pub async fn preview_url(&self) -> Result<String> {
         let port = self.labelled.preview_port.ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, format!("workspace {} has no preview port", self.id()))
+                .hint("name the port: `Workspace::preview`")
         })?;
-        let endpoint = self.host.runtime.endpoint(&self.container, port).await.map_err(|error| self.gone(error))?;
-        Ok(info::url(&endpoint))
+        let state = self.host.runtime.inspect(&self.container).await.map_err(|error| self.gone(error))?;
+        match state.published.get(&port) {
+            Some(address) => Ok(format!("http://{address}")),
+            None => self.host.previews.address(self, port),
+        }
     }
 
     /// Calls a tool of the agent and waits for its whole answer.

@@ -4,6 +4,7 @@
 //! test of each function. The image must hold the
 //! stand-in program (`fixtures/stand_in.rs`) and nothing that gets in its way.
 
+mod ports;
 mod while_it_runs;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -22,7 +23,10 @@ use tokio::{
     net::TcpStream,
 };
 
-pub use self::while_it_runs::{limits_are_changed, pausing_and_resuming};
+pub use self::{
+    ports::published_ports_come_from_a_range,
+    while_it_runs::{limits_are_changed, pausing_and_resuming},
+};
 
 /// How long anything may take before the suite calls it hung. Never waited for when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -338,6 +342,10 @@ pub async fn ports_are_reached(subject: &Subject) {
         }
         let published = subject.runtime.endpoint(id, PUBLISHED_PORT).await.unwrap();
         assert!(address(&published).ip().is_loopback(), "published on {published:?}");
+        let told = subject.runtime.inspect(id).await.unwrap().published;
+        assert_eq!(told, BTreeMap::from([(PUBLISHED_PORT, address(&published))]), "and nothing else is");
+        let listed = subject.runtime.list(&subject.labels).await.unwrap();
+        assert_eq!(listed.into_iter().find(|state| state.id == *id).unwrap().published, told);
     }
     addresses.sort_unstable();
     addresses.dedup();
@@ -574,6 +582,7 @@ macro_rules! conformance_suite {
             what_cannot_be_created
             a_listing_by_labels
             ports_are_reached
+            published_ports_come_from_a_range
             hardening_seen_from_inside
             limits_are_in_force
             environment_arrives

@@ -2,13 +2,13 @@
 
 use corehold_e2e::{
     corehold::Corehold,
-    web::{Socket, get},
+    web::{address, get, reload_hot},
 };
 use corehold_host::{CreateEvent, CreateEventKind, CreateWorkspace, Step, Template, Workspace, template};
 use tokio::join;
 
 async fn create(corehold: &Corehold, template: &Template) -> (Workspace, Vec<CreateEvent>) {
-    let mut creation = corehold.host.create(CreateWorkspace::from_template(template));
+    let mut creation = corehold.host.create(CreateWorkspace::from_template(template).publish(template.port));
     let mut events = Vec::new();
     while let Some(event) = creation.next_event().await {
         events.push(event);
@@ -32,27 +32,8 @@ async fn vite_react_is_served_and_reloads_hot() {
     }
 
     let url = workspace.preview_url().await.unwrap();
-    let (status, page) = get(&url, "/").await;
-    assert_eq!(status, 200);
-    assert!(page.contains("id=\"root\""), "{page}");
-
-    // As a browser does: the page's modules, then the dev server's own WebSocket with the token that its client carries.
-    let (_, main) = get(&url, "/src/main.jsx").await;
-    assert!(main.contains("App.jsx"), "{main}");
-    assert_eq!(get(&url, "/src/App.jsx").await.0, 200);
-    let (_, client) = get(&url, "/@vite/client").await;
-    let token = client.split("wsToken = \"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
-    let mut socket = Socket::open(&url, &format!("/?token={token}"), "vite-hmr").await;
-    socket.wait_for(|text| text.contains("\"connected\"")).await;
-
-    let source = workspace.read_file("src/App.jsx").await.unwrap();
-    let edited = String::from_utf8(source.to_vec()).unwrap().replacen("<h1>", "<h1>edited ", 1);
-    assert!(edited.contains("<h1>edited "), "the template's App.jsx has a heading");
-    workspace.write_file("src/App.jsx", edited).await.unwrap();
-    let update = socket.wait_for(|text| text.contains("\"update\"") || text.contains("full-reload")).await;
-    assert!(update.contains("\"update\"") && update.contains("/src/App.jsx"), "{update}");
-    let (_, module) = get(&url, "/src/App.jsx").await;
-    assert!(module.contains("edited"), "{module}");
+    assert_eq!(workspace.info().await.unwrap().published[&4321], address(&url), "it is published");
+    reload_hot(&url, &workspace).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

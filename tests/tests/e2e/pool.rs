@@ -80,8 +80,9 @@ async fn a_template_is_handed_over_and_the_pool_is_filled_again() {
     let other = corehold.builder().build().await.unwrap();
     let listed = other.list().await.unwrap();
     assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].template.as_deref()), (1, "taken", Some("node-api")));
-    assert_eq!(listed[0], workspace.info().await.unwrap());
-    assert_eq!(output(&other.workspace("taken").await.unwrap(), "pwd").await, "/app\n");
+    let found = other.workspace("taken").await.unwrap();
+    assert_eq!(listed[0], found.info().await.unwrap());
+    assert_eq!(output(&found, "pwd").await, "/app\n");
     let twice = host.create(CreateWorkspace::empty().id("taken")).await.unwrap_err();
     assert_eq!(twice.kind(), corehold_host::ErrorKind::Conflict);
 

@@ -1,6 +1,10 @@
 //! The runtime seam over an engine's containers.
 
-use std::{collections::BTreeMap, collections::HashMap, net::IpAddr, net::Ipv4Addr, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bollard::{
@@ -18,6 +22,7 @@ use tokio::sync::oneshot;
 use super::{
     Docker, ca_bundle,
     network::{self, reached_directly},
+    ports,
     specification::{Place, checked_name, checked_reference, container, update},
     state,
 };
@@ -76,17 +81,32 @@ impl Runtime for Docker {
 
     async fn start(&self, id: &ContainerId) -> Result<()> {
         let name = checked_name(&id.0)?;
-        let start = || {
-            let call = self.connection.client.start_container(name, None::<StartContainerOptions>);
-            self.connection.call("starting the container", call)
-        };
-        match start().await {
-            Err(error) if network::is_lost(&error) => {
-                self.networks.reconnect(&self.connection, name).await?;
-                start().await
+        let mut started = self.start_once(name).await;
+        let mut attempts = 1;
+        while let Err(error) = &started
+            && ports::is_taken(error)
+        {
+            let wanted = ports::wanted(&self.inspection(id).await?);
+            let choices: usize = wanted.values().map(|range| ports::choices(range)).sum();
+            if attempts >= choices.min(ports::ATTEMPTS) {
+                return started.map_err(|error| ports::used_up(&wanted, error));
             }
-            result => result,
+            started = self.start_once(name).await;
+            attempts += 1;
         }
+        started?;
+        let container = self.inspection(id).await?;
+        let (wanted, published) = (ports::wanted(&container), ports::published(&container));
+        let running = container.state.as_ref().and_then(|state| state.running).unwrap_or(false);
+        let missing: Vec<u16> =
+            wanted.keys().copied().filter(|port| running && !published.contains_key(port)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // Nobody shall take it for what was asked for.
+        self.stop(id, Duration::ZERO).await?;
+        let error = ports::unpublished(&missing);
+        Err(if attempts > 1 { ports::used_up(&wanted, error) } else { error })
     }
 
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<()> {
@@ -153,8 +173,8 @@ impl Runtime for Docker {
             return Err(Error::new(ErrorKind::NotFound, "the container doesn't run, so it has no address")
                 .hint("start it first; its logs say why it ended"));
         }
-        if let Some(published) = published_port(&container, port) {
-            return Ok(Endpoint::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, published))));
+        if let Some(published) = ports::published(&container).get(&port) {
+            return Ok(Endpoint::Tcp(*published));
         }
         let own_address = container
             .network_settings
@@ -252,10 +272,18 @@ impl Docker {
         let (network, facts, ca_mount) =
             tokio::try_join!(self.networks.ensure(&self.connection), self.connection.facts(), ca_mount)
                 .map_err(|error| error.context(&what))?;
+        let publish_agent = self.connection.options.publish_agent || !network.direct;
+        if let Some(why) = &network.publishes_nothing
+            && (publish_agent || !spec.publish.is_empty())
+        {
+            let what = if publish_agent { "the agent could not be reached" } else { "ports can't be published" };
+            return Err(Error::new(ErrorKind::Unsupported, format!("{what}: {why}"))
+                .hint("publish none, since previews go through the agent; or configure another network"));
+        }
         let place = Place {
             // By name: one that was removed before the start, and made anew, serves as well.
             network: self.connection.options.network.clone(),
-            publish_agent: self.connection.options.publish_agent || !network.direct,
+            publish_agent,
             cpus: cpus(facts),
             bound_log: facts.logging_driver.as_deref() == Some("json-file"),
             mounts: ca_mount.into_iter().collect(),
@@ -308,6 +336,21 @@ impl Docker {
         }
     }
 
+    /// Starts it once; one whose network is gone gets the one that is there now.
+    async fn start_once(&self, name: &str) -> Result<()> {
+        let start = || {
+            let call = self.connection.client.start_container(name, None::<StartContainerOptions>);
+            self.connection.call("starting the container", call)
+        };
+        match start().await {
+            Err(error) if network::is_lost(&error) => {
+                self.networks.reconnect(&self.connection, name).await?;
+                start().await
+            }
+            result => result,
+        }
+    }
+
     async fn inspection(&self, id: &ContainerId) -> Result<ContainerInspectResponse> {
         let call = self.connection.client.inspect_container(checked_name(&id.0)?, None::<InspectContainerOptions>);
         self.connection.call("looking at the container", call).await
@@ -337,12 +380,6 @@ fn is_podman(version: &SystemVersion) -> bool {
 /// CPUs that the engine has, if it says so.
 fn cpus(facts: &SystemInfo) -> Option<u64> {
     facts.ncpu.and_then(|cpus| u64::try_from(cpus).ok()).filter(|cpus| *cpus > 0)
-}
-
-/// The port on 127.0.0.1 at which a container's port is published.
-fn published_port(container: &ContainerInspectResponse, port: u16) -> Option<u16> {
-    let ports = container.network_settings.as_ref()?.ports.as_ref()?;
-    ports.get(&format!("{port}/tcp"))?.iter().flatten().find_map(|binding| binding.host_port.as_deref()?.parse().ok())
 }
 
 /// Labels as the engine's filters want them.

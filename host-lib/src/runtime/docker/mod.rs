@@ -11,6 +11,7 @@ mod errors;
 mod images;
 mod network;
 mod observation;
+mod ports;
 mod specification;
 mod state;
 

@@ -24,6 +24,8 @@ pub(super) struct Network {
     pub(super) id: String,
     /// Whether this host reaches its members at their own addresses.
     pub(super) direct: bool,
+    /// Why the engine, without a word, publishes no port of its members; absent where it does.
+    pub(super) publishes_nothing: Option<String>,
 }
 
 /// Keeps one network in being.
@@ -171,6 +173,10 @@ async fn keep_oldest(connection: &Connection) -> Result<Option<String>> {
 
 /// Takes a network only if it keeps its members apart.
 fn check(network: NetworkInspect, name: &str) -> Result<Network> {
+    if network.driver.as_deref() == Some("null") {
+        let message = format!("the network {name:?} has no way in: not even the agent of a container could be reached");
+        return Err(Error::new(ErrorKind::Unsupported, message).hint("configure another name; it is made on demand"));
+    }
     let apart = network
         .options
         .as_ref()
@@ -186,7 +192,9 @@ fn check(network: NetworkInspect, name: &str) -> Result<Network> {
     let gateway =
         network.ipam.and_then(|ipam| ipam.config).into_iter().flatten().find_map(|config| config.gateway?.parse().ok());
     let direct = gateway.is_some_and(|gateway| reached_directly(&id, gateway));
-    Ok(Network { id, direct })
+    let internal = network.internal == Some(true);
+    let publishes_nothing = internal.then(|| format!("the network {name:?} is internal"));
+    Ok(Network { id, direct, publishes_nothing })
 }
 
 /// Whether a bridge network is one of this host's own, so that its members are reached at their own addresses.
@@ -223,6 +231,16 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Conflict);
             assert!(error.hint_text().unwrap().contains("docker network rm corehold"));
         }
+    }
+
+    #[test]
+    fn networks_that_publish_nothing_are_known() {
+        assert_eq!(check(network(Some("false")), "corehold").unwrap().publishes_nothing, None);
+        let internal = NetworkInspect { internal: Some(true), ..network(Some("false")) };
+        let why = check(internal, "closed").unwrap().publishes_nothing.unwrap();
+        assert!(why.contains("\"closed\" is internal"), "{why}");
+        let none = NetworkInspect { driver: Some("null".to_owned()), ..network(None) };
+        assert_eq!(check(none, "none").unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, HostConfig, HostConfigLogConfig, Mount, PortBinding, RestartPolicy,
+    ContainerCreateBody, ContainerUpdateBody, HostConfig, HostConfigLogConfig, Mount, RestartPolicy,
     RestartPolicyNameEnum,
 };
 
+use super::ports;
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{ContainerSpec, Resources},
@@ -45,22 +46,15 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
         }
     }
     let limits = Limits::of(&spec.resources, place.cpus)?;
-    let mut ports = spec.publish.clone();
+    let mut bindings = ports::bindings(&spec.publish, spec.publish_on.as_ref());
     if place.publish_agent {
-        ports.push(spec.agent_port);
+        // Nobody's business but this library's: it takes none of the ports that are meant for people.
+        bindings.extend(ports::bindings(&[spec.agent_port], None));
     }
+    let exposed = bindings.keys().cloned().collect();
     let host_config = HostConfig {
         network_mode: Some(place.network),
-        // An empty host port lets the engine choose.
-        port_bindings: Some(
-            ports
-                .iter()
-                .map(|port| {
-                    let binding = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
-                    (format!("{port}/tcp"), Some(vec![binding]))
-                })
-                .collect(),
-        ),
+        port_bindings: Some(bindings),
         memory: limits.memory,
         // Memory and swap together: equal means no swap.
         memory_swap: limits.memory,
@@ -87,7 +81,7 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
         image: Some(spec.image.clone()),
         labels: Some(spec.labels.clone().into_iter().collect()),
         env: Some(spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        exposed_ports: Some(ports.iter().map(|port| format!("{port}/tcp")).collect()),
+        exposed_ports: Some(exposed),
         host_config: Some(host_config),
         ..ContainerCreateBody::default()
     })

@@ -8,10 +8,12 @@ use bollard::models::{
 };
 use corehold_types::Timestamp;
 
+use super::ports;
 use crate::runtime::{ContainerId, ContainerState, ContainerStatus, Stats};
 
 /// From an inspection.
 pub(super) fn inspected(container: ContainerInspectResponse) -> ContainerState {
+    let published = ports::published(&container);
     let state = container.state.unwrap_or_default();
     let status = match state.status {
         Some(ContainerStateStatusEnum::CREATED) => ContainerStatus::Created,
@@ -36,6 +38,7 @@ pub(super) fn inspected(container: ContainerInspectResponse) -> ContainerState {
         restarted: !ended && state.finished_at.is_some_and(|end| !end.is_empty() && !end.starts_with("0001-")),
         // Of a place that runs on, the engine says so too when the kernel killed one of its commands.
         oom_killed: ended && state.oom_killed.unwrap_or(false),
+        published,
     }
 }
 
@@ -56,6 +59,7 @@ pub(super) fn listed(container: &ContainerSummary) -> Option<ContainerState> {
         exit_code: None,
         oom_killed: false,
         restarted: false,
+        published: ports::listed(container),
     })
 }
 

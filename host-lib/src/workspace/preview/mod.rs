@@ -109,7 +109,11 @@ impl Previews {
     }
 
     /// The address of a workspace's port, which is listened on from now on.
-    fn address(&self, workspace: &Workspace, port: u16) -> Result<(String, Arc<Line>)> {
+    pub(super) fn address(&self, workspace: &Workspace, port: u16) -> Result<String> {
+        Ok(self.line(workspace, port)?.0)
+    }
+
+    fn line(&self, workspace: &Workspace, port: u16) -> Result<(String, Arc<Line>)> {
         let mut open = self.lock();
         let key = (workspace.id().clone(), port);
         // One of a workspace that was removed by somebody else, and made again, leads nowhere.
@@ -130,6 +134,11 @@ impl Previews {
         tokio::spawn(serve(listener, line.clone(), CONNECTIONS, ended));
         open.insert(key, Open { url: url.clone(), line: line.clone(), _ending: ending });
         Ok((url, line))
+    }
+
+    /// The address of a workspace's port, if somebody has asked for it.
+    pub(crate) fn url(&self, workspace: &WorkspaceId, port: u16) -> Option<String> {
+        self.lock().get(&(workspace.clone(), port)).map(|open| open.url.clone())
     }
 
     /// Ends those of a workspace that is gone.
@@ -184,7 +193,7 @@ impl Workspace {
             }
             _ => PreviewStatus::NotRunning,
         };
-        let (url, line) = self.host.previews.address(self, port)?;
+        let (url, line) = self.host.previews.line(self, port)?;
         Ok(Preview { port, url, status, failure: line.failure() })
     }
 

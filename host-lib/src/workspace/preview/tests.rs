@@ -266,7 +266,7 @@ async fn an_agent_that_is_gone_is_told() {
     fixture.engine.silence("corehold-w");
     assert!(end(&mut connect(&preview).await).await.is_err());
     assert!(workspace.preview(port).await.is_err(), "nobody can say whether something listens");
-    let (url, line) = workspace.host.previews.address(&workspace, port).unwrap();
+    let (url, line) = workspace.host.previews.line(&workspace, port).unwrap();
     assert_eq!(url, preview.url);
     assert_eq!(line.failure().as_deref(), Some("it does not run"));
 }
