@@ -20,6 +20,7 @@ mod image;
 mod killed;
 // Workspaces that are handed over from a pool.
 mod pool;
+mod preview;
 // What a set-up left is there in the next workspace, without the set-up.
 mod setup_cache;
 // `corehold exec` with standard input and on a terminal.
