@@ -19,6 +19,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 #[allow(unused_imports, reason = "reconciling, which reads what a change is, comes next")]
 pub(crate) use self::engine::{Change, ChangeKind, EngineWatch, Removals, Signal, Signals};
 use crate::{
+    archive::ArchiveRef,
     create::{CreateEvent, Step, milliseconds},
     workspace::WorkspaceId,
 };
@@ -100,6 +101,24 @@ pub enum EventKind {
     NotKept {
         /// What, where and why, for people.
         error: String,
+    },
+    /// A workspace was saved.
+    Saved {
+        /// The archive; an earlier one where nothing had changed since.
+        archive: ArchiveRef,
+        /// Bytes that were written for it: what the store didn't have.
+        written_bytes: u64,
+        /// How long it took.
+        #[serde(rename = "durationMs", serialize_with = "milliseconds")]
+        duration: Duration,
+    },
+    /// The files of a workspace were replaced by those of an archive.
+    Loaded {
+        /// Which.
+        archive: ArchiveRef,
+        /// How long it took.
+        #[serde(rename = "durationMs", serialize_with = "milliseconds")]
+        duration: Duration,
     },
     /// This reader was too slow, and these events are not told to it. [`Host::list`](crate::Host::list) says how things are now.
     Missed {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    archive::{ArchiveStore, Archives, Place},
     config::{self, Config, DEFAULT_IMAGE},
     create::{
         CreateWorkspace, Creation,
@@ -87,6 +88,7 @@ pub(crate) struct HostInner {
     pub(crate) packer: Packer,
     pub(crate) setup_cache: SetupCache,
     pub(crate) records: Records,
+    pub(crate) archives: Place,
     pub(crate) events: EventBus,
     pub(crate) engine: Arc<EngineWatch>,
     pub(crate) monitor: Monitor,
@@ -118,6 +120,7 @@ pub struct HostBuilder {
     port_range: Option<RangeInclusive<u16>>,
     before_connect: Option<BeforeConnect>,
     measure: bool,
+    archive_store: Option<ArchiveStore>,
 }
 
 impl HostBuilder {
@@ -185,6 +188,12 @@ impl HostBuilder {
     /// Bytes of results of set-ups that are kept, those used last; 0 keeps none. Default: `$COREHOLD_SETUP_CACHE_BYTES`, else 4 GiB.
     pub fn setup_cache_bytes(mut self, bytes: u64) -> Self {
         self.setup_cache_bytes = Some(bytes);
+        self
+    }
+
+    /// Where saved workspaces are kept. Default: `$COREHOLD_ARCHIVES`, else the folder `archives` in the state folder.
+    pub fn archive_store(mut self, store: ArchiveStore) -> Self {
+        self.archive_store = Some(store);
         self
     }
 
@@ -312,6 +321,9 @@ impl HostBuilder {
             previews: Previews::new(port_range.clone().unwrap_or(0..=0), self.before_connect),
             port_range,
             records,
+            archives: Place::new(
+                self.archive_store.or(config.archives).unwrap_or_else(|| ArchiveStore::folder(home.join("archives"))),
+            ),
             home,
         });
         let pools = Arc::new(Pools::start(&inner, self.pools));
@@ -345,6 +357,12 @@ impl Host {
 
     pub(crate) fn monitor(&self) -> &Monitor {
         &self.inner.monitor
+    }
+
+    /// Saved workspaces, and how to save and load them.
+    #[must_use]
+    pub fn archives(&self) -> Archives {
+        Archives::new(self.inner.clone())
     }
 
     /// The templates there are, looked at anew with each question.

@@ -153,6 +153,8 @@ struct Inner {
     files: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Archives that came, in their order.
     extracted: Mutex<Vec<Bytes>>,
+    /// What `GET /v1/archive` sends, and `PUT` with `replace` puts in its place.
+    tar: Mutex<Vec<u8>>,
     connections: AtomicUsize,
     frozen: watch::Sender<bool>,
 }
@@ -176,6 +178,7 @@ impl FakeAgent {
             env: Mutex::default(),
             files: Mutex::default(),
             extracted: Mutex::default(),
+            tar: Mutex::new(vec![0; 1024]),
             connections: AtomicUsize::new(0),
             frozen: watch::Sender::new(false),
             script,
@@ -219,6 +222,15 @@ impl FakeAgent {
     /// The variables that came with a claim.
     pub(crate) fn env(&self) -> BTreeMap<String, String> {
         self.inner.env.lock().unwrap().clone()
+    }
+
+    /// The workspace's files, as a tar.
+    pub(crate) fn tar(&self) -> Vec<u8> {
+        self.inner.tar.lock().unwrap().clone()
+    }
+
+    pub(crate) fn set_tar(&self, tar: Vec<u8>) {
+        *self.inner.tar.lock().unwrap() = tar;
     }
 }
 
@@ -394,13 +406,20 @@ impl Inner {
         let streamed = request.headers().get(header::ACCEPT).is_some_and(|accept| accept == "application/x-ndjson");
         let method = request.method().clone();
         let query = request.uri().query().map(str::to_owned);
-        let body = request.into_body().collect().await.unwrap().to_bytes();
+        // Of a body that breaks off nothing is taken.
+        let Ok(body) = request.into_body().collect().await.map(http_body_util::Collected::to_bytes) else {
+            return problem(&Problem::new(Code::ArchiveInvalid, "it is cut off"));
+        };
         if let Some(file) = path.strip_prefix("/v1/files/") {
             return self.file(&method, file, body);
         }
         match path.as_str() {
             "/v1/archive" if method == Method::GET => {
-                assert_eq!(query.as_deref(), Some("format=tar.zst"));
+                let query = query.unwrap();
+                if query.starts_with("format=tar&exactTimes=true") {
+                    return reply(StatusCode::OK, self.tar.lock().unwrap().clone());
+                }
+                assert_eq!(query, "format=tar.zst");
                 let body = if self.script.archive_cut {
                     Err(std::io::ErrorKind::BrokenPipe.into())
                 } else {
@@ -414,7 +433,12 @@ impl Inner {
                 if self.script.refuse.is_some_and(|refused| body.starts_with(refused)) {
                     return problem(&Problem::new(Code::ArchiveInvalid, "no archive at all"));
                 }
-                assert_eq!(query.as_deref(), Some(format!("hash={}", blake3::hash(&body).to_hex()).as_str()));
+                let query = query.unwrap();
+                let (hash, replace) = query.split_once('&').unwrap_or((&query, ""));
+                assert_eq!(hash, format!("hash={}", blake3::hash(&body).to_hex()));
+                if self.script.extract.is_none() && replace == "replace=true" {
+                    *self.tar.lock().unwrap() = body.to_vec();
+                }
                 self.script
                     .extract
                     .as_ref()
