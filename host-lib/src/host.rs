@@ -10,7 +10,7 @@ use std::{
     ops::RangeInclusive,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock, Weak},
 };
 
 use bytes::Bytes;
@@ -89,6 +89,8 @@ pub(crate) struct HostInner {
     pub(crate) setup_cache: SetupCache,
     pub(crate) records: Records,
     pub(crate) archives: Place,
+    /// Those of the host, as long as it has a handle; see [`Host`].
+    pools: OnceLock<Weak<Pools>>,
     pub(crate) events: EventBus,
     pub(crate) engine: Arc<EngineWatch>,
     pub(crate) monitor: Monitor,
@@ -321,13 +323,23 @@ impl HostBuilder {
             previews: Previews::new(port_range.clone().unwrap_or(0..=0), self.before_connect),
             port_range,
             records,
+            pools: OnceLock::new(),
             archives: Place::new(
                 self.archive_store.or(config.archives).unwrap_or_else(|| ArchiveStore::folder(home.join("archives"))),
             ),
             home,
         });
         let pools = Arc::new(Pools::start(&inner, self.pools));
+        let _ = inner.pools.set(Arc::downgrade(&pools));
         Ok(Host { inner, pools })
+    }
+}
+
+impl HostInner {
+    /// The host's pools, for creations that don't come from its handle; none are left when that is gone.
+    pub(crate) fn pools(&self) -> Arc<Pools> {
+        let pools = self.pools.get().and_then(Weak::upgrade);
+        pools.unwrap_or_else(|| Arc::new(Pools::start(self, Vec::new())))
     }
 }
 

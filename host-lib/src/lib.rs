@@ -26,7 +26,10 @@ mod workspace;
 
 pub use corehold_types::{self as types, tools};
 
-pub use archive::{Archive, ArchiveId, ArchiveRef, ArchiveStore, Archives, Pruned, SaveOptions};
+pub use archive::{
+    Archive, ArchiveId, ArchiveRef, ArchiveStore, Archives, Change, Difference, EntryKind, Pruned, SaveOptions, Side,
+    Tree,
+};
 pub use client::{FileStream, Frame, ToolStream, Tunnel};
 pub use create::{
     CreateEvent, CreateEventKind, CreateWorkspace, Creation, OutputStream, Step, setup_cache::SetupCacheEntry,

@@ -18,7 +18,9 @@
 
 mod chunk;
 mod content;
+mod diff;
 mod entry;
+mod fork;
 mod id;
 mod index;
 mod manifest;
@@ -43,6 +45,7 @@ use object_store::path::Path;
 
 pub(crate) use self::place::Place;
 pub use self::{
+    diff::{Change, Difference, EntryKind, Side, Tree},
     id::{ArchiveId, ArchiveRef},
     manifest::Archive,
     place::ArchiveStore,

@@ -107,6 +107,8 @@ pub(super) struct Saved {
     pub(super) archive: Archive,
     /// Bytes that were written into the store.
     pub(super) written: u64,
+    /// Whether it was made now; else it is an earlier one, since which nothing has changed.
+    pub(super) new: bool,
 }
 
 impl<'a> Saving<'a> {
@@ -167,7 +169,7 @@ impl<'a> Saving<'a> {
             }
             Ok(())
         };
-        tokio::try_join!(forward(tar, feed), storing)?;
+        tokio::try_join!(scan::forward(tar, feed), storing)?;
         let summary = scanning.await.map_err(|error| cut_off("reading a tar", error))??;
         Ok((index, summary))
     }
@@ -196,7 +198,7 @@ impl<'a> Saving<'a> {
             if thorough {
                 verify::read_back(self.store, base).await?;
             }
-            return Ok(Saved { archive: base.clone(), written: 0 });
+            return Ok(Saved { archive: base.clone(), written: 0, new: false });
         }
         let index_at = index_path(archive.index_id()?);
         self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -219,7 +221,7 @@ impl<'a> Saving<'a> {
             }
         }
         self.store.create(&manifest_path(&archive.reference()), archive.encode()?).await?;
-        Ok(Saved { archive, written: self.written.load(Ordering::Relaxed) })
+        Ok(Saved { archive, written: self.written.load(Ordering::Relaxed), new: true })
     }
 
     /// Says that nothing is under way any more, whatever came of it.
@@ -267,18 +269,6 @@ async fn put_marker(store: &Store, path: &Path, archives: impl Iterator<Item = &
     let bytes = serde_json::to_vec(&Marker { indexes })
         .map_err(|error| Error::new(ErrorKind::Io, format!("a marker can't be written: {error}")))?;
     store.put(path, bytes).await
-}
-
-/// Hands a tar to the thread that reads it, and says where it ends.
-async fn forward(mut tar: BoxStream<Bytes>, feed: mpsc::Sender<Bytes>) -> Result<()> {
-    while let Some(bytes) = tar.try_next().await? {
-        // An empty piece would be the end. Who doesn't take it has failed, and says why.
-        if !bytes.is_empty() && feed.send(bytes).await.is_err() {
-            return Ok(());
-        }
-    }
-    let _ = feed.send(Bytes::new()).await;
-    Ok(())
 }
 
 fn cut_off(what: &str, error: tokio::task::JoinError) -> Error {

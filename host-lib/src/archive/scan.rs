@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
+use futures_util::TryStreamExt as _;
 use tar::EntryType;
 use tokio::sync::mpsc;
 
@@ -17,7 +18,10 @@ use super::{
     entry::{Entry, Kind},
     index::MOST_CONTENT,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    runtime::BoxStream,
+};
 
 /// Bytes of headers before one entry. Names have 4,096; a reader that took any number would hold it all.
 const HEADERS: u64 = 1 << 20;
@@ -241,6 +245,18 @@ fn malformed(why: &str) -> Error {
 /// What an error while reading means: one of ours that came through, or what the tar's reader says.
 fn broken(error: io::Error) -> Error {
     Error::new(ErrorKind::Agent, format!("the tar is damaged or cut off: {error}")).caused_by(error)
+}
+
+/// Hands a tar to the thread that reads it, and says where it ends.
+pub(super) async fn forward(mut tar: BoxStream<Bytes>, feed: mpsc::Sender<Bytes>) -> Result<()> {
+    while let Some(bytes) = tar.try_next().await? {
+        // An empty piece would be the end. Who doesn't take it has failed, and says why.
+        if !bytes.is_empty() && feed.send(bytes).await.is_err() {
+            return Ok(());
+        }
+    }
+    let _ = feed.send(Bytes::new()).await;
+    Ok(())
 }
 
 /// Bytes that come from a task, for a blocking reader. An empty piece is the end; without one it was cut off.

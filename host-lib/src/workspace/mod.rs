@@ -261,6 +261,10 @@ impl Workspace {
         self.client.download_archive(&self.tokens, format, exclude).await
     }
 
+    pub(crate) fn host(&self) -> &Arc<HostInner> {
+        &self.host
+    }
+
     /// The template it was made from.
     pub(crate) fn template(&self) -> Option<&str> {
         self.labelled.template.as_deref()

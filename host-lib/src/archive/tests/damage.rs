@@ -3,8 +3,10 @@
 
 use super::*;
 
+type Damage = fn(&mut Vec<u8>);
+
 /// Ways to damage a file.
-const WAYS: [(&str, fn(&mut Vec<u8>)); 6] = [
+const WAYS: [(&str, Damage); 6] = [
     ("a bit of the first byte", |bytes| bytes[0] ^= 1),
     ("a bit in the middle", |bytes| {
         let middle = bytes.len() / 2;

@@ -1,5 +1,6 @@
 //! Saving and loading against an agent and stores in memory or in a folder, whole and damaged, well and failing.
 
+mod comparing;
 mod damage;
 mod faults;
 mod pruning;
