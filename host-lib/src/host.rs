@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     archive::{ArchiveStore, Archives, Place},
+    audit::{AuditSeat, Auditor},
     config::{self, Config, DEFAULT_IMAGE},
     create::{
         CreateWorkspace, Creation,
@@ -31,7 +32,7 @@ use crate::{
     pack::{Limits, Packer},
     pool::{self, Class, PoolOptions, PoolStatus, Pools, Records, Seat},
     runtime::{
-        ContainerState, Observed, Resources, Runtime,
+        AuditorSlot, ContainerState, Observed, Resources, Runtime,
         docker::{Docker, DockerAddress},
     },
     stats::Monitor,
@@ -94,6 +95,8 @@ pub(crate) struct HostInner {
     pub(crate) events: EventBus,
     pub(crate) engine: Arc<EngineWatch>,
     pub(crate) monitor: Monitor,
+    /// Collects as long as it is held.
+    _auditor: Option<Arc<Auditor>>,
     pub(crate) log_rooms: LogRooms,
     pub(crate) previews: Previews,
     /// Ports of this machine for previews and published ports; absent means any.
@@ -123,6 +126,7 @@ pub struct HostBuilder {
     before_connect: Option<BeforeConnect>,
     measure: bool,
     archive_store: Option<ArchiveStore>,
+    audit: bool,
 }
 
 impl HostBuilder {
@@ -236,7 +240,14 @@ impl HostBuilder {
         self
     }
 
-    /// Makes the host: reads its key or makes one, and asks nothing of the engine yet, unless it has pools or measures:
+    /// Keeps who does what in the workspaces of the home, from now on and as far back as their agents remember it: their records
+    /// of calls and this host's own, in at most 128 MiB under `audit` in the home folder (see [`Host::audit`]). Default: false.
+    pub fn audit(mut self, audit: bool) -> Self {
+        self.audit = audit;
+        self
+    }
+
+    /// Makes the host: reads its key or makes one, and asks nothing of the engine yet, unless it has pools, measures or audits:
     /// those begin then.
     ///
     /// # Errors
@@ -262,7 +273,8 @@ impl HostBuilder {
             None => default_runtime().await?,
         };
         let (events, removals) = (EventBus::new(), Removals::default());
-        let runtime: Arc<dyn Runtime> = Arc::new(Observed::new(runtime, removals.clone()));
+        let auditor_slot = AuditorSlot::default();
+        let runtime: Arc<dyn Runtime> = Arc::new(Observed::new(runtime, removals.clone(), auditor_slot.clone()));
         let (home, key, ca_bundle) = tokio::task::spawn_blocking(move || {
             let home = prepare_home(&home)?;
             let key = HostKey::load_or_create(&home)?;
@@ -294,6 +306,22 @@ impl HostBuilder {
         if self.measure {
             monitor.start();
         }
+        let subject = self.subject.unwrap_or_else(|| "host".to_owned());
+        let key = Arc::new(key);
+        let auditor = self.audit.then(|| {
+            let seat = AuditSeat {
+                runtime: runtime.clone(),
+                records: records.clone(),
+                key: key.clone(),
+                fingerprint: fingerprint.clone(),
+                subject: subject.clone(),
+                events: events.downgrade(),
+                home: home.clone(),
+            };
+            let auditor = Auditor::start(seat, engine.subscribe(), events.subscribe());
+            auditor_slot.get_or_init(|| Arc::downgrade(&auditor));
+            auditor
+        });
         let inner = Arc::new(HostInner {
             engine,
             monitor,
@@ -305,7 +333,7 @@ impl HostBuilder {
                 self.setup_cache_bytes.or(config.setup_cache_bytes).unwrap_or(SETUP_CACHE_BYTES),
                 &key,
             ),
-            key: Arc::new(key),
+            key,
             image: self.image.or(config.image).unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
             catalog: Catalog::new(templates),
             ca_bundle,
@@ -316,7 +344,8 @@ impl HostBuilder {
                 cpu_millis: self.resources.cpu_millis,
                 pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
             },
-            subject: self.subject.unwrap_or_else(|| "host".to_owned()),
+            subject,
+            _auditor: auditor,
             events,
             cleanups,
             packer: Packer::new(home.join("cache/templates"), limits),

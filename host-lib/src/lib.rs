@@ -5,6 +5,7 @@
 //! [`corehold_types`], which are re-exported as [`types`] and [`tools`].
 
 mod archive;
+pub mod audit;
 mod client;
 pub mod config;
 pub mod create;
@@ -30,6 +31,7 @@ pub use archive::{
     Archive, ArchiveId, ArchiveRef, ArchiveStore, Archives, Change, Difference, EntryKind, Pruned, SaveOptions, Side,
     Tree,
 };
+pub use audit::{AuditAnswer, AuditEntry, AuditQuery};
 pub use client::{FileStream, Frame, ToolStream, Tunnel};
 pub use create::{
     CreateEvent, CreateEventKind, CreateWorkspace, Creation, OutputStream, Step, setup_cache::SetupCacheEntry,

@@ -15,9 +15,9 @@ use bytes::Bytes;
 use corehold_types::{
     Claims, Code, Data, PROTOCOL, Problem, Timestamp,
     tools::{
-        AuditReadResponse, ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandInfo, CommandListResponse,
-        CommandOutputRequest, CommandRequest, CommandResponse, ExtractResponse, InfoResponse, PortsRequest,
-        PortsResponse,
+        AuditEvent, AuditGap, AuditReadRequest, AuditReadResponse, AuditRecord, ClaimRequest, ClaimResponse,
+        CommandEvent, CommandExit, CommandInfo, CommandListResponse, CommandOutputRequest, CommandRequest,
+        CommandResponse, ExtractResponse, InfoResponse, PortsRequest, PortsResponse,
     },
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
@@ -72,6 +72,8 @@ pub(crate) struct AgentScript {
     pub(crate) route: Option<Route>,
     /// What its commands are and write.
     pub(crate) log: Option<Arc<CommandLog>>,
+    /// Its records of calls; numbers that lack are gone.
+    pub(crate) records: Option<Arc<Mutex<Vec<AuditRecord>>>>,
 }
 
 /// Commands whose output grows, over connections that break off.
@@ -134,6 +136,7 @@ impl Default for AgentScript {
             refuse: None,
             route: None,
             log: None,
+            records: None,
         }
     }
 }
@@ -447,8 +450,7 @@ impl Inner {
             "/v1/tools/command" => self.command(&serde_json::from_slice(&body).unwrap()),
             "/v1/tools/ports" => ports(&serde_json::from_slice(&body).unwrap()).await,
             "/v1/tools/commandList" => self.script.log.as_ref().expect("a script with a log").list(),
-            "/v1/tools/auditRead" if streamed => ndjson(vec![], true),
-            "/v1/tools/auditRead" => json(&AuditReadResponse { records: vec![], gap: None, cursor: None, last: 0 }),
+            "/v1/tools/auditRead" => self.audit_read(&serde_json::from_slice(&body).unwrap(), streamed),
             "/v1/tools/commandOutput" if self.script.log.is_some() => {
                 let log = self.script.log.as_ref().expect("it is there");
                 log.output(&serde_json::from_slice(&body).unwrap())
@@ -456,6 +458,21 @@ impl Inner {
             "/v1/tools/commandOutput" => self.follow(&serde_json::from_slice(&body).unwrap()),
             _ => problem(&Problem::new(Code::UnknownRoute, path)),
         }
+    }
+
+    fn audit_read(&self, request: &AuditReadRequest, streamed: bool) -> Answer {
+        let after = request.after.unwrap_or(0);
+        let all = self.script.records.as_ref().map(|records| records.lock().unwrap().clone()).unwrap_or_default();
+        let last = all.last().map_or(0, |record| record.seq);
+        let records: Vec<AuditRecord> = all.into_iter().filter(|record| record.seq > after).collect();
+        let first = records.first().map_or(after + 1, |record| record.seq);
+        let gap = (first > after + 1).then(|| AuditGap { from: after + 1, to: first - 1, refusals_only: false });
+        if !streamed {
+            return json(&AuditReadResponse { records, gap, cursor: None, last });
+        }
+        let gap = gap.map(|gap| line(&AuditEvent::Gap { gap }));
+        let records = records.into_iter().map(|record| line(&AuditEvent::Record { record: Box::new(record) }));
+        ndjson(gap.into_iter().chain(records).collect(), true)
     }
 
     fn boot_id(&self) -> String {

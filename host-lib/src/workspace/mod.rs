@@ -237,7 +237,7 @@ impl Workspace {
         self.host.runtime.remove(&self.container).await?;
         self.host.previews.close(self.id());
         self.host.records.forget(&self.container, self.id()).await;
-        self.host.events.emit(Some(self.id()), EventKind::Removed);
+        self.host.events.emit_by(Some(self.tokens.subject()), Some(self.id()), EventKind::Removed);
         Ok(())
     }
 
