@@ -3,12 +3,12 @@
 //!
 //! Usage: `claim [ROUNDS]` (default 50). Needs an engine at /var/run/docker.sock and the core image.
 
-use std::{fs, path::Path, process::Command, time::Instant};
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use corehold_benches::{engine, figures::Samples};
 use corehold_host::{
-    Class, CreateWorkspace, Host, PoolOptions, Template,
+    Class, CreateEvent, CreateEventKind, CreateWorkspace, EventKind, Host, PoolOptions, Step, Template,
     runtime::docker::{Docker, DockerAddress},
 };
 
@@ -33,30 +33,50 @@ async fn main() -> Result<()> {
         .await?;
     let measured = measure(&host, &template, &last, &tar, rounds).await;
     host.drain_pools().await?;
-    let (claims, engines) = measured?;
+    let Measured { claims, engines, steps } = measured?;
     println!(
         "claim to ready:                        {claims}, p99 {:.1} ms",
         claims.quantile(0.99).as_secs_f64() * 1e3
     );
+    for (step, samples) in steps {
+        println!("  of it {step:>32} {samples}");
+    }
     println!("engine's create, start and archive in: {engines}");
     println!("the engine takes as many times as long: {:.1}", engines.ratio_to(&claims));
     Ok(())
 }
 
-async fn measure(host: &Host, template: &Template, last: &[u8], tar: &[u8], rounds: u32) -> Result<(Samples, Samples)> {
+struct Measured {
+    claims: Samples,
+    engines: Samples,
+    /// Packing goes on beside the claim; the engine learns the workspace's name beside the shipping.
+    steps: BTreeMap<Step, Samples>,
+}
+
+async fn measure(host: &Host, template: &Template, last: &[u8], tar: &[u8], rounds: u32) -> Result<Measured> {
     // One beforehand: it packs the template, warms the engine's caches, and shows the options.
     host.pools_filled().await?;
     let model = host.create(CreateWorkspace::from_template(template)).await?;
     let specification = engine::specification_like(&model.info().await?.container)?;
     model.remove().await?;
 
-    let (mut claims, mut engines) = (Samples::default(), Samples::default());
+    let (mut claims, mut engines, mut steps) = (Samples::default(), Samples::default(), BTreeMap::new());
     for round in 1..=u64::from(rounds) {
         // What is started for the next round must not be in this one's way.
         host.pools_filled().await?;
+        let mut events = host.events();
         let began = Instant::now();
         let workspace = host.create(CreateWorkspace::from_template(template)).await?;
         claims.add(began.elapsed());
+        loop {
+            match events.next().await.context("the host tells what it does")?.kind {
+                EventKind::Creation(CreateEvent { step, kind: CreateEventKind::Finished { duration, .. }, .. }) => {
+                    steps.entry(step).or_insert_with(Samples::default).add(duration);
+                }
+                EventKind::Created { .. } => break,
+                _ => {}
+            }
+        }
         ensure!(host.pools()[0].claimed == round + 1, "it was made, not claimed");
         ensure!(workspace.read_file(LAST).await? == last, "the files are not there");
         workspace.remove().await?;
@@ -67,7 +87,7 @@ async fn measure(host: &Host, template: &Template, last: &[u8], tar: &[u8], roun
         container.put_archive("/app", tar)?;
         engines.add(began.elapsed());
     }
-    Ok((claims, engines))
+    Ok(Measured { claims, engines, steps })
 }
 
 /// Text that compresses as source code does, and no two files alike. Returns the last one's content.

@@ -15,11 +15,10 @@ use super::{
     ship,
 };
 use crate::{
-    archive::{Archive, Archives},
     error::{Error, ErrorKind, Result},
     host::HostInner,
     pack::{Found, PackedArchive, Stored},
-    pool::{Outcome, Pool, Pools, Wish},
+    pool::{HandOver, Outcome, Pool, Pools, Wish},
     template::Template,
     workspace::{Labelled, Workspace},
 };
@@ -79,14 +78,8 @@ async fn build(
     reporter: &Reporter,
 ) -> Result<Workspace> {
     // Packing needs the disk, starting needs the engine: neither waits for the other.
-    let (arrived, arrival) = oneshot::channel::<Arrival>();
+    let (arrived, arrival) = oneshot::channel();
     let fill = async {
-        if let Some(archive) = &plan.archive {
-            return match arrival.await {
-                Ok(arrival) => load(host, &arrival.workspace, archive, reporter).await,
-                Err(_) => pending().await,
-            };
-        }
         let Some(archive) = pack(host, plan, reporter).await? else { return Ok(Filled::Done) };
         match arrival.await {
             Ok(arrival) => send(host, plan, &arrival, archive, reporter).await,
@@ -131,6 +124,8 @@ struct Arrival {
     workspace: Workspace,
     /// Id of the image that it is made of; absent when nobody needs it, or it changed its meaning just then.
     image: Option<String>,
+    /// Kept until it is filled and named.
+    handing_over: Option<Arc<HandOver>>,
 }
 
 async fn bring_up(
@@ -144,7 +139,7 @@ async fn bring_up(
     if let Some(pool) = pool
         && let Some(arrival) = take_over(host, plan, pool, place, reporter).await?
     {
-        let workspace = arrival.workspace.clone();
+        let (workspace, _handing_over) = (arrival.workspace.clone(), arrival.handing_over.clone());
         // It can be filled while the engine still takes note of whose it is.
         let _ = arrived.send(arrival);
         let named = host.runtime.rename(workspace.container(), &plan.spec.name).await;
@@ -176,13 +171,15 @@ async fn take_over(
     };
     let work = async {
         let deadline = pool.deadline();
-        while let Some(member) = pool.take(deadline).await {
+        while let Some((member, handing_over)) = pool.take(deadline).await {
             match place.claim(&host.records, pool.clone().claim(member, wish.clone())).await {
                 Some(Outcome::Won(won)) => {
                     let labelled = Labelled { instance: won.instance, ..plan.labelled.clone() };
                     let detail = Some(won.container.0.clone());
                     let workspace = Workspace::over(host.clone(), won.container, labelled, won.client);
-                    return Ok((Some(Arrival { workspace, image: Some(won.image) }), detail));
+                    let arrival =
+                        Arrival { workspace, image: Some(won.image), handing_over: Some(handing_over.into()) };
+                    return Ok((Some(arrival), detail));
                 }
                 Some(Outcome::Refused(error)) => {
                     tracing::warn!(%error, "a container of a pool could not be claimed; one is made");
@@ -214,7 +211,7 @@ async fn make(host: &Arc<HostInner>, plan: &Plan, place: &mut Reservation, repor
     let workspace = Workspace::new(host.clone(), container, plan.labelled.clone());
     let waiting = agent::wait(workspace.client(), &mut watch, plan.agent_timeout, host.runtime.as_ref());
     reporter.step(Step::Agent, None, async { Ok((waiting.await?, None)) }).await?;
-    Ok(Arrival { workspace, image: id })
+    Ok(Arrival { workspace, image: id, handing_over: None })
 }
 
 /// What a plan's image is now, if the set-up cache needs to know. An engine that doesn't say it says no worse than that later.
@@ -260,19 +257,8 @@ fn refused(error: Error, plan: &Plan, host: &HostInner) -> Error {
 enum Filled {
     /// All that it is to have: nothing, or what an earlier set-up left.
     Done,
-    /// What was saved of a workspace, which had its set-up.
-    Loaded,
     /// The template's files. The set-up is to be run, and its result to be kept, if it may be.
     Template(Option<Miss>),
-}
-
-/// Fills it with what was saved of a workspace.
-async fn load(host: &Arc<HostInner>, workspace: &Workspace, archive: &Archive, reporter: &Reporter) -> Result<Filled> {
-    let work = async {
-        let done = Archives::new(host.clone()).load(archive, workspace).await?;
-        Ok((Filled::Loaded, Some(format!("{} files, {} bytes", done.files, done.bytes))))
-    };
-    reporter.step(Step::Load, Some(archive.reference().to_string()), work).await
 }
 
 /// Sends the agent what an earlier set-up left, or the template's files. It extracts them as they come: an agent that answers can be
@@ -335,7 +321,6 @@ async fn set_up(
 ) -> Result<()> {
     let miss = match filled {
         Filled::Template(miss) => miss,
-        Filled::Loaded => return Ok(()),
         Filled::Done => {
             let work = async { Ok(((), Some("taken from the set-up cache".to_owned()))) };
             return reporter.step(Step::Setup, None, work).await;

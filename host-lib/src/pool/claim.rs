@@ -66,10 +66,24 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Longest time for which nothing is started because workspaces are being handed over.
+const HOLD: Duration = Duration::from_millis(250);
+
+/// A container is on its way to its owner. While there is one, nothing is started: an engine that starts a container takes ten times as
+/// long to rename another, and both wait for the disk.
+pub(crate) struct HandOver(Arc<Pool>);
+
+impl Drop for HandOver {
+    fn drop(&mut self) {
+        self.0.state().handing_over -= 1;
+        self.0.wanted.notify_one();
+    }
+}
+
 impl Pool {
     /// Takes one that is ready, or waits for one that is on its way, if it isn't already for somebody else. Cancel-safe:
     /// what was not returned is still there.
-    pub(crate) async fn take(&self, until: Instant) -> Option<Member> {
+    pub(crate) async fn take(self: &Arc<Self>, until: Instant) -> Option<(Member, HandOver)> {
         let mut waiting = None;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
@@ -77,8 +91,13 @@ impl Pool {
             {
                 let mut state = self.state();
                 if let Some(member) = state.ready.pop_front() {
+                    if state.handing_over == 0 {
+                        state.held_until = std::time::Instant::now() + HOLD;
+                    }
+                    state.handing_over += 1;
+                    drop(state);
                     self.wanted.notify_one();
-                    return Some(member);
+                    return Some((member, HandOver(self.clone())));
                 }
                 let others = state.waiting - usize::from(waiting.is_some());
                 if state.closed || others >= state.starting.len() {
@@ -103,6 +122,8 @@ impl Pool {
         let mut state = self.state();
         state.missed += 1;
         state.missed_at = std::time::Instant::now();
+        // Who comes next must not find it empty too.
+        state.held_until = state.missed_at;
         state.target = (state.target + 1).min(self.options.most());
         self.wanted.notify_one();
     }

@@ -13,6 +13,7 @@ use crate::{
     host::{AGENT_PORT, HostInner},
     labels,
     runtime::{CaBundle, ContainerSpec, ContainerState, Resources},
+    template::variable_bytes,
     workspace::random_word,
 };
 
@@ -153,7 +154,7 @@ impl Blank {
     /// Whether a container of this class is what a request needs, but for what a claim brings.
     pub(super) fn meets(&self, plan: &Plan) -> bool {
         // As the agent counts them: more don't come in by a claim.
-        let bytes: usize = plan.own_env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        let bytes: usize = plan.own_env.iter().map(|(name, value)| variable_bytes(name, value)).sum();
         plan.spec.image == self.reference
             && plan.spec.resources == self.spec.resources
             && plan.spec.publish.iter().all(|port| self.spec.publish.contains(port))

@@ -190,7 +190,7 @@ impl Pool {
     }
 
     /// Starts what is missing. Returns when to look again, if no event will tell.
-    async fn refill(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Instant> {
+    pub(super) async fn refill(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Instant> {
         loop {
             let calm = {
                 let mut state = self.state();
@@ -203,7 +203,9 @@ impl Pool {
                 if state.closed || coming >= state.target || state.starting.len() >= self.options.starts_at_once {
                     return calm;
                 }
-                if let Some(then) = state.not_before.filter(|then| *then > now) {
+                let held = state.handing_over > 0 && state.waiting == 0;
+                let then = state.not_before.max(held.then_some(state.held_until));
+                if let Some(then) = then.filter(|then| *then > now) {
                     return Some(calm.map_or(then, |calm| calm.min(then)));
                 }
                 calm

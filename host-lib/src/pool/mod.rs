@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::class::Class;
 pub(crate) use self::{
-    claim::{Outcome, Wish},
+    claim::{HandOver, Outcome, Wish},
     reconcile::drain,
     record::{Record, Records},
 };
@@ -291,6 +291,9 @@ struct State {
     attended: HashSet<String>,
     /// Claims that wait for one that is being started.
     waiting: usize,
+    /// Containers on their way to their owners, for which starts wait until then at most.
+    handing_over: usize,
+    held_until: Instant,
     target: usize,
     /// When the last claim found nothing, or the target was lowered.
     missed_at: Instant,
@@ -312,6 +315,8 @@ impl Pool {
             starting: BTreeSet::new(),
             attended: HashSet::new(),
             waiting: 0,
+            handing_over: 0,
+            held_until: Instant::now(),
             target: options.min,
             missed_at: Instant::now(),
             recheck: None,

@@ -164,6 +164,27 @@ async fn a_claim_waits_for_one_that_is_on_its_way() {
 }
 
 #[tokio::test]
+async fn nothing_is_started_while_a_workspace_is_handed_over_unless_somebody_finds_the_pool_empty() {
+    for empty in [false, true] {
+        let fixture = fixture().await;
+        let host = filled(&fixture, exactly(2)).await;
+        let pool = host.pool(0);
+        let (member, handing_over) = pool.take(tokio::time::Instant::now()).await.unwrap();
+        // As if it had just begun, however long this takes.
+        pool.state().held_until = Instant::now() + PATIENCE * 2;
+        fixture.engine.rename(&member.container, "corehold-taken").await.unwrap();
+        assert!(pool.refill(&mut tokio::task::JoinSet::new()).await.is_some(), "it looks again when the time is up");
+        assert_eq!((host.pools()[0].starting, host.pools()[0].ready), (0, 1));
+        if empty {
+            pool.missed();
+        } else {
+            drop(handing_over);
+        }
+        until(|| host.pools()[0].ready == 2).await;
+    }
+}
+
+#[tokio::test]
 async fn who_loses_a_claim_takes_the_next_one() {
     let script = EngineScript { no_events: true, ..EngineScript::default() };
     let fixture = Fixture::new(script, AgentScript::default()).await;
@@ -244,7 +265,7 @@ async fn dropped_in_the_middle_of_a_claim_it_leaves_nothing_of_ours_and_all_of_o
 async fn claimed_and_killed(fixture: &Fixture, workspace: &str, created: Timestamp) -> ContainerId {
     let host = filled(fixture, exactly(1)).await;
     let pool = host.pool(0);
-    let member = pool.take(tokio::time::Instant::now()).await.unwrap();
+    let (member, _) = pool.take(tokio::time::Instant::now()).await.unwrap();
     let id = member.container.clone();
     let wish = Wish {
         workspace: workspace.parse().unwrap(),
