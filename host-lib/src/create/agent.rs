@@ -85,7 +85,12 @@ pub(crate) async fn answers(client: &AgentClient) -> Result<Health> {
                 )
                 .hint("build the image with the same version: corehold image build"));
             }
-            Err(error) if error.kind() == ErrorKind::EngineUnavailable => return Err(error),
+            // The engine has to say where the agent is.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::EngineUnavailable | ErrorKind::Engine | ErrorKind::Timeout) =>
+            {
+                return Err(error);
+            }
             // Not there yet, or not any more, which the engine's events tell.
             Err(_) => tokio::time::sleep(pause).await,
         }

@@ -12,6 +12,8 @@ mod container;
 mod create;
 // What goes wrong in a creation is told, and nothing is left behind.
 mod create_failures;
+// Every call to the engine fails in every way: nothing is orphaned, doubled or waited for in vain.
+mod engine_faults;
 // Ports inside, reached through the agent.
 mod forward;
 // The core image: built, cached, measured, and what is in it.

@@ -87,7 +87,11 @@ fn answered(status: u16, message: &str) -> Error {
             502..=504 => ErrorKind::EngineUnavailable,
             _ => ErrorKind::Engine,
         };
-        (kind, None)
+        let own_fault = status >= 500 && status != 501;
+        (
+            kind,
+            own_fault.then_some("the engine's own log says more: `journalctl -u docker`, or where dockerd was started"),
+        )
     };
     let error = if message.is_empty() {
         Error::new(kind, format!("the engine answered with status {status}"))
