@@ -9,12 +9,11 @@ use corehold_types::{Timestamp, env_vars};
 
 use super::CreateWorkspace;
 use crate::{
-    archive::Archive,
     error::{Error, ErrorKind, Result},
     host::{AGENT_PORT, HostInner, check_env, check_labels},
     labels,
     runtime::{CaBundle, ContainerSpec, Resources},
-    template::{DEFAULT_PORT, Template},
+    template::{DEFAULT_PORT, Template, variable_bytes},
     workspace::{Labelled, WorkspaceId, random_word},
 };
 
@@ -23,8 +22,6 @@ pub(crate) const CA_PATH: &str = "/tools/ca/ca-certificates.crt";
 
 pub(crate) struct Plan {
     pub(crate) template: Option<Template>,
-    /// What it is filled with, instead of the template's files.
-    pub(crate) archive: Option<Archive>,
     pub(crate) labelled: Labelled,
     pub(crate) spec: ContainerSpec,
     pub(crate) port: u16,
@@ -51,11 +48,7 @@ impl Plan {
         let labelled = Labelled {
             instance: format!("{id}-{}", random_word(8)?),
             id,
-            // Saved again, it is still of the template that it was made from.
-            template: match &template {
-                Some(template) => Some(template.name.clone()),
-                None => request.archive.as_ref().and_then(|archive| archive.template.clone()),
-            },
+            template: template.as_ref().map(|template| template.name.clone()),
             created: Timestamp::now(),
             preview_port: Some(port),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -68,6 +61,7 @@ impl Plan {
         env.insert(env_vars::INSTANCE.to_owned(), labelled.instance.clone());
         env.insert(env_vars::WORKSPACE_ID.to_owned(), labelled.id.to_string());
         env.extend(own_env.clone());
+        check_room(&env)?;
 
         let own_labels = !request.labels.is_empty();
         let mut all_labels = host.labels.clone();
@@ -91,7 +85,6 @@ impl Plan {
         };
         Ok(Self {
             template,
-            archive: request.archive,
             labelled,
             spec,
             port,
@@ -114,6 +107,22 @@ pub(crate) fn check_published(ports: &BTreeSet<u16>) -> Result<()> {
         Some(_) => Err(Error::new(ErrorKind::Invalid, "port 0 can't be published: nothing can listen on it")),
         None => Ok(()),
     }
+}
+
+/// Bytes that all variables together may take: half of what the kernel gives a program for its arguments and its variables where the
+/// stack's limit is the usual 8 MiB. The other half is for a command's own, and without any nothing would start at all.
+const ENVIRONMENT_BYTES: usize = 1 << 20;
+
+fn check_room(env: &BTreeMap<String, String>) -> Result<()> {
+    let bytes: usize = env.iter().map(|(name, value)| variable_bytes(name, value)).sum();
+    if bytes > ENVIRONMENT_BYTES {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("the variables of host, template and request take {bytes} bytes together; at most {ENVIRONMENT_BYTES} may be"),
+        )
+        .hint("write what is large to a file, and name the file in a variable"));
+    }
+    Ok(())
 }
 
 /// The variables of every container of a host, its agent's own included. Nobody else may use names that begin as ours do.

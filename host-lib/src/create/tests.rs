@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use corehold_types::{Code, Problem};
 use http::StatusCode;
+use proptest::prelude::*;
 use tokio::sync::Notify;
 
 use super::*;
@@ -290,6 +291,8 @@ async fn bad_wishes_are_refused_before_anything_is_made() {
         CreateWorkspace::empty().env("COREHOLD_PUBLIC_KEY", "x"),
         CreateWorkspace::empty().env("A=B", "x"),
         CreateWorkspace::empty().env("A", "x\0"),
+        CreateWorkspace::empty().env("A", "x".repeat(131_070)),
+        (0..9).fold(CreateWorkspace::empty(), |request, number| request.env(format!("A{number}"), "x".repeat(130_000))),
         CreateWorkspace::empty().label("dev.corehold.home", "x"),
         CreateWorkspace::empty().publish(3001),
         CreateWorkspace::empty().publish(0),
@@ -313,6 +316,54 @@ async fn ports_are_published_where_it_is_asked_for_and_from_the_hosts_range() {
     assert_eq!(info.preview_url, Some(format!("http://{}", info.published[&4321])));
     assert_eq!(workspace.preview_url().await.unwrap(), info.preview_url.unwrap());
     assert!(workspace.previews().is_empty(), "a published port needs no listener");
+}
+
+/// Text of all that makes trouble somewhere: on its way through JSON, through the engine's `NAME=VALUE`, or in a name.
+fn any_text() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        any::<String>(),
+        "[a-z0-9-]{0,40}",
+        Just("COREHOLD_".to_owned()),
+        Just("dev.corehold.".to_owned()),
+        prop::sample::select(vec![
+            "=", "\0", "\n", "\r\n", "\"", "\\", "😀", "\u{feff}", "\u{2028}", " ", "\x1b[", "/", ".."
+        ])
+        .prop_map(str::to_owned),
+    ];
+    prop::collection::vec(part, 0..4).prop_map(|parts| parts.concat())
+}
+
+#[test]
+fn any_name_label_and_variable_is_refused_or_carried_exactly() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let fixture = runtime.block_on(Fixture::new(EngineScript::default(), AgentScript::default()));
+    let texts = (any_text(), any_text(), any_text(), any_text(), any_text());
+    proptest!(ProptestConfig::with_cases(200), |((id, name, value, label, content) in texts)| {
+        let variable_is_fine = !name.is_empty() && !name.contains(['=', '\0']) && !name.starts_with("COREHOLD_") && !value.contains('\0');
+        let label_is_fine = !label.is_empty() && !label.starts_with("dev.corehold.");
+        for (id, name, value, label, content, fine) in [
+            (id.as_str(), "A", "", "l", "", None),
+            ("w", name.as_str(), value.as_str(), "l", "", Some(variable_is_fine)),
+            ("w", "A", "", label.as_str(), content.as_str(), Some(label_is_fine)),
+        ] {
+            let request = CreateWorkspace::empty().id(id).env(name, value).label(label, content);
+            match runtime.block_on(async { fixture.host.create(request).await }) {
+                Ok(workspace) => {
+                    prop_assert!(fine != Some(false), "{name:?} {label:?} was taken");
+                    let spec = fixture.engine.spec(&format!("corehold-{id}"));
+                    prop_assert_eq!(spec.env.get(name).map(String::as_str), Some(value));
+                    prop_assert_eq!(spec.labels.get(label).map(String::as_str), Some(content));
+                    prop_assert_eq!((workspace.id().as_str(), spec.labels["dev.corehold.workspace"].as_str()), (id, id));
+                    runtime.block_on(workspace.remove()).unwrap();
+                }
+                Err(error) => {
+                    prop_assert!(fine != Some(true), "{name:?} {label:?} was refused: {error}");
+                    prop_assert_eq!(error.kind(), ErrorKind::Invalid);
+                }
+            }
+        }
+    });
+    assert_eq!(fixture.engine.names(), Vec::<String>::new());
 }
 
 #[tokio::test]

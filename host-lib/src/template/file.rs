@@ -271,7 +271,22 @@ pub(crate) fn check_variable(name: &str, value: &str) -> Result<(), String> {
     if value.contains('\0') {
         return Err(format!("{name}: a value can't hold a NUL character"));
     }
+    let bytes = variable_bytes(name, value);
+    if bytes > VARIABLE_BYTES {
+        return Err(format!(
+            "{name} takes {bytes} bytes; the kernel gives no program a variable of more than {VARIABLE_BYTES}: write what is large to a \
+             file, and name the file in the variable"
+        ));
+    }
     Ok(())
+}
+
+/// Longest variable that `execve(2)` takes, its name, `=` and NUL included: 32 pages of 4 KiB.
+const VARIABLE_BYTES: usize = 32 * 4096;
+
+/// What a variable takes of what `execve(2)` takes: an equals sign and a NUL come to it.
+pub(crate) fn variable_bytes(name: &str, value: &str) -> usize {
+    name.len() + value.len() + 2
 }
 
 fn cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {

@@ -21,10 +21,13 @@ pub use self::{
     check::{Finding, Severity, check},
     file::FILE_NAME,
 };
-pub(crate) use self::{file::check_variable, near::nearest};
 use self::{
     file::{Mistake, TemplateFile},
     infer::Inferred,
+};
+pub(crate) use self::{
+    file::{check_variable, variable_bytes},
+    near::nearest,
 };
 use crate::{
     error::{Error, ErrorKind, Result},

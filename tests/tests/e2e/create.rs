@@ -4,7 +4,10 @@ use corehold_e2e::{
     corehold::Corehold,
     web::{address, get, reload_hot},
 };
-use corehold_host::{CreateEvent, CreateEventKind, CreateWorkspace, Step, Template, Workspace, template};
+use corehold_host::{
+    Class, CreateEvent, CreateEventKind, CreateWorkspace, PoolOptions, Step, Template, Workspace,
+    runtime::Runtime as _, template,
+};
 use tokio::join;
 
 async fn create(corehold: &Corehold, template: &Template) -> (Workspace, Vec<CreateEvent>) {
@@ -90,4 +93,36 @@ async fn another_host_on_the_same_home_finds_and_uses_a_workspace() {
     // A host with another key sees that it isn't its own, and the agent would not listen to it.
     let error = corehold.host.workspace("shared").await.unwrap_err();
     assert_eq!(error.kind(), corehold_host::ErrorKind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_and_variables_of_any_text_arrive_as_they_were_given() {
+    let corehold = Corehold::start().await;
+    let odd = "=\n\r\n\"\\ 😀 \u{feff}\u{2028}\u{1b}[0m\u{7f}";
+    let large = "é".repeat(60_000);
+    let host = corehold.builder().pool(Class::default(), PoolOptions::default().min(1).max(1)).build().await.unwrap();
+    host.pools_filled().await.unwrap();
+    let request =
+        || CreateWorkspace::empty().env("LARGE", &large).env("ODD", odd).env("NAME 😀\n", "odd").env("EMPTY", "");
+    // One is made, since no claim brings that much; the other is claimed.
+    let made = host.create(request().label("odd\0=\n😀", format!("{odd}\0")).label("large", &large)).await.unwrap();
+    let claimed = CreateWorkspace::empty().env("ODD", odd).env("NAME 😀\n", "odd").env("EMPTY", "");
+    let claimed = host.create(claimed).await.unwrap();
+    assert_eq!(host.pools()[0].claimed, 1);
+    for workspace in [&made, &claimed] {
+        let print = workspace.command_argv(["node", "-p", "JSON.stringify(process.env)"]).max_output_bytes(1 << 20);
+        let seen: serde_json::Value =
+            serde_json::from_slice(print.run().await.unwrap().stdout_text().as_bytes()).unwrap();
+        assert_eq!(
+            (seen["ODD"].as_str(), seen["NAME 😀\n"].as_str(), seen["EMPTY"].as_str()),
+            (Some(odd), Some("odd"), Some(""))
+        );
+    }
+    let length = made.command("printf %s \"$LARGE\" | wc -c").run().await.unwrap();
+    assert_eq!(length.stdout_text(), format!("{}\n", large.len()));
+    let container = corehold_host::runtime::ContainerId(made.info().await.unwrap().container);
+    let labels = corehold.docker.inspect(&container).await.unwrap().labels;
+    assert_eq!(labels["odd\0=\n😀"], format!("{odd}\0"));
+    assert_eq!(labels["large"], large);
+    host.drain_pools().await.unwrap();
 }

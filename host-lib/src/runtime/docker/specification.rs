@@ -40,9 +40,12 @@ const LEAST_CPU_QUOTA_US: u64 = 1_000;
 /// # Errors
 /// `Invalid` for a limit that is out of range, or a name, label or variable that the engine would read otherwise.
 pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerCreateBody> {
-    for name in spec.env.keys() {
+    for (name, value) in &spec.env {
         if name.is_empty() || name.contains(['=', '\0']) {
             return Err(invalid(format!("{name:?} is not a name for an environment variable")));
+        }
+        if value.contains('\0') {
+            return Err(invalid(format!("the environment variable {name:?} holds a NUL character")));
         }
     }
     let limits = Limits::of(&spec.resources, place.cpus)?;
@@ -210,6 +213,30 @@ mod tests {
         assert_eq!(host.log_config, None);
         assert_eq!(body.env, Some(vec!["A=b=c".to_owned()]));
         assert_eq!(body.user, None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_variable_and_label_is_refused_or_said_so_that_the_engine_reads_it_back(
+            env in proptest::collection::btree_map("(?s).{0,6}", "(?s).{0,40}", 0..4),
+            labels in proptest::collection::btree_map("(?s).{0,6}", "(?s).{0,40}", 0..4),
+        ) {
+            let fine = env.iter().all(|(name, value)| !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'));
+            let spec = ContainerSpec { env: env.clone(), labels: labels.clone(), ..spec() };
+            match container(&spec, Place::default()) {
+                Ok(body) => {
+                    proptest::prop_assert!(fine);
+                    // As the engine takes it apart.
+                    let read = body.env.unwrap().into_iter().map(|said| {
+                        let (name, value) = said.split_once('=').unwrap();
+                        (name.to_owned(), value.to_owned())
+                    });
+                    proptest::prop_assert_eq!(read.collect::<BTreeMap<_, _>>(), env);
+                    proptest::prop_assert_eq!(body.labels.unwrap().into_iter().collect::<BTreeMap<_, _>>(), labels);
+                }
+                Err(error) => proptest::prop_assert!(!fine && error.kind() == ErrorKind::Invalid),
+            }
+        }
     }
 
     #[test]

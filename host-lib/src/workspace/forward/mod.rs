@@ -2,7 +2,6 @@
 //! agent for each connection. Bytes pass as they are, so whatever speaks TCP passes: HTTP, WebSockets, databases.
 
 mod carry;
-mod lifeline;
 mod listener;
 #[cfg(test)]
 mod tests;
@@ -16,7 +15,6 @@ use tokio::{
 
 pub(super) use self::{
     carry::{Destination, serve},
-    lifeline::Lifeline,
     listener::listen,
 };
 use super::Workspace;
@@ -150,9 +148,8 @@ struct Line {
 impl Destination for Line {
     type Held = ();
 
-    async fn open(&self) -> Result<(Tunnel, Lifeline, ())> {
-        let lifeline = Lifeline::of(&self.workspace);
-        Ok((self.workspace.tunnel(self.port).await?, lifeline, ()))
+    async fn open(&self) -> Result<(Tunnel, ())> {
+        Ok((self.workspace.tunnel(self.port).await?, ()))
     }
 
     fn moved((): &()) {}

@@ -11,10 +11,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    super::{
-        WeakWorkspace, Workspace,
-        forward::{Destination, Lifeline},
-    },
+    super::{WeakWorkspace, Workspace, forward::Destination},
     PreviewUse,
 };
 use crate::{
@@ -48,12 +45,11 @@ impl Line {
         PreviewUse { port, connections, quiet: self.traffic.quiet() }
     }
 
-    async fn reach(&self, workspace: &Workspace) -> Result<(Tunnel, Lifeline)> {
+    async fn reach(&self, workspace: &Workspace) -> Result<Tunnel> {
         if let Some(before) = &workspace.host.previews.before_connect {
             before(workspace.id().clone()).await?;
         }
-        let lifeline = Lifeline::of(workspace);
-        Ok((workspace.tunnel(self.port).await?, lifeline))
+        workspace.tunnel(self.port).await
     }
 
     fn remember(&self, failure: Option<String>) {
@@ -64,12 +60,12 @@ impl Line {
 impl Destination for Line {
     type Held = Connected;
 
-    async fn open(&self) -> Result<(Tunnel, Lifeline, Connected)> {
+    async fn open(&self) -> Result<(Tunnel, Connected)> {
         let connected = Connected::begin(&self.traffic);
         let host_is_gone = || Error::new(ErrorKind::NotFound, "the host has ended");
         let workspace = self.workspace.upgrade().ok_or_else(host_is_gone)?;
-        let (tunnel, lifeline) = match self.reach(&workspace).await {
-            Ok(reached) => reached,
+        let tunnel = match self.reach(&workspace).await {
+            Ok(tunnel) => tunnel,
             Err(error) => {
                 if error.kind() == ErrorKind::NotFound && is_gone(&workspace).await {
                     workspace.host.previews.close_line(workspace.id(), self);
@@ -78,7 +74,7 @@ impl Destination for Line {
             }
         };
         self.remember(None);
-        Ok((tunnel, lifeline, connected))
+        Ok((tunnel, connected))
     }
 
     fn moved(connected: &Connected) {
