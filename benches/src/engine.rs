@@ -1,7 +1,8 @@
 //! The engine's own API, spoken by hand over its socket: the least that a create and a start can cost.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::IpAddr,
     os::unix::net::UnixStream,
 };
 
@@ -26,6 +27,29 @@ pub fn request(method: &str, path: &str, body: &Value) -> Result<Value> {
     let status = head.split(' ').nth(1).unwrap_or_default();
     ensure!(status.starts_with('2') || status == "304", "{method} {path}: {status} {body}");
     Ok(serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+/// Sends a tar and returns what the engine says.
+///
+/// # Errors
+/// As [`request`].
+pub fn send_tar(method: &str, path: &str, tar: &[u8]) -> Result<String> {
+    let mut stream = UnixStream::connect("/var/run/docker.sock")?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: engine\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
+        tar.len()
+    )?;
+    stream.write_all(tar)?;
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        // A build doesn't read the padding at the tar's end, and the connection is reset over it once all is said.
+        Err(error) if error.kind() == ErrorKind::ConnectionReset && !answer.is_empty() => {}
+        read => drop(read?),
+    }
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    ensure!(answer.starts_with("HTTP/1.0 200 ") || answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    Ok(answer)
 }
 
 /// The request that would make a container like an existing one.
@@ -78,23 +102,29 @@ impl Container {
         create_and_start(specification).map(Self)
     }
 
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0
+    }
+
+    /// Its own address, in the first of its networks.
+    ///
+    /// # Errors
+    /// As [`request`].
+    pub fn address(&self) -> Result<IpAddr> {
+        let container = request("GET", &format!("/containers/{}/json", self.0), &Value::Null)?;
+        let networks = container["NetworkSettings"]["Networks"].as_object().context("it has networks")?;
+        let network = networks.values().next().context("it has a network")?;
+        Ok(network["IPAddress"].as_str().unwrap_or_default().parse()?)
+    }
+
     /// Lays a tar into a folder of it.
     ///
     /// # Errors
     /// As [`request`].
     pub fn put_archive(&self, folder: &str, tar: &[u8]) -> Result<()> {
-        let mut stream = UnixStream::connect("/var/run/docker.sock")?;
-        write!(
-            stream,
-            "PUT /containers/{}/archive?path={folder} HTTP/1.0\r\nHost: engine\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
-            self.0,
-            tar.len()
-        )?;
-        stream.write_all(tar)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        ensure!(answer.starts_with("HTTP/1.0 200 ") || answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        Ok(())
+        send_tar("PUT", &format!("/containers/{}/archive?path={folder}", self.0), tar).map(drop)
     }
 
     /// Runs a program in it and hands over what it writes to its standard output, as it comes. Returns its exit code.

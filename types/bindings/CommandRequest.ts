@@ -59,7 +59,6 @@ export type CommandRequest = {
    */
   maxOutputBytes?: number,
   /**
-   * A word for people, shown by `commandList`: `dev`, `setup`. At most 64 characters. A command with the label `health` is a
-   * health check: it keeps nothing awake.
+   * A word for people, shown by `commandList`: `dev`, `setup`. At most 64 characters.
    */
   label?: string, };
