@@ -30,6 +30,8 @@ struct State {
     last_request: Option<Timestamp>,
     /// When the last of them was let go.
     released: Timestamp,
+    /// The same for each source.
+    ended: BTreeMap<ActivitySource, Timestamp>,
 }
 
 /// Some of the same source and label.
@@ -50,11 +52,14 @@ pub struct Snapshot {
     pub last_request: Option<Timestamp>,
     /// When the last guard was let go, or the agent started.
     pub released: Timestamp,
+    /// When the last guard of each source was let go.
+    pub ended: BTreeMap<ActivitySource, Timestamp>,
 }
 
 impl Default for Activity {
     fn default() -> Self {
-        Self(Mutex::new(State { held: BTreeMap::new(), last_request: None, released: Timestamp::now() }))
+        let (held, ended) = (BTreeMap::new(), BTreeMap::new());
+        Self(Mutex::new(State { held, last_request: None, released: Timestamp::now(), ended }))
     }
 }
 
@@ -80,7 +85,7 @@ impl Activity {
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state();
         let held = state.held.iter().map(|((source, label), held)| (*source, label.clone(), *held)).collect();
-        Snapshot { held, last_request: state.last_request, released: state.released }
+        Snapshot { held, last_request: state.last_request, released: state.released, ended: state.ended.clone() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -100,6 +105,8 @@ impl Drop for Guard {
             }
         }
         state.released = Timestamp::now();
+        let released = state.released;
+        state.ended.insert(self.source, released);
     }
 }
 
@@ -122,5 +129,11 @@ mod tests {
         drop((second, other));
         let snapshot = activity.snapshot();
         assert!(snapshot.held.is_empty() && snapshot.last_request.unwrap() <= snapshot.released);
+        let ended: Vec<_> = snapshot.ended.into_iter().collect();
+        assert_eq!(
+            ended.iter().map(|(source, _)| *source).collect::<Vec<_>>(),
+            [ActivitySource::Call, ActivitySource::Tunnel]
+        );
+        assert!(ended.iter().any(|(_, at)| *at == snapshot.released));
     }
 }

@@ -29,7 +29,7 @@ pub trait Handler: Tool {
 
     /// What a call keeps the workspace awake as, streamed or not; nothing for those that only ask how things are.
     /// Default: a call.
-    fn keeps_awake(_streamed: bool) -> Option<ActivitySource> {
+    fn keeps_awake(_request: &Self::Request, _streamed: bool) -> Option<ActivitySource> {
         Some(ActivitySource::Call)
     }
 

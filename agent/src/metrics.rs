@@ -149,7 +149,7 @@ fn answer(agent: &Agent, headers: &HeaderMap) -> Result<String, Problem> {
     agent.audit.metrics.write(&mut text);
     let limits = &agent.config.limits;
     let taken = |free: usize, most: usize| most.saturating_sub(free) as f64;
-    let (running, _) = agent.processes.running();
+    let running = agent.processes.running();
     let (known, kept) = agent.processes.kept();
     for (name, help, value) in [
         ("commands_running", "Commands that run.", running.len() as f64),

@@ -17,6 +17,7 @@ Environment:
   DOCKER_HOST          the engine to use; without it the usual sockets are tried (`corehold doctor` explains)
   COREHOLD_HOME        where keys and caches are kept (default: $XDG_DATA_HOME/corehold or ~/.local/share/corehold)
   COREHOLD_TEMPLATES   folders with templates, separated by ':' (default: ./templates)
+  COREHOLD_ARCHIVES    where archives are kept: a folder, or s3://bucket/prefix (default: in COREHOLD_HOME)
   COREHOLD_IMAGE       the core image (default: workspace-core:latest)
   COREHOLD_AGENT       the agent's static binary, for `image build` (default: corehold-agent beside this program)
   COREHOLD_LOG         what to log to standard error, such as `debug` or `corehold_host=trace` (default: warn)";
@@ -68,6 +69,16 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Remove workspaces and all they hold
     Down(Down),
+    /// Save a workspace's files as an archive
+    Save(Save),
+    /// List archives; check, delete and prune them
+    Archives(Archives),
+    /// Make a workspace from an archive, or give a workspace the files of one
+    Load(Load),
+    /// Make copies of a running workspace
+    Fork(Fork),
+    /// Show what differs between a workspace or an archive and its template, or another one
+    Diff(Diff),
     /// The core image
     #[command(subcommand)]
     Image(Image),
@@ -195,6 +206,95 @@ pub(crate) struct Down {
     /// All of them, what waits in pools, and whatever a killed Corehold left behind
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+/// Flags of `save`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  corehold save demo                              all files; what an earlier archive has isn't written again
+  corehold save demo --exclude node_modules       without what a pattern, as in .gitignore, matches")]
+pub(crate) struct Save {
+    /// The workspace
+    pub(crate) workspace: String,
+    /// Leave out what a pattern, as in .gitignore, matches; may be given more than once
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+    /// Don't read all of it back
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+}
+
+/// Flags of `archives`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Archives {
+    #[command(subcommand)]
+    pub(crate) action: Option<ArchivesAction>,
+    /// Only those of a workspace, which need not be there any more
+    pub(crate) workspace: Option<String>,
+}
+
+/// `archives …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArchivesAction {
+    /// Read all of an archive and compare every hash
+    Verify {
+        /// workspace/id, or a workspace for its newest
+        archive: String,
+    },
+    /// Give archives up
+    Delete {
+        /// Each as workspace/id
+        #[arg(required = true)]
+        archives: Vec<String>,
+    },
+    /// Remove what no archive needs any more
+    Prune,
+}
+
+/// Flags of `load`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  corehold load demo                        a workspace from the newest archive of demo
+  corehold load demo/20261121t114532123-x --name again
+  corehold load demo --into demo            demo's files become those of its newest archive; what isn't in it goes")]
+pub(crate) struct Load {
+    /// workspace/id, or a workspace for its newest
+    pub(crate) archive: String,
+    /// The new workspace's name (default: chosen)
+    #[arg(long, conflicts_with = "into")]
+    pub(crate) name: Option<String>,
+    /// Replace all files of this workspace instead of making one
+    #[arg(long, value_name = "WORKSPACE")]
+    pub(crate) into: Option<String>,
+}
+
+/// Flags of `fork`.
+#[derive(Debug, Args)]
+pub(crate) struct Fork {
+    /// The workspace
+    pub(crate) workspace: String,
+    /// How many copies
+    #[arg(default_value_t = 1)]
+    pub(crate) copies: usize,
+}
+
+/// Flags of `diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each line is a path, after A (added), D (removed), M (other content), T (another kind) or m (other permissions).
+Examples:
+  corehold diff demo                                   since its template
+  corehold diff demo --against demo/20261121t…-x       since an archive
+  corehold diff one --against other                    between workspaces")]
+pub(crate) struct Diff {
+    /// A workspace, or an archive as workspace/id
+    pub(crate) what: String,
+    /// What to compare with: an archive, a workspace, a template or a folder (default: the template it was made from)
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) against: Option<String>,
 }
 
 /// `image …`

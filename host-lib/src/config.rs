@@ -10,6 +10,7 @@
 //! | `COREHOLD_CACHE_BYTES` | bytes of packed templates that are kept | 2 GiB |
 //! | `COREHOLD_PORT_RANGE` | ports of this machine for previews and published ports: `20000-20099` | any that are free |
 //! | `COREHOLD_SETUP_CACHE_BYTES` | bytes of results of set-ups that are kept; 0: none is | 4 GiB |
+//! | `COREHOLD_ARCHIVES` | where saved workspaces are kept: a folder, or `s3://bucket/prefix` | `archives` in the state folder |
 //! | `COREHOLD_PASS_ENV` | names, separated by commas, of variables handed from here into every workspace | none |
 //!
 //! What the builder is told explicitly wins over the environment. Variables that cross into the container are in
@@ -17,7 +18,10 @@
 
 use std::{collections::BTreeMap, ffi::OsString, ops::RangeInclusive, path::PathBuf};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    archive::ArchiveStore,
+    error::{Error, ErrorKind, Result},
+};
 
 /// The image of a workspace whose template names none.
 pub const DEFAULT_IMAGE: &str = "workspace-core:latest";
@@ -33,6 +37,7 @@ pub(crate) struct Config {
     pub(crate) cache_bytes: Option<u64>,
     pub(crate) port_range: Option<RangeInclusive<u16>>,
     pub(crate) setup_cache_bytes: Option<u64>,
+    pub(crate) archives: Option<ArchiveStore>,
     pub(crate) pass_env: BTreeMap<String, String>,
 }
 
@@ -79,6 +84,7 @@ impl Config {
             cache_bytes: bytes("COREHOLD_CACHE_BYTES")?,
             port_range: text("COREHOLD_PORT_RANGE")?.as_deref().map(parse_port_range).transpose()?,
             setup_cache_bytes: bytes("COREHOLD_SETUP_CACHE_BYTES")?,
+            archives: text("COREHOLD_ARCHIVES")?.map(|place| place.parse()).transpose()?,
             pass_env,
         })
     }

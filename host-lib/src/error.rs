@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Timeout,
     /// This runtime can't do that.
     Unsupported,
+    /// What was saved is not what it was: an archive, or a part of it, is damaged or missing.
+    Damaged,
     /// Something on the host's side failed: a file, a permission, a full disk.
     Io,
 }

@@ -19,6 +19,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 #[allow(unused_imports, reason = "reconciling, which reads what a change is, comes next")]
 pub(crate) use self::engine::{Change, ChangeKind, EngineWatch, Removals, Signal, Signals};
 use crate::{
+    archive::ArchiveRef,
     create::{CreateEvent, Step, milliseconds},
     workspace::WorkspaceId,
 };
@@ -36,6 +37,9 @@ pub struct Event {
     /// To which workspace; absent for what concerns none or all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<WorkspaceId>,
+    /// In whose name this host did it, where that isn't the host's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// What.
     #[serde(flatten)]
     pub kind: EventKind,
@@ -101,6 +105,24 @@ pub enum EventKind {
         /// What, where and why, for people.
         error: String,
     },
+    /// A workspace was saved.
+    Saved {
+        /// The archive; an earlier one where nothing had changed since.
+        archive: ArchiveRef,
+        /// Bytes that were written for it: what the store didn't have.
+        written_bytes: u64,
+        /// How long it took.
+        #[serde(rename = "durationMs", serialize_with = "milliseconds")]
+        duration: Duration,
+    },
+    /// The files of a workspace were replaced by those of an archive.
+    Loaded {
+        /// Which.
+        archive: ArchiveRef,
+        /// How long it took.
+        #[serde(rename = "durationMs", serialize_with = "milliseconds")]
+        duration: Duration,
+    },
     /// This reader was too slow, and these events are not told to it. [`Host::list`](crate::Host::list) says how things are now.
     Missed {
         /// How many.
@@ -138,8 +160,19 @@ impl EventBus {
 
     /// Tells what happened. Never waits, never fails.
     pub(crate) fn emit(&self, workspace: Option<&WorkspaceId>, kind: EventKind) {
+        self.emit_by(None, workspace, kind);
+    }
+
+    /// Tells what was done in somebody's name.
+    pub(crate) fn emit_by(&self, subject: Option<&str>, workspace: Option<&WorkspaceId>, kind: EventKind) {
+        let (workspace, subject) = (workspace.cloned(), subject.map(str::to_owned));
         // Nobody may be reading.
-        let _ = self.0.send(Event { at: Timestamp::now(), workspace: workspace.cloned(), kind });
+        let _ = self.0.send(Event { at: Timestamp::now(), workspace, subject, kind });
+    }
+
+    /// For whoever may outlive the host: it doesn't keep the events from ending.
+    pub(crate) fn downgrade(&self) -> WeakBus {
+        WeakBus(self.0.downgrade())
     }
 
     pub(crate) fn subscribe(&self) -> Events {
@@ -147,12 +180,25 @@ impl EventBus {
             let event = match receiver.recv().await {
                 Ok(event) => event,
                 Err(RecvError::Lagged(events)) => {
-                    Event { at: Timestamp::now(), workspace: None, kind: EventKind::Missed { events } }
+                    Event { at: Timestamp::now(), workspace: None, subject: None, kind: EventKind::Missed { events } }
                 }
                 Err(RecvError::Closed) => return None,
             };
             Some((event, receiver))
         })))
+    }
+}
+
+/// An [`EventBus`] that may be gone.
+#[derive(Clone)]
+pub(crate) struct WeakBus(broadcast::WeakSender<Event>);
+
+impl WeakBus {
+    /// Tells what happened, if the host is still there.
+    pub(crate) fn emit(&self, workspace: Option<&WorkspaceId>, kind: EventKind) {
+        if let Some(sender) = self.0.upgrade() {
+            EventBus(sender).emit(workspace, kind);
+        }
     }
 }
 
@@ -248,7 +294,8 @@ mod tests {
 
     #[test]
     fn as_json_an_event_is_flat_and_says_its_kind() {
-        let event = |kind| Event { at: Timestamp::from_unix(0, 0), workspace: Some("w".parse().unwrap()), kind };
+        let event =
+            |kind| Event { at: Timestamp::from_unix(0, 0), workspace: Some("w".parse().unwrap()), subject: None, kind };
         let kind = CreateEventKind::Finished { duration: Duration::from_micros(1500), detail: None };
         let json = serde_json::to_value(event(EventKind::Creation(CreateEvent { step: Step::Start, kind }))).unwrap();
         let at = Timestamp::from_unix(0, 0).to_string();

@@ -10,13 +10,15 @@ use std::{
     ops::RangeInclusive,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock, Weak},
 };
 
 use bytes::Bytes;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    archive::{ArchiveStore, Archives, Place},
+    audit::{AuditSeat, Auditor},
     config::{self, Config, DEFAULT_IMAGE},
     create::{
         CreateWorkspace, Creation,
@@ -30,7 +32,7 @@ use crate::{
     pack::{Limits, Packer},
     pool::{self, Class, PoolOptions, PoolStatus, Pools, Records, Seat},
     runtime::{
-        ContainerState, Observed, Resources, Runtime,
+        AuditorSlot, ContainerState, Observed, Resources, Runtime,
         docker::{Docker, DockerAddress},
     },
     stats::Monitor,
@@ -87,9 +89,14 @@ pub(crate) struct HostInner {
     pub(crate) packer: Packer,
     pub(crate) setup_cache: SetupCache,
     pub(crate) records: Records,
+    pub(crate) archives: Place,
+    /// Those of the host, as long as it has a handle; see [`Host`].
+    pools: OnceLock<Weak<Pools>>,
     pub(crate) events: EventBus,
     pub(crate) engine: Arc<EngineWatch>,
     pub(crate) monitor: Monitor,
+    /// Collects as long as it is held.
+    _auditor: Option<Arc<Auditor>>,
     pub(crate) log_rooms: LogRooms,
     pub(crate) previews: Previews,
     /// Ports of this machine for previews and published ports; absent means any.
@@ -118,6 +125,8 @@ pub struct HostBuilder {
     port_range: Option<RangeInclusive<u16>>,
     before_connect: Option<BeforeConnect>,
     measure: bool,
+    archive_store: Option<ArchiveStore>,
+    audit: bool,
 }
 
 impl HostBuilder {
@@ -188,6 +197,12 @@ impl HostBuilder {
         self
     }
 
+    /// Where saved workspaces are kept. Default: `$COREHOLD_ARCHIVES`, else the folder `archives` in the state folder.
+    pub fn archive_store(mut self, store: ArchiveStore) -> Self {
+        self.archive_store = Some(store);
+        self
+    }
+
     /// In whose name this library calls agents, as their logs show it. Default: `host`.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
@@ -225,7 +240,14 @@ impl HostBuilder {
         self
     }
 
-    /// Makes the host: reads its key or makes one, and asks nothing of the engine yet, unless it has pools or measures:
+    /// Keeps who does what in the workspaces of the home, from now on and as far back as their agents remember it: their records
+    /// of calls and this host's own, in at most 128 MiB under `audit` in the home folder (see [`Host::audit`]). Default: false.
+    pub fn audit(mut self, audit: bool) -> Self {
+        self.audit = audit;
+        self
+    }
+
+    /// Makes the host: reads its key or makes one, and asks nothing of the engine yet, unless it has pools, measures or audits:
     /// those begin then.
     ///
     /// # Errors
@@ -251,7 +273,8 @@ impl HostBuilder {
             None => default_runtime().await?,
         };
         let (events, removals) = (EventBus::new(), Removals::default());
-        let runtime: Arc<dyn Runtime> = Arc::new(Observed::new(runtime, removals.clone()));
+        let auditor_slot = AuditorSlot::default();
+        let runtime: Arc<dyn Runtime> = Arc::new(Observed::new(runtime, removals.clone(), auditor_slot.clone()));
         let (home, key, ca_bundle) = tokio::task::spawn_blocking(move || {
             let home = prepare_home(&home)?;
             let key = HostKey::load_or_create(&home)?;
@@ -283,6 +306,22 @@ impl HostBuilder {
         if self.measure {
             monitor.start();
         }
+        let subject = self.subject.unwrap_or_else(|| "host".to_owned());
+        let key = Arc::new(key);
+        let auditor = self.audit.then(|| {
+            let seat = AuditSeat {
+                runtime: runtime.clone(),
+                records: records.clone(),
+                key: key.clone(),
+                fingerprint: fingerprint.clone(),
+                subject: subject.clone(),
+                events: events.downgrade(),
+                home: home.clone(),
+            };
+            let auditor = Auditor::start(seat, engine.subscribe(), events.subscribe());
+            auditor_slot.get_or_init(|| Arc::downgrade(&auditor));
+            auditor
+        });
         let inner = Arc::new(HostInner {
             engine,
             monitor,
@@ -294,7 +333,7 @@ impl HostBuilder {
                 self.setup_cache_bytes.or(config.setup_cache_bytes).unwrap_or(SETUP_CACHE_BYTES),
                 &key,
             ),
-            key: Arc::new(key),
+            key,
             image: self.image.or(config.image).unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
             catalog: Catalog::new(templates),
             ca_bundle,
@@ -305,17 +344,31 @@ impl HostBuilder {
                 cpu_millis: self.resources.cpu_millis,
                 pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
             },
-            subject: self.subject.unwrap_or_else(|| "host".to_owned()),
+            subject,
+            _auditor: auditor,
             events,
             cleanups,
             packer: Packer::new(home.join("cache/templates"), limits),
             previews: Previews::new(port_range.clone().unwrap_or(0..=0), self.before_connect),
             port_range,
             records,
+            pools: OnceLock::new(),
+            archives: Place::new(
+                self.archive_store.or(config.archives).unwrap_or_else(|| ArchiveStore::folder(home.join("archives"))),
+            ),
             home,
         });
         let pools = Arc::new(Pools::start(&inner, self.pools));
+        let _ = inner.pools.set(Arc::downgrade(&pools));
         Ok(Host { inner, pools })
+    }
+}
+
+impl HostInner {
+    /// The host's pools, for creations that don't come from its handle; none are left when that is gone.
+    pub(crate) fn pools(&self) -> Arc<Pools> {
+        let pools = self.pools.get().and_then(Weak::upgrade);
+        pools.unwrap_or_else(|| Arc::new(Pools::start(self, Vec::new())))
     }
 }
 
@@ -345,6 +398,12 @@ impl Host {
 
     pub(crate) fn monitor(&self) -> &Monitor {
         &self.inner.monitor
+    }
+
+    /// Saved workspaces, and how to save and load them.
+    #[must_use]
+    pub fn archives(&self) -> Archives {
+        Archives::new(self.inner.clone())
     }
 
     /// The templates there are, looked at anew with each question.

@@ -4,6 +4,8 @@
 //! engine stays behind the [`Runtime`](runtime::Runtime) seam, the agent's operations behind the tools of
 //! [`corehold_types`], which are re-exported as [`types`] and [`tools`].
 
+mod archive;
+pub mod audit;
 mod client;
 pub mod config;
 pub mod create;
@@ -25,6 +27,11 @@ mod workspace;
 
 pub use corehold_types::{self as types, tools};
 
+pub use archive::{
+    Archive, ArchiveId, ArchiveRef, ArchiveStore, Archives, Change, Difference, EntryKind, Pruned, SaveOptions, Side,
+    Tree,
+};
+pub use audit::{AuditAnswer, AuditEntry, AuditQuery};
 pub use client::{FileStream, Frame, ToolStream, Tunnel};
 pub use create::{
     CreateEvent, CreateEventKind, CreateWorkspace, Creation, OutputStream, Step, setup_cache::SetupCacheEntry,

@@ -21,4 +21,9 @@ export type ActiveSource = {
   /**
    * The same in words, with the names of some of them: `2 commands run: npm run dev, cargo test`.
    */
-  reason: string, };
+  reason: string,
+  /**
+   * How many of the commands bear which label, for whoever doesn't count some of them (a dev server runs always). Labels
+   * beyond the 64 first in their order are left out.
+   */
+  labels?: { [key in string]: number }, };

@@ -59,6 +59,7 @@ export type CommandRequest = {
    */
   maxOutputBytes?: number,
   /**
-   * A word for people, shown by `commandList`: `dev`, `setup`. At most 64 characters.
+   * A word for people, shown by `commandList`: `dev`, `setup`. At most 64 characters. A command with the label `health` is a
+   * health check: it keeps nothing awake.
    */
   label?: string, };

@@ -51,6 +51,7 @@ export type { EditRequest } from "./EditRequest.js";
 export type { EditResponse } from "./EditResponse.js";
 export type { EditedFile } from "./EditedFile.js";
 export type { Encoding } from "./Encoding.js";
+export type { EndedSource } from "./EndedSource.js";
 export type { EntryKind } from "./EntryKind.js";
 export type { ExtractEvent } from "./ExtractEvent.js";
 export type { ExtractRequest } from "./ExtractRequest.js";

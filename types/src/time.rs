@@ -77,6 +77,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_was_later_was_no_time_ago() {
+        let (one, other) = (Timestamp::from_unix(10, 0), Timestamp::from_unix(12, 5));
+        assert_eq!(other.since(one), std::time::Duration::new(2, 5));
+        assert_eq!(one.since(other), std::time::Duration::ZERO);
+        let (first, last) = (Timestamp::from_unix(i64::MIN, 0), Timestamp::from_unix(i64::MAX, 0));
+        assert!(last.since(first) > std::time::Duration::from_secs(1 << 36));
+    }
+
+    #[test]
     fn always_nine_digits_and_utc() {
         assert_eq!(Timestamp::from_unix(0, 5).to_string(), "1970-01-01T00:00:00.000000005Z");
         assert_eq!(Timestamp::from_unix(1_700_000_000, 0).to_string(), "2023-11-14T22:13:20.000000000Z");

@@ -1,7 +1,7 @@
 //! Archives: tar, tar.gz and tar.zst become files of the workspace, all or nothing; and files a tar, by [`pack`].
 //!
 //! [`tar`] reads entries, [`unpack`] makes them in a staging directory inside the destination, [`merge`] moves them to
-//! their places by renames. An archive that is refused, damaged, too large or given up leaves nothing behind; what a
+//! their places by renames, [`replace`] puts them in the place of what is there. An archive that is refused, damaged, too large or given up leaves nothing behind; what a
 //! killed agent left is swept at the next start. No entry is written through a symbolic link, whoever made it.
 
 pub(crate) mod compress;
@@ -9,6 +9,7 @@ mod descent;
 mod format;
 mod merge;
 mod pack;
+mod replace;
 mod stage;
 mod tar;
 mod unpack;
@@ -22,7 +23,7 @@ use std::{
 use corehold_types::{Code, Problem, WorkspacePath, tools::ExtractResponse};
 
 use crate::{agent::Agent, blocking::Cancelled, server::upload::problem_of};
-pub(crate) use pack::pack;
+pub(crate) use pack::{Packing, pack};
 pub(crate) use stage::sweep;
 
 /// How far an extraction is, for whoever watches.
@@ -51,6 +52,8 @@ pub(crate) struct Extraction<'a> {
     pub(crate) destination: &'a WorkspacePath,
     /// BLAKE3 in hex that the archive's bytes must have.
     pub(crate) expected_hash: Option<&'a str>,
+    /// Whether what is in the destination and not in the archive goes. Else the two are merged.
+    pub(crate) replace: bool,
     pub(crate) progress: &'a Progress,
     pub(crate) cancelled: &'a Cancelled,
 }
@@ -77,7 +80,12 @@ impl Extraction<'_> {
         if self.cancelled.is_set() {
             return Err(Cancelled::problem());
         }
-        let merged = merge::merge(&stage, self.destination)?;
+        let merged = if self.replace {
+            replace::replace(&stage, &stage::Stage::create(&self.agent.root, self.destination)?, self.destination)?;
+            merge::Merged::default()
+        } else {
+            merge::merge(&stage, self.destination)?
+        };
         unpacked.finish(stage.destination(), &merged);
         made.keep();
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -1,5 +1,8 @@
 //! A directory of the workspace becomes a tar: in byte order of names, without owners, so that the same files give the same
 //! bytes. Sockets, pipes and devices are left out, as is what the agent is about to write.
+//!
+//! Files may change meanwhile. One that fits the buffer is read before its size is said, so that it can't be caught half-way;
+//! a larger one that becomes shorter ends the archive, since its size was said already.
 
 use std::{
     collections::HashMap,
@@ -10,8 +13,10 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
+    path::Path,
 };
 
+use ignore::gitignore::Gitignore;
 use rustix::{
     fs::{FileType, OFlags, Stat},
     io::Errno,
@@ -27,17 +32,27 @@ use crate::root::{Own, openat, stat_at};
 /// Bytes read of a file at a time.
 const BUFFER: usize = 256 << 10;
 
+/// What is packed of a directory, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Packing {
+    /// What is left out, by patterns as in .gitignore; what is in a directory that is left out is not asked for.
+    pub(crate) exclude: Gitignore,
+    /// Whether times are kept to the nanosecond; to the second otherwise, as old readers expect.
+    pub(crate) exact_times: bool,
+}
+
 /// Writes a directory's tar.
 ///
 /// # Errors
 /// The writer's, and those of files that can't be read: an archive that lacks files in silence is worse than none.
-pub(crate) fn pack(directory: OwnedFd, out: &mut dyn Write) -> io::Result<()> {
-    let mut packer = Packer { out, path: Vec::new(), links: HashMap::new(), buffer: vec![0; BUFFER] };
+pub(crate) fn pack(directory: OwnedFd, packing: &Packing, out: &mut dyn Write) -> io::Result<()> {
+    let mut packer = Packer { packing, out, path: Vec::new(), links: HashMap::new(), buffer: vec![0; BUFFER] };
     packer.directory(&directory, MAX_DEPTH)?;
     out.write_all(&END)
 }
 
 struct Packer<'a> {
+    packing: &'a Packing,
     out: &'a mut dyn Write,
     /// Of the entry that is being written.
     path: Vec<u8>,
@@ -71,7 +86,12 @@ impl Packer<'_> {
 
     fn entry(&mut self, directory: &OwnedFd, name: &OsStr, depth: usize) -> io::Result<()> {
         let stat = stat_at(directory.as_fd(), name)?;
-        match FileType::from_raw_mode(stat.st_mode) {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let path = Path::new(OsStr::from_bytes(&self.path));
+        if self.packing.exclude.matched(path, kind == FileType::Directory).is_ignore() {
+            return Ok(());
+        }
+        match kind {
             FileType::RegularFile => self.file(directory, name, &stat),
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -98,6 +118,9 @@ impl Packer<'_> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
         let mut file: File = openat(directory.as_fd(), name, flags)?.into();
         let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if size < BUFFER as u64 {
+            return self.small_file(&mut file, stat);
+        }
         self.header(stat, Kind::File, Vec::new(), size)?;
         let mut left = size;
         // What a file grows by meanwhile is left out; the size was written already.
@@ -113,8 +136,26 @@ impl Packer<'_> {
         self.out.write_all(padding(size))
     }
 
+    /// A file that fits the buffer, or did a moment ago: its size is what could be read. What it grew by beyond the buffer is
+    /// left out.
+    fn small_file(&mut self, file: &mut File, stat: &Stat) -> io::Result<()> {
+        let mut length = 0;
+        while length < BUFFER {
+            match file.read(&mut self.buffer[length..])? {
+                0 => break,
+                more => length += more,
+            }
+        }
+        let size = length as u64;
+        self.header(stat, Kind::File, Vec::new(), size)?;
+        self.out.write_all(&self.buffer[..length])?;
+        self.out.write_all(padding(size))
+    }
+
     fn header(&mut self, stat: &Stat, kind: Kind, link: Vec<u8>, size: u64) -> io::Result<()> {
-        let (mode, modified) = (stat.st_mode & 0o777, (stat.st_mtime, 0));
+        let nanoseconds = if self.packing.exact_times { stat.st_mtime_nsec } else { 0 };
+        let modified = (stat.st_mtime, u32::try_from(nanoseconds).unwrap_or(0));
+        let mode = stat.st_mode & 0o777;
         write_entry(self.out, &Entry { name: self.path.clone(), kind, link, size, mode, modified })
     }
 

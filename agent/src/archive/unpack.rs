@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    io::{BufRead, Write as _},
+    io::{BufRead, Seek as _, SeekFrom, Write as _},
     os::{
         fd::{AsFd as _, BorrowedFd},
         unix::ffi::OsStrExt as _,
@@ -35,6 +35,9 @@ use crate::{
 
 /// Bytes of an entry's name; the kernel takes no longer path at once.
 const NAME_BYTES: usize = 4096;
+
+/// Bytes of zeros, at least, that become a hole in a file instead of being written.
+const HOLE: usize = 4096;
 
 /// Bytes of a name that count as one entry of `archiveEntries`: names are kept until all is in its place, and a million of the
 /// longest ones would be 4 GB.
@@ -177,18 +180,30 @@ impl Unpacker<'_> {
         })?;
         let Some(mut file) = file else { return Ok(()) };
         let failed = |errno: Errno| self.failed(entry, errno);
+        let mut hole = false;
         loop {
             let content = reader.content()?;
             if content.is_empty() {
                 break;
             }
             let length = content.len();
-            file.write_all(content).map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+            // Blocks of zeros become holes: of a sparse file only what was written takes room, as before.
+            let written = if length >= HOLE && content.iter().all(|byte| *byte == 0) {
+                hole = true;
+                file.seek(SeekFrom::Current(length as i64)).map(drop)
+            } else {
+                hole = false;
+                file.write_all(content)
+            };
+            written.map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
             reader.consume(length);
             self.extraction.progress.bytes(length as u64);
             if self.extraction.cancelled.is_set() {
                 return Err(Cancelled::problem());
             }
+        }
+        if hole {
+            rustix::fs::ftruncate(&file, entry.size).map_err(failed)?;
         }
         if mode.intersects(self.umask) {
             rustix::fs::fchmod(&file, mode).map_err(failed)?;

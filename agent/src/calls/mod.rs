@@ -32,7 +32,7 @@ pub(crate) async fn run<T: Handler>(
     request: T::Request,
     events: Events<T::Event>,
 ) -> Result<T::Response, Problem> {
-    let held = enter::<T>(&call, events.wanted())?;
+    let held = enter::<T>(&call, &request, events.wanted())?;
     match call.idempotency_key.clone().filter(|_| T::CHANGES) {
         Some(key) => once::run::<T>(call, &key, request, events, held).await,
         None => perform::<T>(call, request, events).await,
@@ -50,7 +50,7 @@ where
     T: Handler,
     F: Future<Output = Result<T::Response, Problem>>,
 {
-    let _held = enter::<T>(&call, true)?;
+    let _held = enter::<T>(&call, &request, true)?;
     if call.idempotency_key.is_some() {
         let problem =
             Problem::new(Code::InvalidRequest, "bytes that come in frames are not kept, so they can't be repeated")
@@ -63,13 +63,13 @@ where
 }
 
 /// Whether a call may begin; what it gives back keeps the workspace awake.
-fn enter<T: Handler>(call: &Call, streamed: bool) -> Result<Option<Guard>, Problem> {
+fn enter<T: Handler>(call: &Call, request: &T::Request, streamed: bool) -> Result<Option<Guard>, Problem> {
     if call.agent.is_shutting_down() {
         let problem = Problem::new(Code::ShuttingDown, "the agent is shutting down and begins nothing new");
         refused(call, T::NAME, &problem);
         return Err(problem);
     }
-    Ok(T::keeps_awake(streamed).map(|source| call.agent.activity.request(source, T::NAME)))
+    Ok(T::keeps_awake(request, streamed).map(|source| call.agent.activity.request(source, T::NAME)))
 }
 
 /// Does what is asked, once, and records it.

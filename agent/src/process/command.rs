@@ -114,6 +114,12 @@ impl Command {
         &self.line
     }
 
+    /// Whether it was started on a terminal.
+    #[must_use]
+    pub fn is_on_terminal(&self) -> bool {
+        self.input.as_ref().is_some_and(Input::is_terminal)
+    }
+
     /// How it ended, if it has.
     #[must_use]
     pub fn exit(&self) -> Option<CommandExit> {

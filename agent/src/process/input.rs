@@ -114,6 +114,11 @@ impl Input {
         Ok(())
     }
 
+    /// Whether it leads to a terminal, not to a pipe.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
     /// The terminal's size; none for a pipe.
     pub(super) fn size(&self) -> Option<PtySize> {
         self.end().filter(|_| self.is_terminal).and_then(|end| terminal::size(end).ok())

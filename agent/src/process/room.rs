@@ -183,20 +183,23 @@ impl Processes {
         self.shared.registry.list(label, before, limit)
     }
 
-    /// The commands that run, oldest first; and when the last of the others ended, of those that are still known.
+    /// The commands that run, oldest first.
     #[must_use]
-    pub fn running(&self) -> (Vec<Arc<Command>>, Option<Timestamp>) {
-        let (mut running, mut last_end) = (Vec::new(), None);
-        for command in self.shared.registry.all() {
-            match command.exit() {
-                None => running.push(command),
-                Some(exit) => {
-                    let ended = command.started().after(Duration::from_millis(exit.duration_ms));
-                    last_end = last_end.max(Some(ended));
-                }
-            }
-        }
-        (running, last_end)
+    pub fn running(&self) -> Vec<Arc<Command>> {
+        let mut all = self.shared.registry.all();
+        all.retain(|command| command.exit().is_none());
+        all
+    }
+
+    /// Those that have ended and are still known, each with its end.
+    #[must_use]
+    pub fn over(&self) -> Vec<(Arc<Command>, Timestamp)> {
+        let ended = |command: Arc<Command>| {
+            let lasted = Duration::from_millis(command.exit()?.duration_ms);
+            let end = command.started().after(lasted);
+            Some((command, end))
+        };
+        self.shared.registry.all().into_iter().filter_map(ended).collect()
     }
 
     /// How many commands are known, and how many bytes of their output are kept.
@@ -215,7 +218,7 @@ impl Processes {
             return Some(command.id().to_owned());
         }
         let session = u32::try_from(members::session_of(pid)?).ok()?;
-        let (running, _) = self.running();
+        let running = self.running();
         running.iter().find(|command| command.pid() == session).map(|command| command.id().to_owned())
     }
 

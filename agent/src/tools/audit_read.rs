@@ -16,7 +16,7 @@ const DEFAULT_LIMIT: u32 = 100;
 const MOST: u32 = 1_000;
 
 impl Handler for AuditRead {
-    fn keeps_awake(_: bool) -> Option<ActivitySource> {
+    fn keeps_awake(_: &Self::Request, _: bool) -> Option<ActivitySource> {
         None
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use corehold_types::{
     Code, CollectedOutput, Problem, WorkspacePath,
-    tools::{Command, CommandEvent, CommandRequest, CommandResponse, PtySize},
+    tools::{ActivitySource, Command, CommandEvent, CommandRequest, CommandResponse, HEALTH, PtySize},
 };
 
 use super::{
@@ -28,6 +28,10 @@ const TERMINAL_CHARACTERS: u16 = 4_096;
 const DEFAULT_TERM: &str = "xterm-256color";
 
 impl Handler for Command {
+    fn keeps_awake(request: &CommandRequest, _: bool) -> Option<ActivitySource> {
+        (request.label.as_deref() != Some(HEALTH)).then_some(ActivitySource::Call)
+    }
+
     async fn handle(
         call: Call,
         request: CommandRequest,

@@ -82,8 +82,14 @@ fn extract(
     let root = WorkspacePath::from(".");
     let destination = request.destination.as_ref().unwrap_or(&root);
     let archive = Archive::open(agent, &request.archive)?;
-    let extraction =
-        Extraction { agent, destination, expected_hash: request.expected_hash.as_deref(), progress, cancelled };
+    let extraction = Extraction {
+        agent,
+        destination,
+        expected_hash: request.expected_hash.as_deref(),
+        replace: false,
+        progress,
+        cancelled,
+    };
     let result = extraction.run(&mut BufReader::with_capacity(256 << 10, &archive.file));
     if request.remove == Some(true)
         && let Err(error) = archive.remove(agent)

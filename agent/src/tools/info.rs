@@ -11,7 +11,7 @@ use crate::handler::{Call, Events, Handler};
 const FEATURES: [&str; 0] = [];
 
 impl Handler for Info {
-    fn keeps_awake(_: bool) -> Option<ActivitySource> {
+    fn keeps_awake(_: &Self::Request, _: bool) -> Option<ActivitySource> {
         None
     }
 

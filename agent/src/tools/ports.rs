@@ -29,7 +29,7 @@ const DEFAULT_INTERVAL_MS: u64 = 250;
 type Table = BTreeMap<Listener, (u64, ListeningPort)>;
 
 impl Handler for Ports {
-    fn keeps_awake(streamed: bool) -> Option<ActivitySource> {
+    fn keeps_awake(_: &Self::Request, streamed: bool) -> Option<ActivitySource> {
         Some(if streamed { ActivitySource::Watch } else { ActivitySource::Call })
     }
 

@@ -24,7 +24,7 @@ const LONGEST_WAIT_MS: u64 = 600_000;
 const DEFAULT_QUIET_MS: u64 = 50;
 
 impl Handler for Watch {
-    fn keeps_awake(streamed: bool) -> Option<ActivitySource> {
+    fn keeps_awake(_: &Self::Request, streamed: bool) -> Option<ActivitySource> {
         Some(if streamed { ActivitySource::Watch } else { ActivitySource::Call })
     }
 

@@ -181,7 +181,7 @@ async fn a_caller_who_goes_away_leaves_a_record() {
         let request = r#"{"line": "exec sleep 60", "label": "sleeper"}"#;
         let mut call = std::pin::pin!(agent.tool("command", request));
         let mut running = std::pin::pin!(async {
-            while agent.agent.processes.running().0.is_empty() {
+            while agent.agent.processes.running().is_empty() {
                 tokio::task::yield_now().await;
             }
         });
@@ -196,6 +196,6 @@ async fn a_caller_who_goes_away_leaves_a_record() {
     assert_eq!((record.outcome, record.detail.as_deref()), (AuditOutcome::CallerGone, Some("exec sleep 60")));
     let activity = agent.tool("activity", "{}").await.json();
     assert_eq!(activity["sources"].as_array().unwrap().len(), 1, "the command goes on, the call doesn't: {activity}");
-    let id = agent.agent.processes.running().0[0].id().to_owned();
+    let id = agent.agent.processes.running()[0].id().to_owned();
     agent.tool("commandSignal", format!(r#"{{"id": "{id}", "signal": "SIGKILL"}}"#)).await.assert_ok();
 }

@@ -208,7 +208,7 @@ async fn the_end_of_a_command_is_told_whose_caller_went_away_or_had_a_key() {
     let end = end_of(&agent, answer.assert_ok().json()["id"].as_str().unwrap()).await;
     assert_eq!(end.command.unwrap().exit.unwrap().code, Some(4));
     let request = r#"{"line": "while ! test -e go; do sleep 0.01; done"}"#;
-    let running = || agent.agent.processes.running().0.first().map(|command| command.id().to_owned());
+    let running = || agent.agent.processes.running().first().map(|command| command.id().to_owned());
     // Who goes away while the command is being started, or just after.
     {
         let mut call = std::pin::pin!(agent.tool("command", request));

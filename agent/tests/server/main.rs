@@ -1,6 +1,7 @@
 //! The agent's HTTP surface, in process: what each route answers to good input and to bad.
 
 mod access; // tokens, scopes, origins
+mod archive_copies; // archives out and in again: nothing is lost; replace and exclude
 mod archive_corpus; // archives that are refused, and that nothing is left of them
 mod archive_oddities; // archives that are odd and yet taken
 mod archives; // what comes out of archives that are taken

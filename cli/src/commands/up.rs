@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use corehold_host::{CreateWorkspace, Workspace, WorkspaceInfo, runtime::Resources, template};
+use corehold_host::{CreateWorkspace, Creation, Host, Workspace, WorkspaceInfo, runtime::Resources, template};
 use serde_json::json;
 
 use super::logs;
@@ -40,7 +40,17 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
         request = request.env(name, value);
     }
 
-    let mut creation = host.create(request);
+    let Some(workspace) = watched(global, &host, host.create(request)).await? else { return Ok(ExitCode::from(130)) };
+    let info = workspace.info().await?;
+    announce(global, &workspace, &info)?;
+    if up.attach {
+        return logs::follow(&workspace, true, global.json).await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows how a creation goes; nothing comes of it when it is interrupted.
+pub(super) async fn watched(global: &Global, host: &Host, mut creation: Creation) -> anyhow::Result<Option<Workspace>> {
     let mut progress = Progress::start(global.json);
     let workspace = loop {
         tokio::select! {
@@ -55,21 +65,15 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
                 drop(creation);
                 // A process that ends before the removal would leave the container behind.
                 host.settled().await;
-                return Ok(ExitCode::from(130));
+                return Ok(None);
             }
         }
     };
     progress.end();
-    let workspace = workspace?;
-    let info = workspace.info().await?;
-    announce(global, &workspace, &info)?;
-    if up.attach {
-        return logs::follow(&workspace, true, global.json).await;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(Some(workspace?))
 }
 
-fn announce(global: &Global, workspace: &Workspace, info: &WorkspaceInfo) -> anyhow::Result<()> {
+pub(super) fn announce(global: &Global, workspace: &Workspace, info: &WorkspaceInfo) -> anyhow::Result<()> {
     if global.json {
         output::json(&json!({ "type": "workspace", "workspace": info }))?;
         return Ok(());

@@ -8,6 +8,7 @@ use futures_util::TryStreamExt as _;
 use http::{Method, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{ANSWER_BYTES, AgentClient, Repeat, TokenSource, authorized, collect, misunderstood};
 use crate::{error::Result, runtime::BoxStream};
@@ -15,6 +16,8 @@ use crate::{error::Result, runtime::BoxStream};
 /// What an archive comes as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ArchiveFormat {
+    /// As it is, with times to the nanosecond.
+    Tar,
     /// Compressed by the agent, on all cores.
     TarZst,
 }
@@ -22,19 +25,35 @@ pub(crate) enum ArchiveFormat {
 impl ArchiveFormat {
     const fn as_str(self) -> &'static str {
         match self {
+            Self::Tar => "tar&exactTimes=true",
             Self::TarZst => "tar.zst",
         }
     }
 }
 
+/// Where an extracted archive goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ArchiveInto {
+    /// Beside what is there; files of the same name are replaced.
+    Merged,
+    /// In the place of what is there, which goes.
+    Replaced,
+}
+
 impl AgentClient {
-    /// The whole workspace, as it comes: what ignore rules leave out elsewhere too. An archive that is cut off ends with an error.
+    /// The whole workspace, as it comes: what ignore rules leave out elsewhere too, but not what these patterns, as in .gitignore,
+    /// match. An archive that is cut off ends with an error.
     pub(crate) async fn download_archive(
         self: &Arc<Self>,
         tokens: &TokenSource,
         format: ArchiveFormat,
+        exclude: &[String],
     ) -> Result<BoxStream<Bytes>> {
-        let route = format!("/v1/archive?format={}", format.as_str());
+        let mut route = format!("/v1/archive?format={}", format.as_str());
+        for pattern in exclude {
+            route.push_str("&exclude=");
+            route.extend(utf8_percent_encode(pattern, NON_ALPHANUMERIC));
+        }
         let sending = self.send(authorized(Method::GET, &route, tokens), Bytes::new(), Repeat::Safe);
         let response = self.while_alive(sending).await?;
         Ok(self.bytes_of(response.into_body()))
@@ -46,11 +65,13 @@ impl AgentClient {
         tokens: &TokenSource,
         hash: &str,
         size: u64,
+        into: ArchiveInto,
         archive: BoxStream<Bytes>,
     ) -> Result<ExtractResponse> {
         let body = StreamBody::new(archive.map_ok(Frame::data).map_err(Into::into)).boxed_unsync();
-        let request =
-            authorized(Method::PUT, &format!("/v1/archive?hash={hash}"), tokens).header(header::CONTENT_LENGTH, size);
+        let replace = if into == ArchiveInto::Replaced { "&replace=true" } else { "" };
+        let request = authorized(Method::PUT, &format!("/v1/archive?hash={hash}{replace}"), tokens)
+            .header(header::CONTENT_LENGTH, size);
         self.while_alive(async {
             let response = self.send_stream(request, body).await?;
             let answer = collect(response.into_body(), ANSWER_BYTES).await?;

@@ -29,7 +29,10 @@ use http_body_util::{BodyExt as _, Empty, Full, Limited, combinators::UnsyncBoxB
 use hyper::body::Incoming;
 
 use self::connect::Connection;
-pub(crate) use self::{archive::ArchiveFormat, token::TokenSource};
+pub(crate) use self::{
+    archive::{ArchiveFormat, ArchiveInto},
+    token::TokenSource,
+};
 pub use self::{
     files::FileStream,
     stream::{Frame, ToolStream},

@@ -23,6 +23,8 @@ pub enum Step {
     Agent,
     /// The archive is sent to the agent, which extracts it as it comes: all of it, or nothing.
     Ship,
+    /// What was saved of a workspace is loaded, instead of a template's files and what its set-up makes of them.
+    Load,
     /// The template's set-up commands run, or what they left in an earlier workspace came with [`Ship`](Self::Ship).
     Setup,
     /// What the set-up left is kept for the next workspace of the template; if it can't be, the step says why, and the creation goes on.
@@ -45,6 +47,7 @@ impl Step {
             Self::Start => "start",
             Self::Agent => "agent",
             Self::Ship => "ship",
+            Self::Load => "load",
             Self::Setup => "setup",
             Self::Keep => "keep",
             Self::Dev => "dev",

@@ -27,7 +27,8 @@ pub(crate) use self::events::milliseconds;
 pub use self::events::{CreateEvent, CreateEventKind, OutputStream, Step};
 use self::reservation::Reservation;
 use crate::{
-    error::Result, host::HostInner, pool::Pools, runtime::Resources, template::Template, workspace::Workspace,
+    archive::Archive, error::Result, host::HostInner, pool::Pools, runtime::Resources, template::Template,
+    workspace::Workspace,
 };
 
 /// Label of the command that is a workspace's dev server.
@@ -45,6 +46,7 @@ const EVENTS: usize = 64;
 #[must_use = "it is made by `Host::create`"]
 pub struct CreateWorkspace {
     pub(crate) template: Option<Template>,
+    pub(crate) archive: Option<Archive>,
     pub(crate) id: Option<String>,
     pub(crate) image: Option<String>,
     pub(crate) env: BTreeMap<String, String>,
@@ -65,6 +67,7 @@ impl CreateWorkspace {
     pub fn empty() -> Self {
         Self {
             template: None,
+            archive: None,
             id: None,
             image: None,
             env: BTreeMap::new(),
@@ -80,6 +83,12 @@ impl CreateWorkspace {
     /// characters.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
+        self
+    }
+
+    /// With an archive's files, instead of its template's and what set-up would make of them.
+    pub(crate) fn with_archive(mut self, archive: &Archive) -> Self {
+        self.archive = Some(archive.clone());
         self
     }
 

@@ -15,6 +15,7 @@ use super::{
     ship,
 };
 use crate::{
+    archive::{Archive, Archives},
     error::{Error, ErrorKind, Result},
     host::HostInner,
     pack::{Found, PackedArchive, Stored},
@@ -78,8 +79,14 @@ async fn build(
     reporter: &Reporter,
 ) -> Result<Workspace> {
     // Packing needs the disk, starting needs the engine: neither waits for the other.
-    let (arrived, arrival) = oneshot::channel();
+    let (arrived, arrival) = oneshot::channel::<Arrival>();
     let fill = async {
+        if let Some(archive) = &plan.archive {
+            return match arrival.await {
+                Ok(arrival) => load(host, &arrival.workspace, archive, reporter).await,
+                Err(_) => pending().await,
+            };
+        }
         let Some(archive) = pack(host, plan, reporter).await? else { return Ok(Filled::Done) };
         match arrival.await {
             Ok(arrival) => send(host, plan, &arrival, archive, reporter).await,
@@ -257,8 +264,19 @@ fn refused(error: Error, plan: &Plan, host: &HostInner) -> Error {
 enum Filled {
     /// All that it is to have: nothing, or what an earlier set-up left.
     Done,
+    /// What was saved of a workspace, which had its set-up.
+    Loaded,
     /// The template's files. The set-up is to be run, and its result to be kept, if it may be.
     Template(Option<Miss>),
+}
+
+/// Fills it with what was saved of a workspace.
+async fn load(host: &Arc<HostInner>, workspace: &Workspace, archive: &Archive, reporter: &Reporter) -> Result<Filled> {
+    let work = async {
+        let done = Archives::new(host.clone()).load(archive, workspace).await?;
+        Ok((Filled::Loaded, Some(format!("{} files, {} bytes", done.files, done.bytes))))
+    };
+    reporter.step(Step::Load, Some(archive.reference().to_string()), work).await
 }
 
 /// Sends the agent what an earlier set-up left, or the template's files. It extracts them as they come: an agent that answers can be
@@ -321,6 +339,7 @@ async fn set_up(
 ) -> Result<()> {
     let miss = match filled {
         Filled::Template(miss) => miss,
+        Filled::Loaded => return Ok(()),
         Filled::Done => {
             let work = async { Ok(((), Some("taken from the set-up cache".to_owned()))) };
             return reporter.step(Step::Setup, None, work).await;

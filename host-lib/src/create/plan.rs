@@ -9,6 +9,7 @@ use corehold_types::{Timestamp, env_vars};
 
 use super::CreateWorkspace;
 use crate::{
+    archive::Archive,
     error::{Error, ErrorKind, Result},
     host::{AGENT_PORT, HostInner, check_env, check_labels},
     labels,
@@ -22,6 +23,8 @@ pub(crate) const CA_PATH: &str = "/tools/ca/ca-certificates.crt";
 
 pub(crate) struct Plan {
     pub(crate) template: Option<Template>,
+    /// What it is filled with, instead of the template's files.
+    pub(crate) archive: Option<Archive>,
     pub(crate) labelled: Labelled,
     pub(crate) spec: ContainerSpec,
     pub(crate) port: u16,
@@ -48,7 +51,11 @@ impl Plan {
         let labelled = Labelled {
             instance: format!("{id}-{}", random_word(8)?),
             id,
-            template: template.as_ref().map(|template| template.name.clone()),
+            // Saved again, it is still of the template that it was made from.
+            template: match &template {
+                Some(template) => Some(template.name.clone()),
+                None => request.archive.as_ref().and_then(|archive| archive.template.clone()),
+            },
             created: Timestamp::now(),
             preview_port: Some(port),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -85,6 +92,7 @@ impl Plan {
         };
         Ok(Self {
             template,
+            archive: request.archive,
             labelled,
             spec,
             port,

@@ -200,7 +200,7 @@ impl SetupCache {
         let store = self.store.clone();
         let draft = blocking(move || store.draft()).await??;
         let mut file = tokio::fs::File::from_std(draft.reopen()?);
-        let mut archive = workspace.archive(ArchiveFormat::TarZst).await?;
+        let mut archive = workspace.archive(ArchiveFormat::TarZst, &[]).await?;
         let (mut hasher, mut size) = (blake3::Hasher::new(), 0);
         while let Some(bytes) = archive.next().await {
             let bytes = bytes?;

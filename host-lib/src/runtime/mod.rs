@@ -13,7 +13,7 @@ use bytes::Bytes;
 use corehold_types::Timestamp;
 use futures_util::Stream;
 
-pub(crate) use self::observed::Observed;
+pub(crate) use self::observed::{AuditorSlot, Observed};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A stream of results, boxed so that the trait stays object-safe.

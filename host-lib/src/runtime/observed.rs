@@ -1,6 +1,10 @@
 //! A runtime as its host uses it: every call is noted on its way, and nothing about it is changed.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,17 +13,27 @@ use super::{
     BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Endpoint, Resources, Runtime, RuntimeInfo,
     Stats,
 };
-use crate::{error::Result, events::Removals};
+use crate::{audit::Auditor, error::Result, events::Removals};
 
-/// Notes what is removed. Every method of the seam stands here, the optional ones too: one that lacked would be `Unsupported`.
+/// Notes what is removed, and has the auditor ask an agent for its last records before its container ends. Every method of the seam stands here, the optional ones too: one that lacked would be `Unsupported`.
 pub(crate) struct Observed {
     inner: Arc<dyn Runtime>,
     removals: Removals,
+    auditor: AuditorSlot,
 }
 
+/// Whom to tell before a container ends: who collects needs the runtime, so it comes later. It doesn't live through this.
+pub(crate) type AuditorSlot = Arc<OnceLock<Weak<Auditor>>>;
+
 impl Observed {
-    pub(crate) fn new(inner: Arc<dyn Runtime>, removals: Removals) -> Self {
-        Self { inner, removals }
+    pub(crate) fn new(inner: Arc<dyn Runtime>, removals: Removals, auditor: AuditorSlot) -> Self {
+        Self { inner, removals, auditor }
+    }
+
+    async fn before_end(&self, id: &ContainerId) {
+        if let Some(auditor) = self.auditor.get().and_then(Weak::upgrade) {
+            auditor.before_end(id).await;
+        }
     }
 }
 
@@ -42,10 +56,12 @@ impl Runtime for Observed {
     }
 
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<()> {
+        self.before_end(id).await;
         self.inner.stop(id, grace).await
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<()> {
+        self.before_end(id).await;
         // Before the call: the engine tells of it before it answers.
         self.removals.expect(id);
         let result = self.inner.remove(id).await;

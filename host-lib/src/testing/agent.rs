@@ -15,9 +15,9 @@ use bytes::Bytes;
 use corehold_types::{
     Claims, Code, Data, PROTOCOL, Problem, Timestamp,
     tools::{
-        AuditReadResponse, ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandInfo, CommandListResponse,
-        CommandOutputRequest, CommandRequest, CommandResponse, ExtractResponse, InfoResponse, PortsRequest,
-        PortsResponse,
+        AuditEvent, AuditGap, AuditReadRequest, AuditReadResponse, AuditRecord, ClaimRequest, ClaimResponse,
+        CommandEvent, CommandExit, CommandInfo, CommandListResponse, CommandOutputRequest, CommandRequest,
+        CommandResponse, ExtractResponse, InfoResponse, PortsRequest, PortsResponse,
     },
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
@@ -72,6 +72,8 @@ pub(crate) struct AgentScript {
     pub(crate) route: Option<Route>,
     /// What its commands are and write.
     pub(crate) log: Option<Arc<CommandLog>>,
+    /// Its records of calls; numbers that lack are gone.
+    pub(crate) records: Option<Arc<Mutex<Vec<AuditRecord>>>>,
 }
 
 /// Commands whose output grows, over connections that break off.
@@ -134,6 +136,7 @@ impl Default for AgentScript {
             refuse: None,
             route: None,
             log: None,
+            records: None,
         }
     }
 }
@@ -153,6 +156,8 @@ struct Inner {
     files: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Archives that came, in their order.
     extracted: Mutex<Vec<Bytes>>,
+    /// What `GET /v1/archive` sends, and `PUT` with `replace` puts in its place.
+    tar: Mutex<Vec<u8>>,
     connections: AtomicUsize,
     frozen: watch::Sender<bool>,
 }
@@ -176,6 +181,7 @@ impl FakeAgent {
             env: Mutex::default(),
             files: Mutex::default(),
             extracted: Mutex::default(),
+            tar: Mutex::new(vec![0; 1024]),
             connections: AtomicUsize::new(0),
             frozen: watch::Sender::new(false),
             script,
@@ -219,6 +225,15 @@ impl FakeAgent {
     /// The variables that came with a claim.
     pub(crate) fn env(&self) -> BTreeMap<String, String> {
         self.inner.env.lock().unwrap().clone()
+    }
+
+    /// The workspace's files, as a tar.
+    pub(crate) fn tar(&self) -> Vec<u8> {
+        self.inner.tar.lock().unwrap().clone()
+    }
+
+    pub(crate) fn set_tar(&self, tar: Vec<u8>) {
+        *self.inner.tar.lock().unwrap() = tar;
     }
 }
 
@@ -394,13 +409,20 @@ impl Inner {
         let streamed = request.headers().get(header::ACCEPT).is_some_and(|accept| accept == "application/x-ndjson");
         let method = request.method().clone();
         let query = request.uri().query().map(str::to_owned);
-        let body = request.into_body().collect().await.unwrap().to_bytes();
+        // Of a body that breaks off nothing is taken.
+        let Ok(body) = request.into_body().collect().await.map(http_body_util::Collected::to_bytes) else {
+            return problem(&Problem::new(Code::ArchiveInvalid, "it is cut off"));
+        };
         if let Some(file) = path.strip_prefix("/v1/files/") {
             return self.file(&method, file, body);
         }
         match path.as_str() {
             "/v1/archive" if method == Method::GET => {
-                assert_eq!(query.as_deref(), Some("format=tar.zst"));
+                let query = query.unwrap();
+                if query.starts_with("format=tar&exactTimes=true") {
+                    return reply(StatusCode::OK, self.tar.lock().unwrap().clone());
+                }
+                assert_eq!(query, "format=tar.zst");
                 let body = if self.script.archive_cut {
                     Err(std::io::ErrorKind::BrokenPipe.into())
                 } else {
@@ -414,7 +436,12 @@ impl Inner {
                 if self.script.refuse.is_some_and(|refused| body.starts_with(refused)) {
                     return problem(&Problem::new(Code::ArchiveInvalid, "no archive at all"));
                 }
-                assert_eq!(query.as_deref(), Some(format!("hash={}", blake3::hash(&body).to_hex()).as_str()));
+                let query = query.unwrap();
+                let (hash, replace) = query.split_once('&').unwrap_or((&query, ""));
+                assert_eq!(hash, format!("hash={}", blake3::hash(&body).to_hex()));
+                if self.script.extract.is_none() && replace == "replace=true" {
+                    *self.tar.lock().unwrap() = body.to_vec();
+                }
                 self.script
                     .extract
                     .as_ref()
@@ -423,8 +450,7 @@ impl Inner {
             "/v1/tools/command" => self.command(&serde_json::from_slice(&body).unwrap()),
             "/v1/tools/ports" => ports(&serde_json::from_slice(&body).unwrap()).await,
             "/v1/tools/commandList" => self.script.log.as_ref().expect("a script with a log").list(),
-            "/v1/tools/auditRead" if streamed => ndjson(vec![], true),
-            "/v1/tools/auditRead" => json(&AuditReadResponse { records: vec![], gap: None, cursor: None, last: 0 }),
+            "/v1/tools/auditRead" => self.audit_read(&serde_json::from_slice(&body).unwrap(), streamed),
             "/v1/tools/commandOutput" if self.script.log.is_some() => {
                 let log = self.script.log.as_ref().expect("it is there");
                 log.output(&serde_json::from_slice(&body).unwrap())
@@ -432,6 +458,21 @@ impl Inner {
             "/v1/tools/commandOutput" => self.follow(&serde_json::from_slice(&body).unwrap()),
             _ => problem(&Problem::new(Code::UnknownRoute, path)),
         }
+    }
+
+    fn audit_read(&self, request: &AuditReadRequest, streamed: bool) -> Answer {
+        let after = request.after.unwrap_or(0);
+        let all = self.script.records.as_ref().map(|records| records.lock().unwrap().clone()).unwrap_or_default();
+        let last = all.last().map_or(0, |record| record.seq);
+        let records: Vec<AuditRecord> = all.into_iter().filter(|record| record.seq > after).collect();
+        let first = records.first().map_or(after + 1, |record| record.seq);
+        let gap = (first > after + 1).then(|| AuditGap { from: after + 1, to: first - 1, refusals_only: false });
+        if !streamed {
+            return json(&AuditReadResponse { records, gap, cursor: None, last });
+        }
+        let gap = gap.map(|gap| line(&AuditEvent::Gap { gap }));
+        let records = records.into_iter().map(|record| line(&AuditEvent::Record { record: Box::new(record) }));
+        ndjson(gap.into_iter().chain(records).collect(), true)
     }
 
     fn boot_id(&self) -> String {

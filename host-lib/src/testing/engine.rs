@@ -141,6 +141,17 @@ impl FakeEngine {
         self.containers().values_mut().find(|container| container.spec.name == name).unwrap().agent = None;
     }
 
+    /// The workspace's files, as the tar that its agent sends.
+    pub(crate) fn tar(&self, name: &str) -> Vec<u8> {
+        let containers = self.containers();
+        containers.values().find(|container| container.spec.name == name).unwrap().agent.as_ref().unwrap().tar()
+    }
+
+    pub(crate) fn set_tar(&self, name: &str, tar: Vec<u8>) {
+        let containers = self.containers();
+        containers.values().find(|container| container.spec.name == name).unwrap().agent.as_ref().unwrap().set_tar(tar);
+    }
+
     /// Starts a new agent for a container, as a restart does: at another address.
     pub(crate) async fn restart_agent(&self, name: &str) {
         let workspace = workspace_of(&self.spec(name));

@@ -9,7 +9,7 @@ pub(crate) use self::{
     agent::{AgentScript, CommandLog, FakeAgent, Route, TREE, ndjson, reply},
     engine::{EngineScript, FakeEngine},
 };
-use crate::{Class, Host, PoolOptions, Template};
+use crate::{ArchiveStore, Class, Host, PoolOptions, Template};
 
 /// A host over a fake engine, with a home and a folder for templates of its own.
 pub(crate) struct Fixture {
@@ -41,6 +41,12 @@ impl Fixture {
     pub(crate) async fn pooled_class(&self, class: Class, options: PoolOptions) -> Host {
         let builder = Host::builder().runtime(self.engine.clone()).home(self.folder.path().join("home"));
         builder.pool(class, options).build().await.unwrap()
+    }
+
+    /// One more host on the same home and engine that keeps its archives elsewhere.
+    pub(crate) async fn keeping_archives_in(&self, store: ArchiveStore) -> Host {
+        let builder = Host::builder().runtime(self.engine.clone()).home(self.folder.path().join("home"));
+        builder.archive_store(store).build().await.unwrap()
     }
 
     /// A template whose `template.json` is this.

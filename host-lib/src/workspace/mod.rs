@@ -31,7 +31,7 @@ pub(crate) use self::{
     weak::WeakWorkspace,
 };
 use crate::{
-    client::{AgentClient, ArchiveFormat, FileStream, Patience, TokenSource, ToolStream, Tunnel},
+    client::{AgentClient, ArchiveFormat, ArchiveInto, FileStream, Patience, TokenSource, ToolStream, Tunnel},
     error::{Error, ErrorKind, Result},
     events::{EventKind, Events},
     host::{AGENT_PORT, HostInner},
@@ -237,18 +237,37 @@ impl Workspace {
         self.host.runtime.remove(&self.container).await?;
         self.host.previews.close(self.id());
         self.host.records.forget(&self.container, self.id()).await;
-        self.host.events.emit(Some(self.id()), EventKind::Removed);
+        self.host.events.emit_by(Some(self.tokens.subject()), Some(self.id()), EventKind::Removed);
         Ok(())
     }
 
     /// Extracts an archive into the root.
     pub(crate) async fn extract(&self, hash: &str, size: u64, archive: BoxStream<Bytes>) -> Result<ExtractResponse> {
-        self.client.upload_archive(&self.tokens, hash, size, archive).await
+        self.client.upload_archive(&self.tokens, hash, size, ArchiveInto::Merged, archive).await
     }
 
-    /// All that is in the root.
-    pub(crate) async fn archive(&self, format: ArchiveFormat) -> Result<BoxStream<Bytes>> {
-        self.client.download_archive(&self.tokens, format).await
+    /// Makes the files those of an archive: what is not in it goes. All or nothing.
+    pub(crate) async fn replace_files(
+        &self,
+        hash: &str,
+        size: u64,
+        archive: BoxStream<Bytes>,
+    ) -> Result<ExtractResponse> {
+        self.client.upload_archive(&self.tokens, hash, size, ArchiveInto::Replaced, archive).await
+    }
+
+    /// All that is in the root, but for what these patterns, as in .gitignore, match.
+    pub(crate) async fn archive(&self, format: ArchiveFormat, exclude: &[String]) -> Result<BoxStream<Bytes>> {
+        self.client.download_archive(&self.tokens, format, exclude).await
+    }
+
+    pub(crate) fn host(&self) -> &Arc<HostInner> {
+        &self.host
+    }
+
+    /// The template it was made from.
+    pub(crate) fn template(&self) -> Option<&str> {
+        self.labelled.template.as_deref()
     }
 
     /// Calls a tool as [`call`](Self::call) does, for this library's own sake: nothing is woken for it.

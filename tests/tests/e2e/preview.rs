@@ -8,6 +8,7 @@ use corehold_e2e::{
 };
 use corehold_host::{
     Class, CreateEventKind, CreateWorkspace, PoolOptions, Preview, PreviewStatus, Step, Workspace,
+    runtime::{ContainerId, Runtime as _},
     tools::{Ports, PortsRequest},
 };
 use futures_util::future::join_all;
@@ -43,6 +44,14 @@ async fn served(corehold: &Corehold) -> Workspace {
 
 async fn connect(preview: &Preview) -> TcpStream {
     TcpStream::connect(address(&preview.url)).await.unwrap()
+}
+
+/// Reads until there is no more, or it breaks off.
+async fn until_it_is_over(how: &str, stream: &mut TcpStream) {
+    let mut piece = vec![0; 1 << 16];
+    timeout(PATIENCE, async { while stream.read(&mut piece).await.is_ok_and(|read| read > 0) {} })
+        .await
+        .unwrap_or_else(|_| panic!("{how}: it does not end"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,6 +133,37 @@ async fn who_reads_slowly_or_breaks_off_is_in_nobodys_way() {
     };
     assert!(own_memory() < 200 << 10, "{} KiB", own_memory());
     drop(unread);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_ends_in_the_middle_ends_its_connections() {
+    let corehold = Corehold::start().await;
+    // Stopped, as by `docker stop`; removed by somebody else, as by `docker rm -f`; removed through its handle.
+    for how in ["stopped", "taken away", "removed"] {
+        let workspace = served(&corehold).await;
+        let preview = workspace.preview(8081).await.unwrap();
+        let mut stream = connect(&preview).await;
+        stream.read_exact(&mut [0; 1 << 16]).await.unwrap();
+        let container = ContainerId(workspace.info().await.unwrap().container);
+        match how {
+            "stopped" => corehold.docker.stop(&container, Duration::from_secs(5)).await.unwrap(),
+            "taken away" => corehold.docker.remove(&container).await.unwrap(),
+            _ => workspace.remove().await.unwrap(),
+        }
+        until_it_is_over(how, &mut stream).await;
+        if let Ok(mut late) = TcpStream::connect(address(&preview.url)).await {
+            let end = timeout(PATIENCE, late.read(&mut [0])).await.expect("it is told in time");
+            assert!(end.is_err(), "{how}: it looked as if it had been answered: {end:?}");
+        }
+        match how {
+            "stopped" => {
+                let stopped = workspace.preview(8081).await.unwrap();
+                assert_eq!((stopped.status, &stopped.url), (PreviewStatus::NotRunning, &preview.url));
+                assert!(stopped.failure.as_ref().is_some_and(|why| why.contains("doesn't run")), "{stopped:?}");
+            }
+            _ => assert!(workspace.previews().is_empty(), "{how}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! `activity`: what keeps the workspace awake, and since when.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -37,6 +39,10 @@ pub struct ActivityResponse {
     /// When the last request came that counts; absent when none has since the agent started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_request: Option<Timestamp>,
+    /// When each source last kept it awake, of those that have and don't now; at most one of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[ts(as = "Option<Vec<EndedSource>>")]
+    pub ended: Vec<EndedSource>,
     /// The agent's own clock, to compare with.
     pub now: Timestamp,
 }
@@ -44,6 +50,7 @@ pub struct ActivityResponse {
 /// Something that keeps the workspace awake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
 #[serde(rename_all = "camelCase")]
+#[ts(optional_fields)]
 pub struct ActiveSource {
     /// What kind of thing.
     pub source: ActivitySource,
@@ -53,6 +60,21 @@ pub struct ActiveSource {
     pub since: Timestamp,
     /// The same in words, with the names of some of them: `2 commands run: npm run dev, cargo test`.
     pub reason: String,
+    /// How many of the commands bear which label, for whoever doesn't count some of them (a dev server runs always). Labels
+    /// beyond the 64 first in their order are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[ts(as = "Option<BTreeMap<String, u64>>")]
+    pub labels: BTreeMap<String, u64>,
+}
+
+/// Something that kept the workspace awake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct EndedSource {
+    /// What kind of thing.
+    pub source: ActivitySource,
+    /// When the last of them ended.
+    pub at: Timestamp,
 }
 
 /// What can keep a workspace awake.

@@ -26,6 +26,9 @@ impl Tool for Command {
     type Event = CommandEvent;
 }
 
+/// Label of a command that is a health check: it keeps nothing awake.
+pub const HEALTH: &str = "health";
+
 /// Request of `command`. Exactly one of `argv` and `line` is given.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema, TS)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -78,7 +81,8 @@ pub struct CommandRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-limit" = "commandCollectedBytes"))]
     pub max_output_bytes: Option<u64>,
-    /// A word for people, shown by `commandList`: `dev`, `setup`. At most 64 characters.
+    /// A word for people, shown by `commandList`: `dev`, `setup`. At most 64 characters. A command with the label `health` is a
+    /// health check: it keeps nothing awake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub label: Option<String>,

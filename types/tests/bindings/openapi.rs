@@ -278,6 +278,21 @@ fn archive(schemas: &mut Schemas) -> Value {
         "BLAKE3 of the archive in hex: another one changes nothing.",
         json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" }),
     );
+    let replace = query(
+        "replace",
+        "Whether what is in the directory and not in the archive goes: all or nothing. Default: the two are merged.",
+        json!({ "enum": ["true", "false"] }),
+    );
+    let exclude = query(
+        "exclude",
+        "Patterns as in .gitignore of what is left out; may be given more than once.",
+        json!({ "type": "array", "items": { "type": "string" } }),
+    );
+    let exact_times = query(
+        "exactTimes",
+        "Whether times are kept to the nanosecond, for which each entry takes a kilobyte more. Default: to the second.",
+        json!({ "enum": ["true", "false"] }),
+    );
     let octets = json!({ "schema": { "type": "string", "format": "binary" } });
     let sent = json!({ "application/gzip": octets, "application/x-tar": octets, "application/zstd": octets });
     let taken = json!({ "application/json": { "schema": schemas.sent::<tools::ExtractResponse>() } });
@@ -285,7 +300,7 @@ fn archive(schemas: &mut Schemas) -> Value {
         "putArchive",
         "Extracts a tar archive, plain or compressed by gzip or zstd, into a directory.",
         Some(Scope::Write),
-        json!([path, hash, { "$ref": "#/components/parameters/IdempotencyKey" }]),
+        json!([path, hash, replace, { "$ref": "#/components/parameters/IdempotencyKey" }]),
         with(
             problems(&[KEY, BODY, &[404, 507]].concat()),
             json!({ "200": { "description": "Extracted.", "content": taken } }),
@@ -297,7 +312,7 @@ fn archive(schemas: &mut Schemas) -> Value {
             "getArchive",
             "Sends a directory as an archive.",
             Some(Scope::Read),
-            json!([path, format]),
+            json!([path, format, exclude, exact_times]),
             with(problems(&[400, 404]), json!({ "200": { "description": "The archive.", "content": sent } })),
         ),
         "put": put,

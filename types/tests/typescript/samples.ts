@@ -155,11 +155,20 @@ export const someClaimResponse1: ClaimResponse = {
 export const someActivityRequest1: ActivityRequest = {};
 
 export const someActivityResponse1: ActivityResponse = {
+  "ended": [
+    {
+      "at": "1970-01-01T00:00:01.000000000Z",
+      "source": "command"
+    }
+  ],
   "lastRequest": "1970-01-01T00:00:01.000000000Z",
   "now": "1970-01-01T00:00:02.000000000Z",
   "sources": [
     {
       "count": 9007199254740991,
+      "labels": {
+        "dev": 9007199254740991
+      },
       "reason": "1 tunnel is open: port 4321",
       "since": "1970-01-01T00:00:00.000000000Z",
       "source": "tunnel"

@@ -23,8 +23,8 @@ pub(in crate::archive) fn write_entry(out: &mut dyn Write, entry: &Entry) -> io:
         record(&mut extensions, b"size", entry.size.to_string().as_bytes());
     }
     let modified = u64::try_from(entry.modified.0).ok().filter(|seconds| *seconds <= OCTAL_MAX);
-    if modified.is_none() {
-        record(&mut extensions, b"mtime", entry.modified.0.to_string().as_bytes());
+    if modified.is_none() || entry.modified.1 > 0 {
+        record(&mut extensions, b"mtime", time(entry.modified).as_bytes());
     }
     if !extensions.is_empty() {
         out.write_all(&block(b"pax", b'x', b"", 0o644, extensions.len() as u64, 0))?;
@@ -38,6 +38,18 @@ pub(in crate::archive) fn write_entry(out: &mut dyn Write, entry: &Entry) -> io:
         _ => b'0',
     };
     out.write_all(&block(&entry.name, flag, &entry.link, entry.mode, entry.size, modified.unwrap_or(0)))
+}
+
+/// Seconds, with a fraction where there is one: two seconds and 750,000,000 nanoseconds before 1970 are `-1.25`.
+fn time((seconds, nanoseconds): (i64, u32)) -> String {
+    if nanoseconds == 0 {
+        return seconds.to_string();
+    }
+    let (sign, whole, fraction) = match seconds {
+        0.. => ("", seconds.unsigned_abs(), nanoseconds),
+        _ => ("-", (seconds + 1).unsigned_abs(), 1_000_000_000 - nanoseconds),
+    };
+    format!("{sign}{whole}.{fraction:09}").trim_end_matches('0').to_owned()
 }
 
 /// What fills the last block of content of this size.
@@ -111,8 +123,11 @@ mod tests {
             entries.push(Entry { name: name.clone(), kind: Kind::Symlink, link: name.clone(), ..plain.clone() });
             entries.push(Entry { name: b"x".to_vec(), kind: Kind::HardLink, link: name, ..plain.clone() });
         }
-        entries.push(Entry { modified: (-5, 0), ..plain.clone() });
-        entries.push(Entry { modified: (1 << 40, 0), ..plain });
+        for modified in
+            [(-5, 0), (1 << 40, 0), (1_700_000_000, 123_456_789), (0, 1), (7, 250_000_000), (-1, 999_999_999), (-5, 1)]
+        {
+            entries.push(Entry { modified, ..plain.clone() });
+        }
         let mut archive = Vec::new();
         for entry in &entries {
             write_entry(&mut archive, entry).unwrap();

@@ -11,8 +11,8 @@ pub(crate) use receive::put;
 pub(crate) use send::get;
 
 /// The values of a query's parameters, in this order. Others are refused.
-fn parameters<const N: usize>(uri: &Uri, names: [&str; N]) -> Result<[Option<Vec<u8>>; N], Problem> {
-    let mut values = std::array::from_fn(|_| None);
+fn parameters<const N: usize>(uri: &Uri, names: [&str; N]) -> Result<[Vec<Vec<u8>>; N], Problem> {
+    let mut values = std::array::from_fn(|_| Vec::new());
     for query::Pair { name, value } in query::pairs(uri)? {
         let Some(index) = names.iter().position(|known| known.as_bytes() == name) else {
             let (name, known) = (name.escape_ascii(), names.join(" and "));
@@ -21,11 +21,24 @@ fn parameters<const N: usize>(uri: &Uri, names: [&str; N]) -> Result<[Option<Vec
                 format!("the query's {name} is unknown; there are {known}"),
             ));
         };
-        values[index] = Some(value);
+        values[index].push(value);
     }
     Ok(values)
 }
 
-fn path_or_root(path: Option<Vec<u8>>) -> WorkspacePath {
-    path.map_or_else(|| ".".into(), |path| WorkspacePath::from_bytes(&path))
+/// Of a parameter that is given more than once, the last counts.
+fn path_or_root(mut path: Vec<Vec<u8>>) -> WorkspacePath {
+    path.pop().map_or_else(|| ".".into(), |path| WorkspacePath::from_bytes(&path))
+}
+
+/// `true` or `false`; false when it isn't given.
+fn flag(name: &str, mut values: Vec<Vec<u8>>) -> Result<bool, Problem> {
+    match values.pop().as_deref() {
+        None | Some(b"false") => Ok(false),
+        Some(b"true") => Ok(true),
+        Some(other) => Err(Problem::new(
+            Code::InvalidRequest,
+            format!("{name}: true or false was expected, not {}", other.escape_ascii()),
+        )),
+    }
 }

@@ -1,7 +1,9 @@
 //! `GET /v1/archive`: a directory as tar, tar.gz or tar.zst, made while it is sent.
 //!
-//! `?path=` is the directory (default: the root), `?format=` one of `tar`, `tar.gz` (default) and `tar.zst`. An archive that
-//! can't be completed is cut off, which HTTP's framing and the archive's own both tell.
+//! `?path=` is the directory (default: the root), `?format=` one of `tar`, `tar.gz` (default) and `tar.zst`. `?exclude=`, which may be
+//! given more than once, is a pattern as in .gitignore of what is left out; `?exactTimes=true` keeps times to the nanosecond, for
+//! which an entry takes a kilobyte more before compression. An archive that can't be completed is cut off, which HTTP's framing
+//! and the archive's own both tell.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -17,16 +19,17 @@ use axum::{
 use corehold_types::{Code, Problem, Scope};
 use futures_util::stream;
 use http::{HeaderValue, header};
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use tokio::{
     runtime::Handle,
     sync::mpsc::{self, error::TrySendError},
     time::timeout,
 };
 
-use super::{parameters, path_or_root};
+use super::{flag, parameters, path_or_root};
 use crate::{
     agent::Agent,
-    archive::{compress, pack},
+    archive::{Packing, compress, pack},
     blocking,
     routes::audited::Asked,
     server::problem::Failure,
@@ -44,8 +47,10 @@ pub(crate) async fn get(State(agent): State<Arc<Agent>>, request: Request) -> Re
 
 async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem> {
     Asked::with(request.extensions(), Scope::Read)?;
-    let [path, format] = parameters(request.uri(), ["path", "format"])?;
-    let (path, format) = (path_or_root(path), Format::of(format.as_deref())?);
+    let [path, mut format, exclude, exact_times] =
+        parameters(request.uri(), ["path", "format", "exclude", "exactTimes"])?;
+    let (path, format) = (path_or_root(path), Format::of(format.pop().as_deref())?);
+    let packing = Packing { exclude: excluded(&exclude)?, exact_times: flag("exactTimes", exact_times)? };
     let permit = Arc::clone(&agent.transfers).acquire_owned().await.ok();
     let patience = agent.config.limits.idle_ms.as_duration();
     let directory = blocking::run(move |_| {
@@ -59,7 +64,7 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
     // Owned by the receiver: when the connection drops that, the next piece can't be sent and the work ends.
     tokio::task::spawn_blocking(move || {
         let pieces = Pieces { sender, patience, runtime };
-        let result = format.write(directory, pieces.clone());
+        let result = format.write(directory, &packing, pieces.clone());
         if let Err(error) = &result
             // A piece can't be sent when it is the caller who went away.
             && error.kind() != io::ErrorKind::BrokenPipe
@@ -81,6 +86,22 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
     let mut response = Response::new(Body::from_stream(pieces));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     Ok(response)
+}
+
+fn excluded(patterns: &[Vec<u8>]) -> Result<Gitignore, Problem> {
+    let mut builder = GitignoreBuilder::new("");
+    for pattern in patterns {
+        let refused = |why: String| {
+            Problem::new(
+                Code::InvalidRequest,
+                format!("exclude: {:?} is no pattern: {why}", pattern.escape_ascii().to_string()),
+            )
+            .suggest("give a pattern as a line of .gitignore has it")
+        };
+        let text = std::str::from_utf8(pattern).map_err(|_| refused("it is not UTF-8".to_owned()))?;
+        builder.add_line(None, text).map_err(|error| refused(error.to_string()))?;
+    }
+    builder.build().map_err(|error| Problem::new(Code::InvalidRequest, format!("exclude: {error}")))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,12 +135,12 @@ impl Format {
         }
     }
 
-    fn write(self, directory: std::os::fd::OwnedFd, pieces: Pieces) -> io::Result<()> {
+    fn write(self, directory: std::os::fd::OwnedFd, packing: &Packing, pieces: Pieces) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(PIECE, pieces);
         match self {
-            Self::Tar => pack(directory, &mut out)?,
-            Self::Gzip => compress::gzip(&mut out, |out| pack(directory, out))?,
-            Self::Zstd => compress::zstd(&mut out, |out| pack(directory, out))?,
+            Self::Tar => pack(directory, packing, &mut out)?,
+            Self::Gzip => compress::gzip(&mut out, |out| pack(directory, packing, out))?,
+            Self::Zstd => compress::zstd(&mut out, |out| pack(directory, packing, out))?,
         }
         out.flush()
     }

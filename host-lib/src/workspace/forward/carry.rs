@@ -11,6 +11,7 @@ use tokio::{
 };
 use tokio_util::io::InspectReader;
 
+use super::Lifeline;
 use crate::{
     client::Tunnel,
     error::{Error, Result},
@@ -27,7 +28,7 @@ pub(in crate::workspace) trait Destination: Send + Sync + 'static {
     type Held: Send + Sync;
 
     /// Opens the way inside for one connection.
-    fn open(&self) -> impl Future<Output = Result<(Tunnel, Self::Held)>> + Send;
+    fn open(&self) -> impl Future<Output = Result<(Tunnel, Lifeline, Self::Held)>> + Send;
 
     /// Bytes went through a connection.
     fn moved(held: &Self::Held);
@@ -80,18 +81,22 @@ async fn accept<D: Destination>(
 }
 
 async fn carry<D: Destination>(mut outer: TcpStream, destination: Arc<D>, _permit: OwnedSemaphorePermit) {
-    let (mut inner, held) = match destination.open().await {
+    let (mut inner, mut lifeline, held) = match destination.open().await {
         Ok(opened) => opened,
         Err(error) => {
             reset(&outer);
             return destination.failed(error);
         }
     };
-    if let Err(error) = pump(&mut outer, &mut inner, || D::moved(&held)).await {
-        // One end broke off. To the other it must not look like an end in good order.
-        tracing::debug!(port = inner.port(), %error, "a forwarded connection broke");
-        reset(&outer);
+    tokio::select! {
+        carried = pump(&mut outer, &mut inner, || D::moved(&held)) => {
+            let Err(error) = carried else { return };
+            // One end broke off. To the other it must not look like an end in good order.
+            tracing::debug!(%error, "a forwarded connection broke");
+        }
+        error = lifeline.ended() => destination.failed(error),
     }
+    reset(&outer);
 }
 
 async fn pump(outer: &mut TcpStream, inner: &mut Tunnel, moved: impl Fn()) -> io::Result<()> {

@@ -2,6 +2,7 @@
 //! agent for each connection. Bytes pass as they are, so whatever speaks TCP passes: HTTP, WebSockets, databases.
 
 mod carry;
+mod lifeline;
 mod listener;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use tokio::{
 
 pub(super) use self::{
     carry::{Destination, serve},
+    lifeline::Lifeline,
     listener::listen,
 };
 use super::Workspace;
@@ -148,8 +150,9 @@ struct Line {
 impl Destination for Line {
     type Held = ();
 
-    async fn open(&self) -> Result<(Tunnel, ())> {
-        Ok((self.workspace.tunnel(self.port).await?, ()))
+    async fn open(&self) -> Result<(Tunnel, Lifeline, ())> {
+        let lifeline = Lifeline::of(&self.workspace);
+        Ok((self.workspace.tunnel(self.port).await?, lifeline, ()))
     }
 
     fn moved((): &()) {}

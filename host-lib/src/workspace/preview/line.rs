@@ -11,7 +11,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    super::{WeakWorkspace, Workspace, forward::Destination},
+    super::{
+        WeakWorkspace, Workspace,
+        forward::{Destination, Lifeline},
+    },
     PreviewUse,
 };
 use crate::{
@@ -45,11 +48,12 @@ impl Line {
         PreviewUse { port, connections, quiet: self.traffic.quiet() }
     }
 
-    async fn reach(&self, workspace: &Workspace) -> Result<Tunnel> {
+    async fn reach(&self, workspace: &Workspace) -> Result<(Tunnel, Lifeline)> {
         if let Some(before) = &workspace.host.previews.before_connect {
             before(workspace.id().clone()).await?;
         }
-        workspace.tunnel(self.port).await
+        let lifeline = Lifeline::of(workspace);
+        Ok((workspace.tunnel(self.port).await?, lifeline))
     }
 
     fn remember(&self, failure: Option<String>) {
@@ -60,12 +64,12 @@ impl Line {
 impl Destination for Line {
     type Held = Connected;
 
-    async fn open(&self) -> Result<(Tunnel, Connected)> {
+    async fn open(&self) -> Result<(Tunnel, Lifeline, Connected)> {
         let connected = Connected::begin(&self.traffic);
         let host_is_gone = || Error::new(ErrorKind::NotFound, "the host has ended");
         let workspace = self.workspace.upgrade().ok_or_else(host_is_gone)?;
-        let tunnel = match self.reach(&workspace).await {
-            Ok(tunnel) => tunnel,
+        let (tunnel, lifeline) = match self.reach(&workspace).await {
+            Ok(reached) => reached,
             Err(error) => {
                 if error.kind() == ErrorKind::NotFound && is_gone(&workspace).await {
                     workspace.host.previews.close_line(workspace.id(), self);
@@ -74,7 +78,7 @@ impl Destination for Line {
             }
         };
         self.remember(None);
-        Ok((tunnel, connected))
+        Ok((tunnel, lifeline, connected))
     }
 
     fn moved(connected: &Connected) {

@@ -131,11 +131,16 @@ async fn previews_end_with_the_workspace_and_with_the_host() {
     let _ = end(&mut client).await;
     assert_eq!(workspace.preview(port).await.unwrap_err().kind(), ErrorKind::NotFound);
 
-    // Removed by somebody else, it ends when the next one comes.
+    // Removed by somebody else, its connections end, and it ends when the next one comes.
     let made = fixture.host.create(CreateWorkspace::empty().id("again")).await.unwrap();
     let preview = made.preview(port).await.unwrap();
-    let id = fixture.engine.ids().pop().unwrap();
-    fixture.engine.remove(&crate::runtime::ContainerId(id)).await.unwrap();
+    let mut client = connect(&preview).await;
+    let mut server = accept(&listener).await;
+    client.write_all(b"x").await.unwrap();
+    server.read_exact(&mut [0]).await.unwrap();
+    // What listens inside goes on: here it is the engine alone that says that the container is gone.
+    fixture.engine.remove(made.container()).await.unwrap();
+    assert_eq!(end(&mut client).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert!(end(&mut connect(&preview).await).await.is_err());
     until_ended(address(&preview)).await;
     assert!(made.previews().is_empty());

@@ -66,15 +66,22 @@ fn activity() -> Vec<Sample> {
         count: LARGEST,
         since: Timestamp::from_unix(0, 0),
         reason: "1 tunnel is open: port 4321".to_owned(),
+        labels: BTreeMap::from([("dev".to_owned(), LARGEST)]),
     };
     let awake = ActivityResponse {
         sources: vec![source],
         idle_since: None,
         last_request: Some(Timestamp::from_unix(1, 0)),
+        ended: vec![EndedSource { source: ActivitySource::Command, at: Timestamp::from_unix(1, 0) }],
         now: Timestamp::from_unix(2, 0),
     };
-    let idle =
-        ActivityResponse { sources: Vec::new(), idle_since: awake.last_request, last_request: None, now: awake.now };
+    let idle = ActivityResponse {
+        sources: Vec::new(),
+        idle_since: awake.last_request,
+        last_request: None,
+        ended: Vec::new(),
+        now: awake.now,
+    };
     vec![sample(&ActivityRequest {}), sample(&awake), sample(&idle)]
 }
 
