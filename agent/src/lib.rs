@@ -23,6 +23,7 @@ pub mod handler;
 pub mod health;
 pub mod logging;
 pub mod mcp;
+pub mod memory;
 pub mod metrics;
 pub mod ownership;
 pub mod policy;

@@ -6,7 +6,7 @@ use corehold_agent::{
     agent::{Agent, StartError},
     blocking,
     config::{Config, ConfigError},
-    health, logging,
+    health, logging, memory,
     process::{ProcessConfig, Processes},
     server,
 };
@@ -42,6 +42,7 @@ fn main() -> ExitCode {
 fn serve() -> Result<(), Failed> {
     let config = Config::from_environment()?;
     logging::start(&config);
+    memory::return_what_is_large();
     // Before any other thread exists, since what it restricts and blocks it does for all that come after.
     let processes = Processes::start(ProcessConfig::from_config(&config)).map_err(Failed::Processes)?;
     let agent = Arc::new(Agent::new(config, processes)?);
