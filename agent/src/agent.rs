@@ -13,7 +13,7 @@ use crate::{
     access::Access,
     activity::Activity,
     audit::Audit,
-    calls::Answers,
+    calls::{Answers, Room},
     config::Config,
     edit::{self, Edits},
     mcp,
@@ -48,6 +48,8 @@ pub struct Agent {
     pub kept: Arc<Kept>,
     /// What changes under an `Idempotency-Key` were answered.
     pub answers: Arc<Answers>,
+    /// Memory for large answers.
+    pub room: Arc<Room>,
     /// One permit for each open tunnel.
     pub tunnels: Arc<Semaphore>,
     /// One permit for each call of `watch`.
@@ -108,6 +110,7 @@ impl Agent {
             access: Access::new(&config, Arc::clone(&ownership)),
             ownership,
             answers: Arc::new(Answers::new(&config.limits)),
+            room: Arc::new(Room::new(&config.limits)),
             root,
             processes,
             edits,

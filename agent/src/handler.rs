@@ -13,6 +13,7 @@ use crate::{
     access::Caller,
     agent::Agent,
     audit::{Notes, Touched},
+    calls::Share,
 };
 
 /// Does what a tool promises.
@@ -72,6 +73,8 @@ pub struct Call {
     pub notes: Notes,
     /// Where the call says how far it is.
     pub progress: Progress,
+    /// What it holds of the room for large answers: taken before an answer is gathered that may be one.
+    pub share: Share,
 }
 
 /// How far a call is, in words, for a surface that shows it while it waits for the answer. Only the last word counts.

@@ -155,6 +155,8 @@ fn answer(agent: &Agent, headers: &HeaderMap) -> Result<String, Problem> {
         ("commands_running", "Commands that run.", running.len() as f64),
         ("commands_kept", "Commands that are known, those that run included.", known as f64),
         ("command_output_kept_bytes", "Output of commands that is kept for readers.", kept as f64),
+        ("answers_held_bytes", "Memory that large answers hold until they are read.", agent.room.taken() as f64),
+        ("answers_waiting", "Calls that wait for memory that others' answers hold.", agent.room.waiting() as f64),
         ("sockets_open", "Open WebSockets.", agent.sockets.open() as f64),
         ("tunnels_open", "Open tunnels.", taken(agent.tunnels.available_permits(), limits.tunnels.as_usize())),
         ("watches_open", "Calls of `watch`.", taken(agent.watch_calls.available_permits(), limits.watches.as_usize())),

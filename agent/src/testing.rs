@@ -7,6 +7,7 @@ use corehold_types::env_vars;
 use crate::{
     access::Caller,
     agent::Agent,
+    calls::Share,
     config::Config,
     handler::{Call, Progress, Surface},
     process::Processes,
@@ -65,5 +66,6 @@ pub(crate) fn call(agent: &Arc<Agent>) -> Call {
         request_id: "1".to_owned(),
         notes: crate::audit::Notes::default(),
         progress: Progress::default(),
+        share: Share::of(&agent.room),
     }
 }

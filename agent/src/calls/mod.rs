@@ -4,15 +4,20 @@
 //! here, once.
 
 mod answers;
+mod json;
 mod once;
+mod room;
 mod table;
 
 use corehold_types::{Code, Problem};
 
 pub use answers::Answers;
 pub(crate) use answers::{Begin, Outcome, Turn, mismatch};
+pub use json::Json;
 pub(crate) use once::REPLAYED;
 pub(crate) use once::key_in;
+pub(crate) use room::SMALL;
+pub use room::{Room, Share};
 pub use table::{Entry, ErasedEvent, entries, entry};
 
 use crate::{

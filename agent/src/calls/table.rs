@@ -4,6 +4,7 @@ use corehold_types::{Event, EventBytes, Problem, Scope, for_each_tool};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::Json;
 use crate::{
     handler::{Call, Events, Handler},
     server::body,
@@ -25,7 +26,7 @@ pub struct Entry {
     call: CallFn,
 }
 
-type CallFn = fn(Call, Vec<u8>, Option<mpsc::Sender<ErasedEvent>>) -> BoxFuture<'static, Result<Vec<u8>, Problem>>;
+type CallFn = fn(Call, Vec<u8>, Option<mpsc::Sender<ErasedEvent>>) -> BoxFuture<'static, Result<Json, Problem>>;
 
 /// An event as a surface sends it.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl Entry {
         call: Call,
         request: Vec<u8>,
         events: Option<mpsc::Sender<ErasedEvent>>,
-    ) -> BoxFuture<'static, Result<Vec<u8>, Problem>> {
+    ) -> BoxFuture<'static, Result<Json, Problem>> {
         // Here again, so that no surface can forget it.
         match self.allow(&call) {
             Ok(()) => (self.call)(call, request, events),
@@ -94,8 +95,9 @@ fn call<T: Handler>(
     call: Call,
     request: Vec<u8>,
     events: Option<mpsc::Sender<ErasedEvent>>,
-) -> BoxFuture<'static, Result<Vec<u8>, Problem>> {
+) -> BoxFuture<'static, Result<Json, Problem>> {
     Box::pin(async move {
+        let share = call.share.clone();
         let request: T::Request =
             body::parse(&request).inspect_err(|problem| super::refused(&call, T::NAME, problem))?;
         let response = match events {
@@ -108,7 +110,7 @@ fn call<T: Handler>(
                 response?
             }
         };
-        body::to_json(&response)
+        Json::of(response, &share).await
     })
 }
 
@@ -141,7 +143,7 @@ mod tests {
         let agent = testing::agent();
         let info = entry("info").unwrap();
         let answer = info.call(testing::call(&agent), b"{}".to_vec(), None).await.unwrap();
-        let answer: InfoResponse = serde_json::from_slice(&answer).unwrap();
+        let answer: InfoResponse = serde_json::from_slice(&answer.into_contiguous()).unwrap();
         assert_eq!(answer.tools.len(), entries().len());
         assert!(entry("telepathy").is_none());
     }

@@ -113,12 +113,17 @@ limits! {
     mcp_text_bytes: "mcpTextBytes", "bytes", "COREHOLD_LIMIT_MCP_TEXT_BYTES", 32 << 10;
     /// Bytes of a tool's request. Default 16 MiB.
     body_bytes: "bodyBytes", "bytes", "COREHOLD_LIMIT_BODY_BYTES", 16 << 20;
+    /// Bytes of memory for answers of tools, and for what they are made of, of all callers together. Who finds too little left
+    /// waits; answers of less than 64 KiB take none. Default 64 MiB, in which the longest answer of `read` has room.
+    answer_bytes: "answerBytes", "bytes", "COREHOLD_LIMIT_ANSWER_BYTES", 64 << 20;
+    /// Milliseconds for which a call waits for that memory, which callers hold who haven't read their answers yet. Default
+    /// 10,000.
+    answer_ms: "answerMs", "ms", "COREHOLD_LIMIT_ANSWER_MS", 10_000;
     /// Milliseconds in which a tool's request body must have come, and the next 16 KiB of a streamed one, or its end. Default
     /// 30,000.
     receive_ms: "receiveMs", "ms", "COREHOLD_LIMIT_RECEIVE_MS", 30_000;
-    /// Milliseconds in which a request's head must have come, from the opening of the connection or the answer before; also
-    /// those for which an archive that is sent waits for its reader. Default 120,000: longer than usual clients keep an idle
-    /// connection, so that it is they who close it.
+    /// Milliseconds in which a request's head must have come, from the opening of the connection or the answer before. Default
+    /// 120,000: longer than usual clients keep an idle connection, so that it is they who close it.
     idle_ms: "idleMs", "ms", "COREHOLD_LIMIT_IDLE_MS", 120_000;
     /// Connections at a time. Default 1,024.
     connections: "connections", "connections", "COREHOLD_LIMIT_CONNECTIONS", 1_024;

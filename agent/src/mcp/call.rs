@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     audit::{self, Notes},
+    calls::{SMALL, Share},
     handler::{Call, Progress, Surface},
     server::panicked,
 };
@@ -51,6 +52,7 @@ pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming, progre
         request_id: client.request_id.to_string(),
         notes: Notes::default(),
         progress,
+        share: Share::of(&client.agent.room),
     };
     let notes = call.notes.clone();
     let work = std::panic::AssertUnwindSafe(entry.call(call, arguments, None)).catch_unwind();
@@ -60,7 +62,11 @@ pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming, progre
     };
     drop(under_way);
     let result = match result {
-        Ok(response) => shape::answer(entry.name, &response, cap),
+        Ok(response) => {
+            // One at a time, where it takes memory besides the answer's own.
+            let _turn = if response.length() > SMALL { Some(client.agent.mcp.shaping.lock().await) } else { None };
+            shape::answer(entry.name, &response.into_contiguous(), cap)
+        }
         Err(problem) => {
             crate::server::log_in_stream(&problem, entry.name);
             failed(&problem, cap)

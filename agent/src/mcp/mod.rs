@@ -61,7 +61,12 @@ const BATCH: usize = 64;
 
 /// Calls under way that a notification can cancel.
 #[derive(Debug, Default)]
-pub struct Running(Mutex<Vec<(u64, Name, CancellationToken)>>, AtomicU64);
+pub struct Running {
+    calls: Mutex<Vec<(u64, Name, CancellationToken)>>,
+    begun: AtomicU64,
+    /// Held while a large answer is made fit for a model.
+    shaping: tokio::sync::Mutex<()>,
+}
 
 /// A call that can be cancelled while this lives.
 struct UnderWay<'a> {
@@ -81,13 +86,13 @@ type Name = (String, String, RpcId);
 
 impl Running {
     fn calls(&self) -> MutexGuard<'_, Vec<(u64, Name, CancellationToken)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a call. A client may use a name again, which is its own business: then both have it.
     fn begin(&self, name: Name) -> UnderWay<'_> {
         let cancel = CancellationToken::new();
-        let number = self.1.fetch_add(1, Ordering::Relaxed);
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
         self.calls().push((number, name, cancel.clone()));
         UnderWay { running: self, number, cancel }
     }

@@ -10,6 +10,9 @@ use super::{
     viewer::{Piece, Viewer, whole_characters},
 };
 
+/// Bytes of a tail that is kept whether there is room or not.
+const LEAST_TAIL: usize = 4 << 10;
+
 /// What a collected answer is made of.
 #[derive(Debug)]
 pub struct Collected {
@@ -27,16 +30,18 @@ pub struct Collected {
 ///
 /// It reads along while the command runs, so that the head is there also when the log drops its beginning later.
 pub async fn collect(command: Arc<Command>, offset: u64, follow: bool, most: usize) -> Collected {
-    collect_along(command, offset, follow, most, |_| {}).await
+    collect_along(command, offset, follow, most, |_| {}, |_| true).await
 }
 
-/// The same, and `along` is shown what is read.
+/// The same, and `along` is shown what is read. Before more is kept, `room` is asked for so many bytes; from the first time on
+/// that there are none, head and tail stay as long as they are.
 pub async fn collect_along(
     command: Arc<Command>,
     offset: u64,
     follow: bool,
     most: usize,
     along: impl Fn(&[u8]),
+    room: impl Fn(usize) -> bool,
 ) -> Collected {
     let mut viewer = Viewer::new(Arc::clone(&command), offset, follow);
     let mut parts = [Part::new(most), Part::new(most)];
@@ -45,7 +50,12 @@ pub async fn collect_along(
         match piece {
             Piece::Data { stream, bytes, .. } => {
                 along(&bytes);
-                parts[stream as usize].push(&bytes);
+                let part = &mut parts[stream as usize];
+                let growth = part.growth(bytes.len());
+                if growth > 0 && !room(growth) {
+                    part.stay();
+                }
+                part.push(&bytes);
             }
             Piece::Gap { .. } => parts.iter_mut().for_each(Part::interrupt),
             Piece::Exit { exit: how, .. } => exit = Some(how),
@@ -83,6 +93,19 @@ impl Part {
             interrupted: false,
             seen: 0,
         }
+    }
+
+    /// By how much it gets longer when so many bytes are pushed.
+    fn growth(&self, bytes: usize) -> usize {
+        let head = if self.interrupted { 0 } else { self.most_head - self.head.len() };
+        let tail = self.most_tail - self.tail.len();
+        bytes.min(head.saturating_add(tail))
+    }
+
+    /// From now on it gets no longer, but for a tail of some lines.
+    fn stay(&mut self) {
+        self.most_head = self.head.len();
+        self.most_tail = self.most_tail.min(self.tail.len().max(LEAST_TAIL));
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -158,6 +181,20 @@ mod tests {
     fn nothing_may_be_asked_for() {
         let output = part(0, &["abc"]);
         assert_eq!((output.head, output.tail, output.omitted_bytes), (Data::Text(String::new()), None, 3));
+    }
+
+    #[test]
+    fn without_room_head_and_tail_stay_as_long_as_they_are() {
+        let mut part = Part::new(100_000);
+        part.push(&[b'a'; 10_000]);
+        assert_eq!(part.growth(200_000), 90_000);
+        part.stay();
+        part.push(&[b'b'; 9_000]);
+        part.push(b"end");
+        let output = part.finish(19_003, 19_003);
+        let tail = format!("{}end", "b".repeat(LEAST_TAIL - 3));
+        assert_eq!((output.head, output.tail), (Data::Text("a".repeat(10_000)), Some(Data::Text(tail))));
+        assert_eq!(output.omitted_bytes, 9_003 - LEAST_TAIL as u64);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::body::Bytes;
 use corehold_types::rpc::{MAX_PAYLOAD, TOKEN_EXPIRED};
 use futures_util::{
     SinkExt as _, StreamExt as _,
@@ -21,11 +22,17 @@ use tokio_tungstenite::{
     tungstenite::{
         Error, Message, Utf8Bytes,
         error::{CapacityError, ProtocolError},
-        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+        protocol::{
+            CloseFrame, Role, WebSocketConfig,
+            frame::{
+                Frame,
+                coding::{CloseCode, Data, OpCode},
+            },
+        },
     },
 };
 
-use super::dispatch::Dispatch;
+use super::{Outgoing, dispatch::Dispatch};
 use crate::{access::Caller, agent::Agent, server::RequestId};
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -80,8 +87,8 @@ pub(super) async fn serve(agent: Arc<Agent>, caller: Arc<Caller>, request_id: Re
 
 /// Says goodbye, and takes in what the client still sends until it is gone too: the kernel resets a connection that is
 /// closed with bytes unread, and the client would never see why.
-async fn part(close: CloseFrame, out: mpsc::Sender<Message>, writer: Writer, source: SplitStream<Socket>) {
-    let _ = out.send(Message::Close(Some(close))).await;
+async fn part(close: CloseFrame, out: mpsc::Sender<Outgoing>, writer: Writer, source: SplitStream<Socket>) {
+    let _ = out.send(Message::Close(Some(close)).into()).await;
     drop(out);
     let Ok(Some(sink)) = writer.await else { return };
     let Ok(socket) = sink.reunite(source) else { return };
@@ -95,7 +102,7 @@ async fn listen(
     agent: &Agent,
     source: &mut SplitStream<Socket>,
     dispatch: &mut Dispatch,
-    out: &mpsc::Sender<Message>,
+    out: &mpsc::Sender<Outgoing>,
     writer: &mut Writer,
 ) -> Option<CloseFrame> {
     let idle = agent.config.limits.idle_ms.as_duration();
@@ -137,7 +144,7 @@ async fn listen(
             () = sleep_until(leave_by.unwrap_or(heard + FOR_EVER)), if leave_by.is_some() => return Some(leaving()),
             _ = ping.tick() => {
                 // Full: then the client has something to answer to already.
-                let _ = out.try_send(Message::Ping(Vec::new().into()));
+                let _ = out.try_send(Message::Ping(Vec::new().into()).into());
             }
             () = sleep_until(heard + idle) => return Some(silent()),
         }
@@ -155,12 +162,16 @@ fn silent() -> CloseFrame {
 /// Sends until the goodbye, and returns the sink then; nothing if the socket broke before.
 async fn write(
     mut sink: SplitSink<Socket, Message>,
-    mut queue: mpsc::Receiver<Message>,
+    mut queue: mpsc::Receiver<Outgoing>,
 ) -> Option<SplitSink<Socket, Message>> {
-    while let Some(message) = queue.recv().await {
-        let last = message.is_close();
+    while let Some(outgoing) = queue.recv().await {
+        let last = matches!(&outgoing, Outgoing::Message(message) if message.is_close());
+        let sent = match outgoing {
+            Outgoing::Message(message) => sink.feed(message).await,
+            Outgoing::Text(fragments) => feed(&mut sink, fragments).await,
+        };
         // What waits already goes out with it.
-        let sent = if queue.is_empty() || last { sink.send(message).await } else { sink.feed(message).await };
+        let sent = if sent.is_ok() && (queue.is_empty() || last) { sink.flush().await } else { sent };
         if let Err(error) = sent
             && !last
         {
@@ -172,6 +183,17 @@ async fn write(
         }
     }
     None
+}
+
+/// A text in its fragments (RFC 6455, section 5.4). The library copies what it sends, so each is given up when it goes out. They
+/// are parts of JSON that was just written: nobody need look again whether they are UTF-8.
+async fn feed(sink: &mut SplitSink<Socket, Message>, fragments: Vec<Bytes>) -> Result<(), Error> {
+    let last = fragments.len().saturating_sub(1);
+    for (number, fragment) in fragments.into_iter().enumerate() {
+        let opcode = OpCode::Data(if number == 0 { Data::Text } else { Data::Continue });
+        sink.feed(Message::Frame(Frame::message(fragment, opcode, number == last))).await?;
+    }
+    Ok(())
 }
 
 fn close(code: CloseCode, reason: &'static str) -> CloseFrame {

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use axum::body::Bytes;
 use corehold_types::{
     Code, Problem, Tool as _,
     rpc::{Cancel, Credit, Frame, FrameKind, Refresh, RpcError, RpcId, codes, methods},
@@ -15,10 +16,10 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
-use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Outgoing,
     input::{self, Input, InputLine, Misfit},
     stream::{CreditLine, Stream},
 };
@@ -27,7 +28,7 @@ use crate::{
     activity::Guard,
     agent::Agent,
     audit::{self, Notes},
-    calls::{self, Entry},
+    calls::{self, Entry, Json, Share},
     handler::{Call, Progress, Surface},
     server::{RequestId, panicked},
 };
@@ -95,7 +96,7 @@ pub(super) struct Dispatch {
     caller: Arc<Caller>,
     /// The name of the request that opened the socket: its calls' names begin with it.
     request_id: Arc<str>,
-    out: mpsc::Sender<Message>,
+    out: mpsc::Sender<Outgoing>,
     calls: Arc<Calls>,
     asked: u64,
     streams: u32,
@@ -114,7 +115,7 @@ impl Dispatch {
         agent: Arc<Agent>,
         caller: Arc<Caller>,
         request_id: &RequestId,
-        out: mpsc::Sender<Message>,
+        out: mpsc::Sender<Outgoing>,
     ) -> Self {
         Self {
             agent,
@@ -212,6 +213,7 @@ impl Dispatch {
             request_id: format!("{}-{}", self.request_id, self.asked),
             notes: Notes::default(),
             progress: Progress::default(),
+            share: Share::of(&self.agent.room),
         };
         entry.allow(&call).map_err(failed)?;
         if self.active.is_none() {
@@ -224,7 +226,7 @@ impl Dispatch {
         self.calls.running().insert(id.clone(), Running { cancel: cancel.clone(), stream: line });
         let (out, calls) = (self.out.clone(), Arc::clone(&self.calls));
         tokio::spawn(async move {
-            let (request_id, notes) = (call.request_id.clone(), call.notes.clone());
+            let (request_id, notes, share) = (call.request_id.clone(), call.notes.clone(), call.share.clone());
             let work: BoxFuture<'static, _> = match streamed {
                 Some(Streamed::Input { input, number }) => {
                     let (id, out) = (id.clone(), out.clone());
@@ -234,17 +236,23 @@ impl Dispatch {
                 None => Box::pin(perform(entry, call, params, None)),
             };
             let answer = run(entry.name, request_id, work, &cancel).await;
-            let text = match answer {
-                Ok(result) => success(&id, &result, notes.is_replayed()),
+            let mut answer = match answer {
+                Ok(result) => success(&id, result, notes.is_replayed()),
                 Err(error) => failure(Some(&id), &error, notes.is_replayed()),
             };
             // Nobody hears it when the socket is gone.
-            let place = out.reserve().await;
+            let place = match out.try_reserve() {
+                Ok(place) => Ok(place),
+                Err(_) => {
+                    answer = waiting(answer, &id, &share, &out).await;
+                    out.reserve().await
+                }
+            };
             // Both at once: who has the answer may use the id again, and who sees no call under way may close after the answer.
             let mut running = calls.running();
             running.remove(&id);
             if let Ok(place) = place {
-                place.send(Message::text(text));
+                place.send(answer);
             }
             drop(running);
             calls.ended.notify_waiters();
@@ -307,24 +315,19 @@ impl Dispatch {
         }
         // Some want no answer; who gives an id waits for one all the same.
         if let Some(id) = &incoming.id {
-            self.say(success(id, b"{}", false)).await;
+            self.say(answer(Some(id), "result", "{}", false)).await;
         }
         Ok(())
     }
 
-    async fn say(&self, text: String) {
+    async fn say(&self, text: Outgoing) {
         // Nobody hears it when the socket is gone.
-        let _ = self.out.send(Message::text(text)).await;
+        let _ = self.out.send(text).await;
     }
 }
 
 /// Calls the tool.
-async fn perform(
-    entry: &'static Entry,
-    call: Call,
-    params: Vec<u8>,
-    stream: Option<Stream>,
-) -> Result<Vec<u8>, Problem> {
+async fn perform(entry: &'static Entry, call: Call, params: Vec<u8>, stream: Option<Stream>) -> Result<Json, Problem> {
     let Some(stream) = stream else { return entry.call(call, params, None).await };
     let (sender, receiver) = mpsc::channel(EVENTS);
     let (result, ()) = tokio::join!(entry.call(call, params, Some(sender)), stream.forward(receiver));
@@ -335,9 +338,9 @@ async fn perform(
 async fn run(
     tool: &'static str,
     request_id: String,
-    work: BoxFuture<'static, Result<Vec<u8>, Problem>>,
+    work: BoxFuture<'static, Result<Json, Problem>>,
     cancel: &CancellationToken,
-) -> Result<Vec<u8>, RpcError> {
+) -> Result<Json, RpcError> {
     let result = tokio::select! {
         result = AssertUnwindSafe(work).catch_unwind() => result.unwrap_or_else(|_| Err(panicked())),
         () = cancel.cancelled() => {
@@ -397,17 +400,49 @@ pub(super) fn notification<P: Serialize>(method: &str, params: &P) -> String {
 }
 
 /// The answer of a call: its response is JSON already.
-fn success(id: &RpcId, result: &[u8], replayed: bool) -> String {
-    answer(Some(id), "result", &String::from_utf8_lossy(result), replayed)
+fn success(id: &RpcId, result: Json, replayed: bool) -> Outgoing {
+    let (head, tail) = around(Some(id), "result", replayed);
+    let length = result.length();
+    let mut pieces = result.into_pieces();
+    if pieces.len() > 1 {
+        let head = std::iter::once(Bytes::from(head));
+        return Outgoing::Text(head.chain(pieces).chain([Bytes::from(tail)]).collect());
+    }
+    let mut text = Vec::with_capacity(head.len() + length + tail.len());
+    text.extend_from_slice(head.as_bytes());
+    pieces.next().into_iter().for_each(|result| text.extend_from_slice(&result));
+    text.extend_from_slice(tail.as_bytes());
+    Outgoing::text(text)
 }
 
-fn failure(id: Option<&RpcId>, error: &RpcError, replayed: bool) -> String {
+fn failure(id: Option<&RpcId>, error: &RpcError, replayed: bool) -> Outgoing {
     answer(id, "error", &serde_json::to_string(error).unwrap_or_default(), replayed)
 }
 
-fn answer(id: Option<&RpcId>, kind: &str, json: &str, replayed: bool) -> String {
+fn answer(id: Option<&RpcId>, kind: &str, json: &str, replayed: bool) -> Outgoing {
+    let (head, tail) = around(id, kind, replayed);
+    Outgoing::text(head + json + &tail)
+}
+
+/// What stands before the JSON of an answer, and what behind.
+fn around(id: Option<&RpcId>, kind: &str, replayed: bool) -> (String, String) {
     // `null` where there is none.
     let id = serde_json::to_string(&id).unwrap_or_default();
     let replayed = if replayed { r#","idempotencyReplayed":true"# } else { "" };
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"{kind}":{json}{replayed}}}"#)
+    (format!(r#"{{"jsonrpc":"2.0","id":{id},"{kind}":"#), format!("{replayed}}}"))
+}
+
+/// An answer that the client isn't ready for takes room though it is small: there may be many on many sockets.
+async fn waiting(answer: Outgoing, id: &RpcId, share: &Share, out: &mpsc::Sender<Outgoing>) -> Outgoing {
+    let Outgoing::Text(pieces) = &answer else { return answer };
+    let [piece] = &pieces[..] else { return answer };
+    let held = tokio::select! {
+        held = share.hold_waiting(piece) => held,
+        // Nobody will hear it.
+        () = out.closed() => return answer,
+    };
+    match held {
+        Ok(piece) => Outgoing::Text(vec![piece]),
+        Err(problem) => failure(Some(id), &failed(problem), false),
+    }
 }

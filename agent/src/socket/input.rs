@@ -14,10 +14,16 @@ use corehold_types::{
     tools::{CommandInput, CommandInputRequest, CommandInputResponse},
 };
 use tokio::sync::{Notify, mpsc};
-use tokio_tungstenite::tungstenite::Message;
 
-use super::dispatch::notification;
-use crate::{audit::Notes, calls, handler::Call, process::Command, server::body, tools};
+use super::{Outgoing, dispatch::notification};
+use crate::{
+    audit::Notes,
+    calls::{self, Json},
+    handler::Call,
+    process::Command,
+    server::body,
+    tools,
+};
 
 /// What came and the command hasn't read: never more than the client's credit.
 #[derive(Debug)]
@@ -85,14 +91,15 @@ impl Input {
         params: &[u8],
         id: RpcId,
         stream: u32,
-        out: mpsc::Sender<Message>,
-    ) -> Result<Vec<u8>, Problem> {
+        out: mpsc::Sender<Outgoing>,
+    ) -> Result<Json, Problem> {
+        let share = call.share.clone();
         let request = parse(params).inspect_err(|problem| calls::refused(&call, CommandInput::NAME, problem))?;
         let work = async |call: Call, request: CommandInputRequest| {
             let command = tools::find_command(&call.agent, &request.id)?;
             self.write(&command, id, stream, &out, &call.notes).await
         };
-        body::to_json(&calls::run_framed::<CommandInput, _>(call, request, work).await?)
+        Json::of(calls::run_framed::<CommandInput, _>(call, request, work).await?, &share).await
     }
 
     async fn write(
@@ -100,12 +107,12 @@ impl Input {
         command: &Command,
         id: RpcId,
         stream: u32,
-        out: &mpsc::Sender<Message>,
+        out: &mpsc::Sender<Outgoing>,
         notes: &Notes,
     ) -> Result<CommandInputResponse, Problem> {
         let say = |text: String| async {
             // The reader notices when the socket is gone, and ends this.
-            let _ = out.send(Message::text(text)).await;
+            let _ = out.send(Outgoing::text(text)).await;
         };
         say(notification(methods::STREAM, &StreamOpened { id, stream })).await;
         let mut accepted = 0;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use axum::{
     Extension,
+    body::Bytes,
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
@@ -22,7 +23,7 @@ use corehold_types::{
 };
 use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::Semaphore;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::{Message, handshake::derive_accept_key};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -31,6 +32,26 @@ use crate::{
     config::Limits,
     server::{RequestId, problem::Failure, upgrade},
 };
+
+/// What goes out on a socket, in its turn.
+#[derive(Debug)]
+enum Outgoing {
+    /// A text, in fragments where it is long.
+    Text(Vec<Bytes>),
+    Message(Message),
+}
+
+impl Outgoing {
+    fn text(text: impl Into<Bytes>) -> Self {
+        Self::Text(vec![text.into()])
+    }
+}
+
+impl From<Message> for Outgoing {
+    fn from(message: Message) -> Self {
+        Self::Message(message)
+    }
+}
 
 /// The open sockets.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::dispatch::notification;
+use super::{Outgoing, dispatch::notification};
 use crate::calls::ErasedEvent;
 
 /// Bytes that a client still wants of a stream.
@@ -54,7 +54,7 @@ pub(super) struct Stream {
     pub(super) number: u32,
     pub(super) id: RpcId,
     pub(super) credit: Arc<CreditLine>,
-    pub(super) out: mpsc::Sender<Message>,
+    pub(super) out: mpsc::Sender<Outgoing>,
 }
 
 /// The socket is gone.
@@ -88,7 +88,7 @@ impl Stream {
             let (payload, later) = rest.split_at(length);
             rest = later;
             let frame = Frame { kind: bytes.kind, stream: self.number, offset, payload };
-            self.out.send(Message::Binary(frame.encode().into())).await.map_err(|_| Gone)?;
+            self.out.send(Message::Binary(frame.encode().into()).into()).await.map_err(|_| Gone)?;
             offset += payload.len() as u64;
         }
         Ok(())
@@ -103,6 +103,6 @@ impl Stream {
     }
 
     async fn text(&self, text: String) -> Result<(), Gone> {
-        self.out.send(Message::text(text)).await.map_err(|_| Gone)
+        self.out.send(Outgoing::text(text)).await.map_err(|_| Gone)
     }
 }

@@ -42,7 +42,7 @@ impl Handler for Command {
         let most = command_output::most_bytes(agent, request.max_output_bytes)?;
         let detach = request.detach.unwrap_or(false);
         let start = to_start(agent, request)?;
-        let progress = call.progress.clone();
+        let (progress, share) = (call.progress.clone(), call.share.clone());
         let mut untold = UntoldEnd::of(call, start);
         let command = untold.started().await?;
         if detach {
@@ -57,7 +57,7 @@ impl Handler for Command {
             });
         }
         let from = From { offset: 0, follow: true };
-        let response = command_output::answer(command, from, most, &progress, events).await;
+        let response = command_output::answer(command, from, most, &progress, &share, events).await;
         untold.answered_with(&response);
         Ok(response)
     }
@@ -75,7 +75,7 @@ impl Handler for Command {
                 let most = command_output::most_bytes(&call.agent, wanted)?;
                 let command = command_output::find(&call.agent, &started.id)?;
                 let from = From { offset: 0, follow: true };
-                Ok(command_output::answer(command, from, most, &call.progress, events).await)
+                Ok(command_output::answer(command, from, most, &call.progress, &call.share, events).await)
             })
         }))
     }

@@ -11,6 +11,7 @@ use super::command::refused;
 use crate::{
     agent::Agent,
     audit::Touched,
+    calls::Share,
     handler::{Call, Events, Handler, Progress},
     process::{self, Command, Viewer},
 };
@@ -34,7 +35,7 @@ impl Handler for CommandOutput {
             return Err(refused("offset", &format!("the command's log ends at {end}")).with("end", end));
         }
         let from = From { offset, follow: request.follow.unwrap_or_else(|| events.wanted()) };
-        let response = answer(command, from, most, &call.progress, events).await;
+        let response = answer(command, from, most, &call.progress, &call.share, events).await;
         call.notes.note(|touched| told(&response, offset, touched));
         Ok(response)
     }
@@ -115,12 +116,15 @@ pub(super) async fn answer(
     from: From,
     most: usize,
     progress: &Progress,
+    share: &Share,
     events: Events<CommandEvent>,
 ) -> CommandResponse {
     let id = command.id().to_owned();
     if !events.wanted() {
-        let collected =
-            process::collect_along(command, from.offset, from.follow, most, |bytes| say(progress, bytes)).await;
+        // Without room for more, the rest is left out, as beyond `most`: the log has it.
+        let room = |bytes| share.try_gather(bytes);
+        let along = |bytes: &[u8]| say(progress, bytes);
+        let collected = process::collect_along(command, from.offset, from.follow, most, along, room).await;
         let process::Collected { stdout, stderr, exit, offset } = collected;
         return CommandResponse { id, exit, stdout, stderr, offset };
     }

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use crate::{
     agent::Agent,
     audit::Touched,
+    calls::Share,
     handler::{Call, CallerGone, Events, Handler},
     search::{
         Control, Stop,
@@ -27,6 +28,8 @@ use crate::{
 const WAITING_BATCHES: usize = 16;
 /// What a line costs in a collected answer besides its text.
 const LINE_OVERHEAD: u64 = 48;
+/// What it takes of the agent's memory besides its text, and what of its JSON: some 160 bytes the one, 100 the other.
+const LINE_MEMORY: usize = 128;
 
 impl Handler for Search {
     async fn handle(
@@ -55,7 +58,7 @@ impl Handler for Search {
                 response
             })
         };
-        let mut collected = Collected::new(limits.search_bytes.value);
+        let mut collected = Collected::new(limits.search_bytes.value, call.share.clone());
         let mut full = false;
         let timer = tokio::time::sleep(timeout);
         tokio::pin!(timer);
@@ -123,11 +126,12 @@ struct Collected {
     files: Vec<SearchFile>,
     matched_lines: u64,
     bytes_left: u64,
+    share: Share,
 }
 
 impl Collected {
-    fn new(max_bytes: u64) -> Self {
-        Self { files: Vec::new(), matched_lines: 0, bytes_left: max_bytes }
+    fn new(max_bytes: u64, share: Share) -> Self {
+        Self { files: Vec::new(), matched_lines: 0, bytes_left: max_bytes, share }
     }
 
     /// Takes an event; false when there is no room for it.
@@ -170,7 +174,9 @@ impl Collected {
     }
 
     fn take(&mut self, bytes: u64) -> bool {
-        match self.bytes_left.checked_sub(bytes) {
+        let memory = usize::try_from(bytes - LINE_OVERHEAD).unwrap_or(usize::MAX).saturating_add(LINE_MEMORY);
+        let left = self.bytes_left.checked_sub(bytes);
+        match left.filter(|_| self.share.try_gather(memory)) {
             Some(left) => {
                 self.bytes_left = left;
                 true

@@ -18,6 +18,7 @@ mod edits; // edit, write, stat, mkdir, move, copy, remove
 mod files; // GET, HEAD, PUT, DELETE /v1/files
 mod hostile; // what is no request, to every tool on every surface of a real agent
 mod mcp; // POST /mcp
+mod memory; // callers who do not read, in bounded memory
 mod metrics; // GET /metrics
 mod own_process; // the binary in a process of its own, for these and other tests
 mod refusals; // what is turned away, and what of it is recorded

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use axum::{
     Extension,
-    body::Body,
     extract::{Request, State},
     response::{IntoResponse as _, Response},
     routing::{MethodRouter, post},
@@ -18,7 +17,7 @@ use http::{HeaderValue, header};
 use crate::{
     agent::Agent,
     audit::{Notes, Pending, Recorded},
-    calls,
+    calls::{self, Json, Share},
     handler::{Call, Events, Handler, Progress, Surface},
     server::{RequestId, body, problem::Failure},
 };
@@ -57,6 +56,7 @@ async fn answer<T: Handler>(
     let caller = agent.access.identify(&head.headers, T::STANDING).inspect_err(|problem| {
         Pending::new(&agent.audit, None, Surface::Http, &request_id.0, T::NAME).refuse(problem.code);
     })?;
+    let share = Share::of(&agent.room);
     let mut call = Call {
         agent,
         caller,
@@ -65,6 +65,7 @@ async fn answer<T: Handler>(
         request_id: request_id.0.to_string(),
         notes,
         progress: Progress::default(),
+        share: share.clone(),
     };
     let refuse = |problem: &Problem| calls::refused(&call, T::NAME, problem);
     call.caller.need(T::SCOPE).inspect_err(refuse)?;
@@ -75,13 +76,16 @@ async fn answer<T: Handler>(
         call.idempotency_key = calls::key_in(&head.headers).inspect_err(refuse)?;
     }
     match form {
-        Form::Json => json(&calls::run::<T>(call, request, Events::none()).await?),
+        Form::Json => {
+            let response = calls::run::<T>(call, request, Events::none()).await?;
+            Ok(json(Json::of(response, &share).await?))
+        }
         Form::Stream(encoding) => stream::begin::<T>(call, request, encoding).await,
     }
 }
 
-fn json(value: &impl serde::Serialize) -> Result<Response, Problem> {
-    let mut response = Response::new(Body::from(body::to_json(value)?));
+fn json(answer: Json) -> Response {
+    let mut response = Response::new(answer.into_body());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
 }

@@ -32,12 +32,18 @@ use cursor::Cursor;
 /// Entries in one answer, when the caller doesn't say.
 const DEFAULT_LIMIT: u32 = 1_000;
 
+/// Bytes of the agent's memory that an entry takes, with a path of some length.
+const ENTRY_MEMORY: usize = 256;
+
 /// Levels at most: each holds a directory open.
 const MAX_DEPTH: u32 = 100;
 
 impl Handler for List {
     async fn handle(call: Call, request: ListRequest, _: Events<Self::Event>) -> Result<ListResponse, Problem> {
         let agent = call.agent;
+        let most = u64::from(request.limit.unwrap_or(DEFAULT_LIMIT)).min(agent.config.limits.list_entries.value);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        call.share.gather(most.saturating_mul(ENTRY_MEMORY)).await?;
         blocking::run(move |cancelled| list(&agent, &request, cancelled)).await
     }
 

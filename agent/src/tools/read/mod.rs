@@ -6,6 +6,8 @@
 mod describe;
 mod range;
 
+use std::{io, sync::Arc};
+
 use corehold_types::{
     Code, Problem,
     tools::{FileContent, Read, ReadRequest, ReadResponse, ReadResult, ReadTarget},
@@ -15,10 +17,11 @@ use crate::{
     agent::Agent,
     audit::{Notes, Touched},
     blocking::{self, Cancelled},
+    calls::Share,
     handler::{Call, Events, Handler},
     root::{OpenFile, Version},
 };
-use range::Piece;
+use range::{Piece, Room};
 
 impl Handler for Read {
     async fn handle(call: Call, request: ReadRequest, _: Events<Self::Event>) -> Result<ReadResponse, Problem> {
@@ -33,14 +36,29 @@ impl Handler for Read {
             return Err(limits.read_bytes.exceeded("maxBytes"));
         }
         let budget = request.max_bytes.unwrap_or(limits.read_bytes.value);
-        let Call { agent, notes, .. } = call;
+        let Call { agent, notes, share, .. } = call;
         if let [target] = &request.files[..]
             && let Some(opened) = agent.root.open_ready(&target.path)
+            && let Ok(read) = read_opened(&opened, target, budget, &Cancelled::default(), &|_| true)
         {
-            let read = read_opened(&opened, target, budget, &Cancelled::default());
             return Ok(response(vec![result(read, target)], &notes));
         }
-        let files = blocking::run(move |cancelled| read_all(&agent, request.files, budget, cancelled)).await?;
+        let targets = Arc::new(request.files);
+        let read = || {
+            let (agent, targets, share) = (Arc::clone(&agent), Arc::clone(&targets), share.clone());
+            blocking::run(move |cancelled| read_all(&agent, &targets, budget, cancelled, &share))
+        };
+        let files = match read().await? {
+            Gathered::All(files) => files,
+            // No thread waits for it, and nothing that was read by now.
+            Gathered::NoRoom { needed } => {
+                share.gather(needed).await?;
+                match read().await? {
+                    Gathered::All(files) => files,
+                    Gathered::NoRoom { .. } => return Err(grew()),
+                }
+            }
+        };
         Ok(response(files, &notes))
     }
 
@@ -58,24 +76,55 @@ fn response(files: Vec<ReadResult>, notes: &Notes) -> ReadResponse {
     ReadResponse { files }
 }
 
+enum Gathered {
+    All(Vec<ReadResult>),
+    /// There is no room for all of it; at most so many bytes are needed.
+    NoRoom {
+        needed: usize,
+    },
+}
+
+fn grew() -> Problem {
+    let mut problem =
+        Problem::new(Code::LimitExceeded, "the files grew while they were read, and there is no room for more");
+    problem.retryable = true;
+    problem
+}
+
 fn read_all(
     agent: &Agent,
-    targets: Vec<ReadTarget>,
-    mut budget: u64,
+    targets: &[ReadTarget],
+    budget: u64,
     cancelled: &Cancelled,
-) -> Result<Vec<ReadResult>, Problem> {
+    share: &Share,
+) -> Result<Gathered, Problem> {
     let mut results = Vec::with_capacity(targets.len());
+    let mut left = budget;
     for target in targets {
         if cancelled.is_set() {
             return Err(Cancelled::problem());
         }
-        let read = read_one(agent, &target, budget, cancelled);
+        let Ok(read) = read_one(agent, target, left, cancelled, &|bytes| share.try_gather(bytes)) else {
+            return Ok(Gathered::NoRoom { needed: needed(agent, targets, budget) });
+        };
         if let Ok((_, length)) = &read {
-            budget -= length;
+            left -= length;
         }
-        results.push(result(read, &target));
+        results.push(result(read, target));
     }
-    Ok(results)
+    Ok(Gathered::All(results))
+}
+
+/// How many bytes targets have at most.
+fn needed(agent: &Agent, targets: &[ReadTarget], budget: u64) -> usize {
+    let sizes = targets.iter().map(|target| {
+        let size = agent.root.open_file(&target.path).map_or(0, |opened| opened.size());
+        // One more is read than is wanted, and the buffer is as large as that at once.
+        let wanted = target.bytes.and_then(|range| range.length).unwrap_or(u64::MAX);
+        size.min(wanted).saturating_add(range::BUFFER as u64)
+    });
+    let all = sizes.fold(0, u64::saturating_add).min(budget.saturating_add(range::BUFFER as u64));
+    usize::try_from(all).unwrap_or(usize::MAX)
 }
 
 fn result(read: Result<(FileContent, u64), Problem>, target: &ReadTarget) -> ReadResult {
@@ -85,15 +134,22 @@ fn result(read: Result<(FileContent, u64), Problem>, target: &ReadTarget) -> Rea
     }
 }
 
+/// There is no room for what is to be read.
+#[derive(Debug)]
+struct NoRoom;
+
 /// Opens a file and reads it.
 fn read_one(
     agent: &Agent,
     target: &ReadTarget,
     budget: u64,
     cancelled: &Cancelled,
-) -> Result<(FileContent, u64), Problem> {
-    range::check(target)?;
-    read_opened(&agent.root.open_file(&target.path)?, target, budget, cancelled)
+    room: Room<'_>,
+) -> Result<Result<(FileContent, u64), Problem>, NoRoom> {
+    match range::check(target).and_then(|()| agent.root.open_file(&target.path)) {
+        Ok(opened) => read_opened(&opened, target, budget, cancelled, room),
+        Err(problem) => Ok(Err(problem)),
+    }
 }
 
 /// Reads a file, at most `budget` bytes of it. Also says how many bytes that were.
@@ -102,20 +158,28 @@ fn read_opened(
     target: &ReadTarget,
     budget: u64,
     cancelled: &Cancelled,
-) -> Result<(FileContent, u64), Problem> {
-    let path = &target.path;
-    let failed = |error: std::io::Error| Problem::new(Code::Internal, format!("{path} can't be read: {error}"));
-    range::check(target)?;
-    // Before the content, so that a change in between makes the version an old one and never the content.
-    let version = Version::of_opened(opened).map_err(failed)?;
-    let piece = match (target.lines, target.bytes) {
-        (Some(lines), _) => range::lines(&opened.file, lines, budget, cancelled).map_err(failed)?,
-        (None, Some(bytes)) => range::bytes(&opened.file, bytes, budget).map_err(failed)?,
-        (None, None) => range::whole(&opened.file, opened.size(), budget).map_err(failed)?,
+    room: Room<'_>,
+) -> Result<Result<(FileContent, u64), Problem>, NoRoom> {
+    if let Err(problem) = range::check(target) {
+        return Ok(Err(problem));
+    }
+    let read = || {
+        // Before the content, so that a change in between makes the version an old one and never the content.
+        let version = Version::of_opened(opened)?;
+        let piece = match (target.lines, target.bytes) {
+            (Some(lines), _) => range::lines(&opened.file, lines, budget, cancelled, room)?,
+            (None, Some(bytes)) => range::bytes(&opened.file, bytes, budget, room)?,
+            (None, None) => range::whole(&opened.file, opened.size(), budget, room)?,
+        };
+        let head = describe::head(&opened.file, &piece)?;
+        let length = piece.bytes.len() as u64;
+        Ok::<_, io::Error>((content(&target.path, piece, &head, version, opened.size()), length))
     };
-    let head = describe::head(&opened.file, &piece).map_err(failed)?;
-    let length = piece.bytes.len() as u64;
-    Ok((content(path, piece, &head, version, opened.size()), length))
+    match read() {
+        Ok(read) => Ok(Ok(read)),
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Err(NoRoom),
+        Err(error) => Ok(Err(Problem::new(Code::Internal, format!("{} can't be read: {error}", target.path)))),
+    }
 }
 
 fn content(

@@ -9,8 +9,11 @@ use corehold_types::{
 
 use crate::blocking::Cancelled;
 
+/// Asked before more bytes are gathered: whether there is room for them.
+pub(super) type Room<'a> = &'a dyn Fn(usize) -> bool;
+
 /// Bytes looked at in one system call while lines are counted.
-const BUFFER: usize = 256 << 10;
+pub(super) const BUFFER: usize = 256 << 10;
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -40,30 +43,33 @@ pub(super) fn check(target: &ReadTarget) -> Result<(), Problem> {
 }
 
 /// The whole file, or its beginning.
-pub(super) fn whole(file: &File, size: u64, budget: u64) -> io::Result<Piece> {
-    let mut piece = Piece { start_line: Some(1), ..read(file, 0, budget, size.min(budget))? };
+pub(super) fn whole(file: &File, size: u64, budget: u64, room: Room<'_>) -> io::Result<Piece> {
+    let mut piece = Piece { start_line: Some(1), ..read(file, 0, budget, size.min(budget), room)? };
     piece.is_whole = !piece.truncated;
     Ok(piece)
 }
 
 /// A range of bytes.
-pub(super) fn bytes(file: &File, range: ByteRange, budget: u64) -> io::Result<Piece> {
+pub(super) fn bytes(file: &File, range: ByteRange, budget: u64, room: Room<'_>) -> io::Result<Piece> {
     let wanted = range.length.unwrap_or(u64::MAX);
-    let mut piece = read(file, range.start, wanted.min(budget), 0)?;
+    let mut piece = read(file, range.start, wanted.min(budget), 0, room)?;
     piece.truncated &= budget < wanted;
     Ok(piece)
 }
 
 /// At most `most` bytes from `start`, truncated if there are more. The file should end `expected` bytes behind it, as far as
 /// is known; 0 where it isn't.
-fn read(file: &File, start: u64, most: u64, expected: u64) -> io::Result<Piece> {
+fn read(file: &File, start: u64, most: u64, expected: u64, room: Room<'_>) -> io::Result<Piece> {
     let mut bytes = Vec::new();
     // One byte more than allowed tells whether there are more; one more than expected, that there are not.
-    let mut room = if expected > 0 { expected.saturating_add(1) } else { BUFFER as u64 };
+    let mut step = if expected > 0 { expected.saturating_add(1) } else { BUFFER as u64 };
     while bytes.len() as u64 <= most {
         let left = most.saturating_add(1) - bytes.len() as u64;
-        bytes.reserve(usize::try_from(room.min(left)).unwrap_or(usize::MAX));
-        room = BUFFER as u64;
+        let before = bytes.capacity();
+        bytes.reserve_exact(usize::try_from(step.min(left)).unwrap_or(usize::MAX));
+        // Nothing of it is in memory yet.
+        need(room, bytes.capacity() - before)?;
+        step = BUFFER as u64;
         let asked = bytes.capacity() - bytes.len();
         let offset = start.saturating_add(bytes.len() as u64);
         let length = append_at(file, &mut bytes, offset)?;
@@ -79,8 +85,20 @@ fn read(file: &File, start: u64, most: u64, expected: u64) -> io::Result<Piece> 
     Ok(Piece { bytes, start_byte: start, truncated, ..Piece::default() })
 }
 
+/// # Errors
+/// `OutOfMemory` when there is no room.
+fn need(room: Room<'_>, bytes: usize) -> io::Result<()> {
+    if room(bytes) { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
+}
+
 /// A range of lines. Reads no further than its last line.
-pub(super) fn lines(file: &File, range: LineRange, budget: u64, cancelled: &Cancelled) -> io::Result<Piece> {
+pub(super) fn lines(
+    file: &File,
+    range: LineRange,
+    budget: u64,
+    cancelled: &Cancelled,
+    room: Room<'_>,
+) -> io::Result<Piece> {
     let mut buffer = vec![0; BUFFER];
     let mut piece = Piece { start_line: Some(range.start), ..Piece::default() };
     let budget = usize::try_from(budget).unwrap_or(usize::MAX);
@@ -108,9 +126,10 @@ pub(super) fn lines(file: &File, range: LineRange, budget: u64, cancelled: &Canc
         if line >= range.start {
             let (taken, lines) = skip(rest, range.end.map_or(u64::MAX, |end| end - line + 1));
             line += lines;
-            let room = (budget - piece.bytes.len()).min(taken);
-            piece.bytes.extend_from_slice(&rest[..room]);
-            piece.truncated = room < taken;
+            let fits = (budget - piece.bytes.len()).min(taken);
+            need(room, fits)?;
+            piece.bytes.extend_from_slice(&rest[..fits]);
+            piece.truncated = fits < taken;
             if piece.truncated || range.end.is_some_and(|end| line > end) {
                 return Ok(Piece { total_lines: None, ..piece });
             }

@@ -1,6 +1,6 @@
 //! Ranges, limits and descriptions of what was read.
 
-use std::{fs, io::Write as _};
+use std::{fs, io::Write as _, sync::Arc};
 
 use corehold_types::{
     Data, WorkspacePath,
@@ -13,7 +13,20 @@ use crate::testing;
 fn read_with(content: &[u8], target: ReadTarget, budget: u64) -> FileContent {
     let agent = testing::agent();
     fs::write(agent.root.path().join("f"), content).unwrap();
-    read_one(&agent, &target, budget, &Cancelled::default()).unwrap().0
+    read_one(&agent, &target, budget, &Cancelled::default(), &|_| true).unwrap().unwrap().0
+}
+
+/// Reads with all the room that there is.
+fn all(
+    agent: &Arc<Agent>,
+    targets: &[ReadTarget],
+    budget: u64,
+    cancelled: &Cancelled,
+) -> Result<Vec<ReadResult>, Problem> {
+    match read_all(agent, targets, budget, cancelled, &Share::of(&agent.room))? {
+        Gathered::All(results) => Ok(results),
+        Gathered::NoRoom { needed } => panic!("there is no room for {needed} bytes"),
+    }
 }
 
 fn whole() -> ReadTarget {
@@ -142,7 +155,8 @@ fn a_sparse_file_of_terabytes_costs_what_is_asked_for() {
     let agent = testing::agent();
     let file = fs::File::create(agent.root.path().join("f")).unwrap();
     file.set_len(4 << 40).unwrap();
-    let read = |target: ReadTarget| read_one(&agent, &target, 1000, &Cancelled::default()).unwrap().0;
+    let read =
+        |target: ReadTarget| read_one(&agent, &target, 1000, &Cancelled::default(), &|_| true).unwrap().unwrap().0;
     let content = read(bytes(4 << 40 >> 1, Some(10)));
     assert_eq!((content.size, content.data.to_bytes().unwrap().len()), (4 << 40, 10));
     assert!(read(whole()).truncated);
@@ -157,7 +171,7 @@ fn ranges_that_mean_nothing_are_refused() {
         lines(3, Some(2)),
         ReadTarget { bytes: Some(ByteRange { start: 0, length: None }), ..lines(1, None) },
     ] {
-        let problem = read_one(&agent, &target, 10, &Cancelled::default()).unwrap_err();
+        let problem = read_one(&agent, &target, 10, &Cancelled::default(), &|_| true).unwrap().unwrap_err();
         assert_eq!(problem.code, Code::InvalidRequest, "{target:?}");
     }
 }
@@ -172,7 +186,7 @@ fn one_missing_file_does_not_fail_the_others_and_the_budget_is_shared() {
         lines: None,
         bytes: None,
     });
-    let results = read_all(&agent, targets.into(), 8, &Cancelled::default()).unwrap();
+    let results = all(&agent, &targets, 8, &Cancelled::default()).unwrap();
     assert!(matches!(&results[0], ReadResult::Ok(content) if text(content) == "12345" && !content.truncated));
     assert!(matches!(&results[1], ReadResult::Error { problem, .. } if problem.code == Code::NotFound));
     assert!(matches!(&results[2], ReadResult::Error { problem, .. } if problem.code == Code::PathOutsideRoot));
@@ -184,7 +198,31 @@ fn work_ends_when_the_caller_is_gone() {
     let agent = testing::agent();
     let cancelled = Cancelled::default();
     cancelled.set();
-    assert!(read_all(&agent, vec![whole()], 8, &cancelled).is_err());
+    assert!(all(&agent, &[whole()], 8, &cancelled).is_err());
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_for_waits_until_there_is_and_not_for_more_than_it_needs() {
+    let agent =
+        testing::agent_with(&[("COREHOLD_LIMIT_ANSWER_BYTES", "4194304"), ("COREHOLD_LIMIT_ANSWER_MS", "20000")]);
+    let large = "some line of it\n".repeat(64 << 10);
+    fs::write(agent.root.path().join("f"), &large).unwrap();
+    for target in [whole(), bytes(0, Some(1 << 20)), bytes(1, None), lines(1, None), lines(2, Some(99_999))] {
+        let other = Share::of(&agent.room);
+        other.gather(1500 << 10).await.unwrap();
+        let request = ReadRequest { files: vec![target.clone()], max_bytes: None };
+        let read = tokio::spawn(Read::handle(testing::call(&agent), request, Events::none()));
+        while agent.room.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(other);
+        let response = read.await.unwrap().unwrap();
+        assert!(matches!(&response.files[0], ReadResult::Ok(content) if text(content).len() > 1 << 19), "{target:?}");
+    }
+    let small = ReadRequest { files: vec![lines(9, Some(19))], max_bytes: None };
+    let other = Share::of(&agent.room);
+    other.gather(1700 << 10).await.unwrap();
+    assert!(Read::handle(testing::call(&agent), small, Events::none()).await.is_ok(), "it needs none");
 }
 
 #[test]
@@ -194,9 +232,9 @@ fn a_file_that_grew_or_shrank_since_it_was_opened_is_read_as_it_is() {
         let content = b"0123456789".repeat(length / 10 + 1)[..length].to_vec();
         file.write_all(&content).unwrap();
         for believed in [0, 1, 4, 5, 6, 699_999, 700_000, 700_001, 1 << 21] {
-            let piece = range::whole(&file, believed, 1 << 22).unwrap();
+            let piece = range::whole(&file, believed, 1 << 22, &|_| true).unwrap();
             assert!(piece.is_whole && piece.bytes == content, "{length}, {believed}");
-            let piece = range::whole(&file, believed, 4).unwrap();
+            let piece = range::whole(&file, believed, 4, &|_| true).unwrap();
             assert_eq!((piece.truncated, piece.bytes), (length > 4, content[..length.min(4)].to_vec()), "{believed}");
         }
     }
