@@ -122,6 +122,10 @@ limits! {
     /// Milliseconds in which a tool's request body must have come, and the next 16 KiB of a streamed one, or its end. Default
     /// 30,000.
     receive_ms: "receiveMs", "ms", "COREHOLD_LIMIT_RECEIVE_MS", 30_000;
+    /// Milliseconds after which a connection is ended whose reader has taken nothing of what was there for him: an answer, a file, an
+    /// archive, a stream, a WebSocket; not a tunnel. Who takes something now and then is waited for, however slow he is. Default
+    /// 120,000.
+    send_ms: "sendMs", "ms", "COREHOLD_LIMIT_SEND_MS", 120_000;
     /// Milliseconds in which a request's head must have come, from the opening of the connection or the answer before. Default
     /// 120,000: longer than usual clients keep an idle connection, so that it is they who close it.
     idle_ms: "idleMs", "ms", "COREHOLD_LIMIT_IDLE_MS", 120_000;

@@ -210,9 +210,11 @@ struct Carried {
     out_of_port: AtomicU64,
 }
 
-/// Without probes, a caller whose machine is gone would hold an idle tunnel for ever.
+/// Without probes, a caller whose machine is gone would hold an idle tunnel for ever. One who is there and doesn't read is waited
+/// for, as by any connection to the port itself.
 fn notice_loss(socket: &TcpStream) {
-    let set = sockopt::set_socket_keepalive(socket, true)
+    let set = sockopt::set_tcp_user_timeout(socket, 0)
+        .and_then(|()| sockopt::set_socket_keepalive(socket, true))
         .and_then(|()| sockopt::set_tcp_keepidle(socket, PROBE_AFTER))
         .and_then(|()| sockopt::set_tcp_keepintvl(socket, PROBE_EVERY))
         .and_then(|()| sockopt::set_tcp_keepcnt(socket, PROBES));

@@ -24,7 +24,7 @@ pub use boundary::RequestId;
 pub(crate) use boundary::{log_in_stream, panicked};
 pub use router::router;
 
-use crate::agent::Agent;
+use crate::{agent::Agent, config::Limit};
 
 /// Pause after the operating system refused a connection, since it will refuse the next one too (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -38,6 +38,7 @@ pub async fn run(listener: TcpListener, agent: Arc<Agent>, told_to_end: impl Fut
     let server = Server {
         router: router(Arc::clone(&agent)),
         idle: agent.config.limits.idle_ms.as_duration(),
+        unread: agent.config.limits.send_ms,
         slots: agent.config.limits.connections.permits(),
         connections: TaskTracker::new(),
         ending: CancellationToken::new(),
@@ -64,6 +65,8 @@ pub async fn run(listener: TcpListener, agent: Arc<Agent>, told_to_end: impl Fut
 struct Server {
     router: Router,
     idle: Duration,
+    /// See [`end_unread`].
+    unread: Limit,
     slots: Arc<Semaphore>,
     connections: TaskTracker,
     ending: CancellationToken,
@@ -94,6 +97,7 @@ impl Server {
 
     fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + use<> {
         let (router, ending, idle) = (self.router.clone(), self.ending.clone(), self.idle);
+        end_unread(&stream, self.unread);
         async move {
             // Small answers must not wait for the acknowledgement of the ones before.
             let _ = stream.set_nodelay(true);
@@ -117,5 +121,15 @@ impl Server {
                 tracing::debug!(%error, "a connection broke");
             }
         }
+    }
+}
+
+/// Lets the kernel end a connection whose other end has taken nothing for so long though there was something to take
+/// (`TCP_USER_TIMEOUT`, tcp(7)): it alone knows whether anything moves, however slowly. For what is written into its buffer looks
+/// sent to us, and the next piece may find room there only after minutes.
+fn end_unread(stream: &TcpStream, limit: Limit) {
+    let milliseconds = u32::try_from(limit.value).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, milliseconds) {
+        tracing::debug!(%error, "a connection can't be given a time in which it must be read");
     }
 }

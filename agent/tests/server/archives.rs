@@ -13,7 +13,7 @@ use corehold_types::Code;
 use http::Method;
 
 use crate::{
-    served::{PATIENCE, until_names},
+    served::until_names,
     support::TestAgent,
     tars::{Raw, Tar, gzip, zstd},
 };
@@ -372,18 +372,4 @@ async fn an_archive_that_can_not_be_completed_is_cut_off() {
     let response = tower::ServiceExt::oneshot(agent.router.clone(), request).await.unwrap();
     assert_eq!(response.status(), 200, "it had begun");
     assert!(http_body_util::BodyExt::collect(response.into_body()).await.is_err());
-}
-
-/// It takes a thread, of which there are only so many.
-#[tokio::test]
-async fn an_archive_that_nobody_takes_is_cut_off() {
-    let agent = TestAgent::with(&[("COREHOLD_LIMIT_IDLE_MS", "50"), ("COREHOLD_LIMIT_TRANSFERS", "1")]);
-    fs::write(agent.root().join("f"), vec![b'x'; 4 << 20]).unwrap();
-    let request = http::Request::builder().uri("/v1/archive?format=tar").header("authorization", "Bearer token");
-    let request = request.body(Body::empty()).unwrap();
-    let response = tower::ServiceExt::oneshot(agent.router.clone(), request).await.unwrap();
-    assert_eq!(response.status(), 200, "it had begun");
-    let next = tokio::time::timeout(PATIENCE, agent.put("/v1/files/g", "content")).await;
-    next.expect("it has its turn").assert_ok();
-    assert!(http_body_util::BodyExt::collect(response.into_body()).await.is_err(), "a part is not taken for the whole");
 }

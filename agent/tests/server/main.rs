@@ -33,4 +33,5 @@ mod sockets; // GET /v1/ws: calls, events, credit, tokens, refusals
 mod support; // an agent, requests, answers
 mod tars; // archives to order
 mod tunnel; // GET /v1/tunnel: bytes both ways, ends, refusals
+mod unread; // callers who stop reading, and slow ones
 mod watches; // watch: streams, slow readers, callers who leave

@@ -8,7 +8,6 @@
 use std::{
     io::{self, BufWriter, Write},
     sync::Arc,
-    time::Duration,
 };
 
 use axum::{
@@ -20,11 +19,7 @@ use corehold_types::{Code, Problem, Scope};
 use futures_util::stream;
 use http::{HeaderValue, header};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use tokio::{
-    runtime::Handle,
-    sync::mpsc::{self, error::TrySendError},
-    time::timeout,
-};
+use tokio::sync::mpsc;
 
 use super::{flag, parameters, path_or_root};
 use crate::{
@@ -52,7 +47,6 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
     let (path, format) = (path_or_root(path), Format::of(format.pop().as_deref())?);
     let packing = Packing { exclude: excluded(&exclude)?, exact_times: flag("exactTimes", exact_times)? };
     let permit = Arc::clone(&agent.transfers).acquire_owned().await.ok();
-    let patience = agent.config.limits.idle_ms.as_duration();
     let directory = blocking::run(move |_| {
         // Nothing of a transaction that could be neither finished nor undone goes out.
         agent.edits.settle(&agent.root)?;
@@ -60,10 +54,9 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
     })
     .await?;
     let (sender, receiver) = mpsc::channel(PIECES);
-    let runtime = Handle::current();
     // Owned by the receiver: when the connection drops that, the next piece can't be sent and the work ends.
     tokio::task::spawn_blocking(move || {
-        let pieces = Pieces { sender, patience, runtime };
+        let pieces = Pieces(sender);
         let result = format.write(directory, &packing, pieces.clone());
         if let Err(error) = &result
             // A piece can't be sent when it is the caller who went away.
@@ -71,11 +64,8 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
         {
             tracing::warn!(%error, "an archive can't be completed");
         }
-        // Received by nobody when the caller went away, and not waited for again when nothing is taken.
-        let _ = match &result {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
-            _ => pieces.send(result.map(|()| None)),
-        };
+        // Received by nobody when the caller went away.
+        let _ = pieces.send(result.map(|()| None));
         drop(permit);
     });
     let pieces = stream::try_unfold(receiver, async |mut receiver: mpsc::Receiver<Piece>| {
@@ -149,29 +139,15 @@ impl Format {
 /// Some of the archive; nothing after its end.
 type Piece = io::Result<Option<Bytes>>;
 
-/// Where the packing thread writes.
+/// Where the packing thread writes. It waits for a caller who takes nothing until his connection is ended for that.
 #[derive(Clone)]
-struct Pieces {
-    sender: mpsc::Sender<Piece>,
-    /// How long a caller may take nothing: others wait for the thread.
-    patience: Duration,
-    runtime: Handle,
-}
+struct Pieces(mpsc::Sender<Piece>);
 
 impl Pieces {
     /// # Errors
-    /// `BrokenPipe` when the caller went away; `TimedOut` when nothing was taken for too long.
+    /// `BrokenPipe` when the caller went away.
     fn send(&self, piece: Piece) -> io::Result<()> {
-        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let piece = match self.sender.try_send(piece) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Closed(_)) => return Err(gone()),
-            Err(TrySendError::Full(piece)) => piece,
-        };
-        match self.runtime.block_on(async { timeout(self.patience, self.sender.send(piece)).await }) {
-            Ok(sent) => sent.map_err(|_| gone()),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the caller takes nothing")),
-        }
+        self.0.blocking_send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
