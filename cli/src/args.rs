@@ -67,6 +67,10 @@ pub(crate) enum Command {
     Forward(Forward),
     /// Show what the dev server writes
     Logs(Logs),
+    /// Show what workspaces use: memory, CPU, network, disk
+    Stats(Stats),
+    /// Show what happens to workspaces from now on, until Ctrl-C
+    Events,
     /// Remove workspaces and all they hold
     Down(Down),
     /// Save a workspace's files as an archive
@@ -195,6 +199,16 @@ pub(crate) struct Logs {
     /// Show the agent's own log instead of the dev server's
     #[arg(long)]
     pub(crate) agent: bool,
+}
+
+/// Flags of `stats`.
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    /// The workspaces (default: all that run)
+    pub(crate) workspaces: Vec<String>,
+    /// Stay and show each sample, every five seconds
+    #[arg(long, short)]
+    pub(crate) follow: bool,
 }
 
 /// Flags of `down`.

@@ -25,6 +25,8 @@ async fn main() -> ExitCode {
         Command::Exec(exec) => return commands::exec::run(global, exec).await,
         Command::Forward(forward) => commands::forward::run(global, forward).await,
         Command::Logs(logs) => commands::logs::run(global, logs).await,
+        Command::Stats(stats) => commands::stats::run(global, stats).await,
+        Command::Events => commands::events::run(global).await,
         Command::Down(down) => commands::down::run(global, down).await,
         Command::Save(save) => commands::archives::save(global, save).await,
         Command::Archives(archives) => commands::archives::run(global, archives).await,

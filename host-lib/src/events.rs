@@ -7,6 +7,7 @@ mod engine;
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,6 +22,7 @@ pub(crate) use self::engine::{Change, ChangeKind, EngineWatch, Removals, Signal,
 use crate::{
     archive::ArchiveRef,
     create::{CreateEvent, Step, milliseconds},
+    metrics::Metrics,
     workspace::WorkspaceId,
 };
 
@@ -151,11 +153,14 @@ impl Stream for Events {
 
 /// Where events are told. Clones tell the same readers.
 #[derive(Clone)]
-pub(crate) struct EventBus(broadcast::Sender<Event>);
+pub(crate) struct EventBus {
+    sender: broadcast::Sender<Event>,
+    metrics: Arc<Metrics>,
+}
 
 impl EventBus {
     pub(crate) fn new() -> Self {
-        Self(broadcast::channel(BACKLOG).0)
+        Self { sender: broadcast::channel(BACKLOG).0, metrics: Arc::default() }
     }
 
     /// Tells what happened. Never waits, never fails.
@@ -165,18 +170,25 @@ impl EventBus {
 
     /// Tells what was done in somebody's name.
     pub(crate) fn emit_by(&self, subject: Option<&str>, workspace: Option<&WorkspaceId>, kind: EventKind) {
+        // Here and not by a reader, who may miss some.
+        self.metrics.event(&kind);
         let (workspace, subject) = (workspace.cloned(), subject.map(str::to_owned));
         // Nobody may be reading.
-        let _ = self.0.send(Event { at: Timestamp::now(), workspace, subject, kind });
+        let _ = self.sender.send(Event { at: Timestamp::now(), workspace, subject, kind });
     }
 
     /// For whoever may outlive the host: it doesn't keep the events from ending.
     pub(crate) fn downgrade(&self) -> WeakBus {
-        WeakBus(self.0.downgrade())
+        WeakBus(self.sender.downgrade(), self.metrics.clone())
+    }
+
+    /// What was counted of all that happened.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     pub(crate) fn subscribe(&self) -> Events {
-        Events(Box::pin(stream::unfold(self.0.subscribe(), |mut receiver| async {
+        Events(Box::pin(stream::unfold(self.sender.subscribe(), |mut receiver| async {
             let event = match receiver.recv().await {
                 Ok(event) => event,
                 Err(RecvError::Lagged(events)) => {
@@ -191,13 +203,13 @@ impl EventBus {
 
 /// An [`EventBus`] that may be gone.
 #[derive(Clone)]
-pub(crate) struct WeakBus(broadcast::WeakSender<Event>);
+pub(crate) struct WeakBus(broadcast::WeakSender<Event>, Arc<Metrics>);
 
 impl WeakBus {
     /// Tells what happened, if the host is still there.
     pub(crate) fn emit(&self, workspace: Option<&WorkspaceId>, kind: EventKind) {
         if let Some(sender) = self.0.upgrade() {
-            EventBus(sender).emit(workspace, kind);
+            EventBus { sender, metrics: self.1.clone() }.emit(workspace, kind);
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     key::HostKey,
     labels,
     logs::LogRooms,
+    metrics::Metrics,
     pack::{Limits, Packer},
     pool::{self, Class, PoolOptions, PoolStatus, Pools, Records, Seat},
     runtime::{
@@ -274,7 +275,8 @@ impl HostBuilder {
         };
         let (events, removals) = (EventBus::new(), Removals::default());
         let auditor_slot = AuditorSlot::default();
-        let runtime: Arc<dyn Runtime> = Arc::new(Observed::new(runtime, removals.clone(), auditor_slot.clone()));
+        let runtime: Arc<dyn Runtime> =
+            Arc::new(Observed::new(runtime, removals.clone(), auditor_slot.clone(), events.metrics().clone()));
         let (home, key, ca_bundle) = tokio::task::spawn_blocking(move || {
             let home = prepare_home(&home)?;
             let key = HostKey::load_or_create(&home)?;
@@ -394,6 +396,10 @@ impl Host {
     pub fn events(&self) -> Events {
         self.inner.engine.start();
         self.inner.events.subscribe()
+    }
+
+    pub(crate) fn counted(&self) -> &Metrics {
+        self.inner.events.metrics()
     }
 
     pub(crate) fn monitor(&self) -> &Monitor {

@@ -16,6 +16,7 @@ pub mod image;
 mod key;
 pub mod labels;
 pub mod logs;
+mod metrics;
 mod pack;
 mod pool;
 pub mod runtime;

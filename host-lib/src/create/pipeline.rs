@@ -3,6 +3,7 @@
 use std::{future::pending, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument as _;
 
 use super::{
     CreateEvent, CreateWorkspace, Made, Step,
@@ -34,7 +35,8 @@ pub(super) async fn run(
     let plan = Plan::new(&host, request)?;
     let reporter = Reporter::new(events, host.events.clone(), plan.labelled.id.clone());
     let ending = Ending::new(host.events.clone(), plan.labelled.id.clone());
-    match attempt(&host, &pools, &plan, &reporter).await {
+    let span = tracing::info_span!("creation", workspace = %plan.labelled.id);
+    match attempt(&host, &pools, &plan, &reporter).instrument(span).await {
         Ok((workspace, place)) => Ok(Made { workspace, place, ending }),
         Err(error) => {
             ending.failed(&error);

@@ -8,6 +8,7 @@ use std::{
 
 use corehold_types::{Data, tools::CommandEvent};
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use super::{CreateEvent, CreateEventKind, OutputStream, Step};
 use crate::{
@@ -41,7 +42,7 @@ impl Reporter {
     ) -> Result<T> {
         self.say(step, CreateEventKind::Started { detail }).await;
         let began = Instant::now();
-        match work.await {
+        match work.instrument(tracing::info_span!("step", %step)).await {
             Ok((made, detail)) => {
                 self.say(step, CreateEventKind::Finished { duration: began.elapsed(), detail }).await;
                 Ok(made)

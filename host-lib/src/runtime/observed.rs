@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -13,21 +13,40 @@ use super::{
     BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Endpoint, Resources, Runtime, RuntimeInfo,
     Stats,
 };
-use crate::{audit::Auditor, error::Result, events::Removals};
+use crate::{
+    audit::Auditor,
+    error::{Error, Result},
+    events::Removals,
+    metrics::Metrics,
+};
 
-/// Notes what is removed, and has the auditor ask an agent for its last records before its container ends. Every method of the seam stands here, the optional ones too: one that lacked would be `Unsupported`.
+/// Counts and times all calls, notes what is removed, and has the auditor ask an agent for its last records before its container
+/// ends. Every method of the seam stands here, the optional ones too: one that lacked would be `Unsupported`.
 pub(crate) struct Observed {
     inner: Arc<dyn Runtime>,
     removals: Removals,
     auditor: AuditorSlot,
+    metrics: Arc<Metrics>,
 }
 
 /// Whom to tell before a container ends: who collects needs the runtime, so it comes later. It doesn't live through this.
 pub(crate) type AuditorSlot = Arc<OnceLock<Weak<Auditor>>>;
 
 impl Observed {
-    pub(crate) fn new(inner: Arc<dyn Runtime>, removals: Removals, auditor: AuditorSlot) -> Self {
-        Self { inner, removals, auditor }
+    pub(crate) fn new(
+        inner: Arc<dyn Runtime>,
+        removals: Removals,
+        auditor: AuditorSlot,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { inner, removals, auditor, metrics }
+    }
+
+    async fn count<T>(&self, name: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let began = Instant::now();
+        let result = call.await;
+        self.metrics.call(name, began.elapsed(), result.as_ref().err().map(Error::kind));
+        result
     }
 
     async fn before_end(&self, id: &ContainerId) {
@@ -40,31 +59,31 @@ impl Observed {
 #[async_trait]
 impl Runtime for Observed {
     async fn describe(&self) -> Result<RuntimeInfo> {
-        self.inner.describe().await
+        self.count("describe", self.inner.describe()).await
     }
 
     async fn identity(&self) -> Result<String> {
-        self.inner.identity().await
+        self.count("identity", self.inner.identity()).await
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId> {
-        self.inner.create(spec).await
+        self.count("create", self.inner.create(spec)).await
     }
 
     async fn start(&self, id: &ContainerId) -> Result<()> {
-        self.inner.start(id).await
+        self.count("start", self.inner.start(id)).await
     }
 
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         self.before_end(id).await;
-        self.inner.stop(id, grace).await
+        self.count("stop", self.inner.stop(id, grace)).await
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<()> {
         self.before_end(id).await;
         // Before the call: the engine tells of it before it answers.
         self.removals.expect(id);
-        let result = self.inner.remove(id).await;
+        let result = self.count("remove", self.inner.remove(id)).await;
         if result.is_err() {
             self.removals.failed(id);
         }
@@ -72,15 +91,15 @@ impl Runtime for Observed {
     }
 
     async fn list(&self, labels: &BTreeMap<String, String>) -> Result<Vec<ContainerState>> {
-        self.inner.list(labels).await
+        self.count("list", self.inner.list(labels)).await
     }
 
     async fn inspect(&self, id: &ContainerId) -> Result<ContainerState> {
-        self.inner.inspect(id).await
+        self.count("inspect", self.inner.inspect(id)).await
     }
 
     async fn endpoint(&self, id: &ContainerId, port: u16) -> Result<Endpoint> {
-        self.inner.endpoint(id, port).await
+        self.count("endpoint", self.inner.endpoint(id, port)).await
     }
 
     fn logs(&self, id: &ContainerId, follow: bool) -> BoxStream<Bytes> {
@@ -88,7 +107,7 @@ impl Runtime for Observed {
     }
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
-        self.inner.stats(id).await
+        self.count("stats", self.inner.stats(id)).await
     }
 
     fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent> {
@@ -96,26 +115,26 @@ impl Runtime for Observed {
     }
 
     async fn image_id(&self, reference: &str) -> Result<String> {
-        self.inner.image_id(reference).await
+        self.count("imageId", self.inner.image_id(reference)).await
     }
 
     async fn rename(&self, id: &ContainerId, name: &str) -> Result<()> {
-        self.inner.rename(id, name).await
+        self.count("rename", self.inner.rename(id, name)).await
     }
 
     async fn pause(&self, id: &ContainerId) -> Result<()> {
-        self.inner.pause(id).await
+        self.count("pause", self.inner.pause(id)).await
     }
 
     async fn resume(&self, id: &ContainerId) -> Result<()> {
-        self.inner.resume(id).await
+        self.count("resume", self.inner.resume(id)).await
     }
 
     async fn update_limits(&self, id: &ContainerId, limits: &Resources) -> Result<()> {
-        self.inner.update_limits(id, limits).await
+        self.count("updateLimits", self.inner.update_limits(id, limits)).await
     }
 
     async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {
-        self.inner.put_archive(id, folder, tar).await
+        self.count("putArchive", self.inner.put_archive(id, folder, tar)).await
     }
 }
