@@ -8,7 +8,10 @@ use corehold_e2e::{
 };
 use corehold_host::{
     CreateWorkspace, Error, ErrorKind, Step, Template,
-    runtime::docker::{Docker, DockerAddress},
+    runtime::{
+        Runtime as _,
+        docker::{Docker, DockerAddress},
+    },
 };
 
 async fn failure(corehold: &Corehold, folder: &Path) -> Error {
@@ -106,10 +109,12 @@ async fn an_image_that_is_not_there_is_named_with_what_to_do() {
 async fn an_engine_that_dies_half_way_is_told_as_such() {
     let corehold = Corehold::start().await;
     let template = corehold.host.catalog().find("node-api").unwrap();
+    let address = corehold.docker.describe().await.unwrap().address;
+    let socket = Path::new(address.strip_prefix("unix://").expect("the proxy stands before a unix socket"));
     // Cut off after ever more calls, until a creation gets through: every call of a creation has failed once by then.
     for calls in 1.. {
         assert!(calls < 100, "a creation makes far fewer calls");
-        let engine = Proxy::start(Path::new("/var/run/docker.sock"), calls, Fault::Cut).await;
+        let engine = Proxy::start(socket, calls, Fault::Cut).await;
         let Ok(docker) = Docker::connect(DockerAddress::At(engine.address())).await else { continue };
         let host = corehold.builder().runtime(std::sync::Arc::new(docker)).build().await.unwrap();
         let request = CreateWorkspace::from_template(&template).agent_timeout(Duration::from_secs(10));

@@ -43,6 +43,9 @@ pub struct DockerOptions {
     pub publish_agent: bool,
     /// Name of the network that core containers are put into; it is made if missing. Default `corehold`.
     pub network: String,
+    /// Whether a network is taken too whose containers reach each other: for engines that make no others, as Podman 4.3, where
+    /// all workspaces are one person's. Default false.
+    pub containers_may_meet: bool,
 }
 
 impl Default for DockerOptions {
@@ -54,6 +57,7 @@ impl Default for DockerOptions {
             lock_timeout: Duration::from_secs(10),
             publish_agent: false,
             network: "corehold".to_owned(),
+            containers_may_meet: false,
         }
     }
 }

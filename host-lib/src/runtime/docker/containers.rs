@@ -86,7 +86,11 @@ impl Runtime for Docker {
         while let Err(error) = &started
             && ports::is_taken(error)
         {
-            let wanted = ports::wanted(&self.inspection(id).await?);
+            let container = self.inspection(id).await?;
+            if ports::has_no_network(&container) {
+                self.networks.reconnect(&self.connection, name).await?;
+            }
+            let wanted = ports::wanted(&container);
             let choices: usize = wanted.values().map(|range| ports::choices(range)).sum();
             if attempts >= choices.min(ports::ATTEMPTS) {
                 return started.map_err(|error| ports::used_up(&wanted, error));

@@ -206,7 +206,8 @@ impl Docker {
         checked_reference(&reference)?;
         let options = CreateImageOptions {
             from_src: Some("-".to_owned()),
-            repo: Some(repository.to_owned()),
+            // Podman 4.3 reads no tag beside the repository, and Docker takes one there too.
+            repo: Some(reference.clone()),
             tag: Some(tag.to_owned()),
             changes,
             ..CreateImageOptions::default()

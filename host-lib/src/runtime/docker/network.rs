@@ -8,7 +8,7 @@ use bollard::{
 };
 use tokio::sync::Mutex;
 
-use super::{ROLE_LABEL, connection::Connection};
+use super::{DockerOptions, ROLE_LABEL, connection::Connection};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Docker's option for traffic between the containers of a bridge.
@@ -47,7 +47,7 @@ impl Networks {
             found => found,
         };
         let network = match found {
-            Some(network) => check(network, &connection.options.network)?,
+            Some(network) => check(network, &connection.options)?,
             None => make(connection).await?,
         };
         *known = Some(network.clone());
@@ -114,14 +114,23 @@ async fn make(connection: &Connection) -> Result<Network> {
         ..NetworkCreateRequest::default()
     };
     let what = format!("making the network {name:?}");
-    match connection.call(&what, connection.client.create_network(request)).await {
-        Ok(_) => {}
+    let made = match connection.call(&what, connection.client.create_network(request)).await {
+        Ok(made) => Some(made.id),
         // Newer engines refuse the second of a name.
-        Err(error) if error.kind() == ErrorKind::Conflict => {}
+        Err(error) if error.kind() == ErrorKind::Conflict => None,
         Err(error) => return Err(error),
-    }
+    };
     match oldest(connection).await? {
-        Some(oldest) => check(oldest, name),
+        Some(oldest) if oldest.id == made && !connection.options.containers_may_meet && !keeps_apart(&oldest) => {
+            // It would only be in the way of whoever asks next.
+            let unused = oldest.id.unwrap_or_default();
+            connection.call("removing the network", connection.client.remove_network(&unused)).await?;
+            let message = "the engine makes no network whose containers are kept apart, and workspaces must be";
+            Err(Error::new(ErrorKind::Unsupported, message).hint(
+                "Docker does; where all workspaces are one person's, DockerOptions::containers_may_meet takes what there is",
+            ))
+        }
+        Some(oldest) => check(oldest, &connection.options),
         None => {
             let message = format!("{what}: it was removed in the same moment");
             Err(Error::new(ErrorKind::Conflict, message).hint("try again"))
@@ -171,18 +180,19 @@ async fn keep_oldest(connection: &Connection) -> Result<Option<String>> {
     Ok(Some(oldest))
 }
 
-/// Takes a network only if it keeps its members apart.
-fn check(network: NetworkInspect, name: &str) -> Result<Network> {
+fn keeps_apart(network: &NetworkInspect) -> bool {
+    let between = network.options.as_ref().and_then(|options| options.get(INTER_CONTAINER));
+    between.is_some_and(|value| value.eq_ignore_ascii_case("false"))
+}
+
+/// Takes a network only if it keeps its members apart, unless it need not.
+fn check(network: NetworkInspect, options: &DockerOptions) -> Result<Network> {
+    let name = &options.network;
     if network.driver.as_deref() == Some("null") {
         let message = format!("the network {name:?} has no way in: not even the agent of a container could be reached");
         return Err(Error::new(ErrorKind::Unsupported, message).hint("configure another name; it is made on demand"));
     }
-    let apart = network
-        .options
-        .as_ref()
-        .and_then(|options| options.get(INTER_CONTAINER))
-        .is_some_and(|value| value.eq_ignore_ascii_case("false"));
-    if !apart {
+    if !options.containers_may_meet && !keeps_apart(&network) {
         let message = format!("the network {name:?} exists, but lets its containers reach each other");
         return Err(Error::new(ErrorKind::Conflict, message).hint(format!(
             "remove it (`docker network rm {name}`), so that it is made anew, or configure another name"
@@ -227,25 +237,28 @@ mod tests {
     #[test]
     fn a_network_that_does_not_isolate_is_refused() {
         for open in [None, Some("true")] {
-            let error = check(network(open), "corehold").unwrap_err();
+            let error = check(network(open), &DockerOptions::default()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Conflict);
             assert!(error.hint_text().unwrap().contains("docker network rm corehold"));
+            let configured = DockerOptions { containers_may_meet: true, ..DockerOptions::default() };
+            assert!(check(network(open), &configured).is_ok(), "unless the configuration says so");
         }
     }
 
     #[test]
     fn networks_that_publish_nothing_are_known() {
-        assert_eq!(check(network(Some("false")), "corehold").unwrap().publishes_nothing, None);
+        assert_eq!(check(network(Some("false")), &DockerOptions::default()).unwrap().publishes_nothing, None);
         let internal = NetworkInspect { internal: Some(true), ..network(Some("false")) };
-        let why = check(internal, "closed").unwrap().publishes_nothing.unwrap();
+        let closed = DockerOptions { network: "closed".to_owned(), ..DockerOptions::default() };
+        let why = check(internal, &closed).unwrap().publishes_nothing.unwrap();
         assert!(why.contains("\"closed\" is internal"), "{why}");
         let none = NetworkInspect { driver: Some("null".to_owned()), ..network(None) };
-        assert_eq!(check(none, "none").unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(check(none, &DockerOptions::default()).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     #[test]
     fn an_address_of_this_host_alone_does_not_make_a_network_its_own() {
         // 127.0.0.1 can be bound, but there is no such bridge.
-        assert!(!check(network(Some("false")), "corehold").unwrap().direct);
+        assert!(!check(network(Some("false")), &DockerOptions::default()).unwrap().direct);
     }
 }

@@ -3,8 +3,8 @@
 //! Who decides which port of this machine it is is the engine, each time a container starts: it knows what its other
 //! containers have, whichever host made them. It doesn't know what else listens on this machine. Engines before 28 try one
 //! port of a range for each start, fail when somebody else has it, and go on with the next one at the next start. Newer ones
-//! try all of them; where none is free they fail too, but start such a container without its ports when they are asked again
-//! (seen with 29.0). So what was started is looked at.
+//! try all of them; where none is free they fail too, and take the container out of its network: asked again, they start it with
+//! neither ports nor network (seen with 29.0). So it gets its network back, and what was started is looked at.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -57,6 +57,12 @@ pub(super) fn published(container: &ContainerInspectResponse) -> BTreeMap<u16, S
 pub(super) fn listed(container: &ContainerSummary) -> BTreeMap<u16, SocketAddr> {
     let all = container.ports.iter().flatten();
     all.filter_map(|port| Some((port.private_port, address(port.ip.as_deref(), port.public_port?)?))).collect()
+}
+
+/// Whether a failed start has taken it out of its network.
+pub(super) fn has_no_network(container: &ContainerInspectResponse) -> bool {
+    let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    networks.is_none_or(HashMap::is_empty)
 }
 
 /// How many ports of this machine there are for one of the container's.
