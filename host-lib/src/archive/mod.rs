@@ -39,7 +39,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use corehold_types::tools::ExtractResponse;
+use corehold_types::tools::{ExtractResponse, Info, InfoRequest};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 
@@ -54,6 +54,7 @@ pub use self::{
 use self::{
     manifest::MOST_MANIFEST,
     save::{Saved, Saving, Subject},
+    scan::Summary,
     store::{ARCHIVES, Store, manifest_path, reference_of, workspace_path},
 };
 use crate::{
@@ -178,6 +179,7 @@ impl Archives {
     ) -> Result<Saved> {
         let tar = workspace.archive(ArchiveFormat::Tar, exclude).await?;
         let (index, summary) = saving.content(tar).await?;
+        check_limits(workspace, &summary).await?;
         saving.finish(index, summary, verify).await
     }
 
@@ -308,6 +310,21 @@ impl Archives {
         let archive = self.get(reference).await?;
         self.load(&archive, workspace).await
     }
+}
+
+/// Whether an agent like this one would take it back: what can't be loaded is not saved.
+async fn check_limits(workspace: &Workspace, summary: &Summary) -> Result<()> {
+    let limits = workspace.call::<Info>(&InfoRequest::default()).await?.limits;
+    for (name, value) in [("archiveBytes", summary.content_bytes), ("archiveEntries", summary.weight)] {
+        if let Some(limit) = limits.iter().find(|limit| limit.name == name && limit.value < value) {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("it has {value} {}, and an agent takes {} in an archive", limit.unit, limit.value),
+            )
+            .hint(format!("leave out what can be made again, such as node_modules, or raise {}", limit.variable)));
+        }
+    }
+    Ok(())
 }
 
 /// The names of manifests, of a workspace or all.

@@ -46,11 +46,17 @@ pub(super) struct Summary {
     pub(super) directories: u64,
     pub(super) symlinks: u64,
     pub(super) content_bytes: u64,
+    /// Entries as an agent counts them when it extracts: a long name counts more than once.
+    pub(super) weight: u64,
 }
 
+/// Bytes of a name that an agent counts as one entry more (its `archiveEntries`).
+const NAME_PER_ENTRY: u64 = 128;
+
 impl Summary {
-    fn count(&mut self, kind: &Kind) {
-        match kind {
+    fn count(&mut self, entry: &Entry) {
+        self.weight += 1 + entry.path.len() as u64 / NAME_PER_ENTRY;
+        match &entry.kind {
             Kind::File { size, .. } => {
                 self.files += 1;
                 self.content_bytes += size;
@@ -72,7 +78,7 @@ pub(super) fn cut(input: impl Read, pieces: &mpsc::Sender<Piece>) -> Result<Summ
     let mut list = Cutter::new(Sizes::ENTRIES);
     let (mut record, mut summary) = (Vec::new(), Summary::default());
     let tee = read(tee, |entry| {
-        summary.count(&entry.kind);
+        summary.count(&entry);
         record.clear();
         entry.encode(&mut record);
         Ok(list.push(&record, |chunk| send(Piece::Entries(chunk)))?)
@@ -396,7 +402,10 @@ mod tests {
         assert_eq!(list, expected);
         let hash = blake3::hash(&tar).to_hex().to_string();
         let bytes = tar.len() as u64;
-        assert_eq!(summary, Summary { hash, bytes, files: 2, directories: 1, symlinks: 1, content_bytes: 7 });
+        assert_eq!(
+            summary,
+            Summary { hash, bytes, files: 2, directories: 1, symlinks: 1, content_bytes: 7, weight: 4 }
+        );
     }
 
     #[test]

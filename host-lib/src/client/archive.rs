@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corehold_types::tools::ExtractResponse;
+use corehold_types::{Code, tools::ExtractResponse};
 use futures_util::TryStreamExt as _;
 use http::{Method, header};
 use http_body_util::{BodyExt as _, StreamBody};
@@ -11,7 +11,10 @@ use hyper::body::Frame;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{ANSWER_BYTES, AgentClient, Repeat, TokenSource, authorized, collect, misunderstood};
-use crate::{error::Result, runtime::BoxStream};
+use crate::{
+    error::{Error, Result},
+    runtime::BoxStream,
+};
 
 /// What an archive comes as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +58,7 @@ impl AgentClient {
             route.extend(utf8_percent_encode(pattern, NON_ALPHANUMERIC));
         }
         let sending = self.send(authorized(Method::GET, &route, tokens), Bytes::new(), Repeat::Safe);
-        let response = self.while_alive(sending).await?;
+        let response = self.while_alive(sending).await.map_err(too_old)?;
         Ok(self.bytes_of(response.into_body()))
     }
 
@@ -73,10 +76,18 @@ impl AgentClient {
         let request = authorized(Method::PUT, &format!("/v1/archive?hash={hash}{replace}"), tokens)
             .header(header::CONTENT_LENGTH, size);
         self.while_alive(async {
-            let response = self.send_stream(request, body).await?;
+            let response = self.send_stream(request, body).await.map_err(too_old)?;
             let answer = collect(response.into_body(), ANSWER_BYTES).await?;
             serde_json::from_slice(&answer).map_err(|error| misunderstood("that it extracted an archive", &error))
         })
         .await
     }
+}
+
+/// An agent that doesn't know a parameter of the query refuses it.
+fn too_old(error: Error) -> Error {
+    if error.problem().is_some_and(|problem| problem.code == Code::InvalidRequest) {
+        return error.also_hint("an agent of an earlier version doesn't know this: build the image anew");
+    }
+    error
 }

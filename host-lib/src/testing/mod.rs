@@ -6,7 +6,7 @@ mod engine;
 use std::{fs, path::PathBuf, sync::Arc};
 
 pub(crate) use self::{
-    agent::{AgentScript, CommandLog, FakeAgent, Route, TREE, ndjson, reply},
+    agent::{AgentScript, Answer, CommandLog, FakeAgent, Route, TREE, ndjson, reply},
     engine::{EngineScript, FakeEngine},
 };
 use crate::{ArchiveStore, Class, Host, PoolOptions, Template};

@@ -1,6 +1,7 @@
 //! What is saved, what it says, and what is written twice: nothing.
 
 use super::*;
+use crate::testing::{Answer, Route, reply};
 
 #[tokio::test]
 async fn what_was_saved_is_listed_verified_and_loaded() {
@@ -118,4 +119,37 @@ fn tar_with_a_pipe() -> Vec<u8> {
     header.set_mode(0o644);
     builder.append_data(&mut header, "pipe", &b""[..]).unwrap();
     builder.into_inner().unwrap()
+}
+
+#[tokio::test]
+async fn what_no_agent_would_take_back_is_not_saved() {
+    let routes: [Route; 2] =
+        [|request| limited(request, "archiveBytes", 4), |request| limited(request, "archiveEntries", 1)];
+    for (route, fitting) in routes.into_iter().zip([["four", ""], ["one", "-"]]) {
+        let script = AgentScript { route: Some(route), ..AgentScript::default() };
+        let fixture = Fixture::new(EngineScript::default(), script).await;
+        let workspace = fixture.host.create(CreateWorkspace::empty().id("w")).await.unwrap();
+        let archives = fixture.host.archives();
+        let save = || archives.save(&workspace, SaveOptions::default());
+        let files: Vec<_> = [("a", fitting[0]), ("b", fitting[1])].into_iter().filter(|file| file.1 != "-").collect();
+        let files: Vec<_> = files.into_iter().map(|(path, content)| (path, content.as_bytes())).collect();
+        fixture.engine.set_tar("corehold-w", tar_of(&files));
+        save().await.unwrap();
+        fixture.engine.set_tar("corehold-w", tar_of(&[("a", b"four"), ("b", b"more")]));
+        let error = save().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("THE_VARIABLE")), "{error}");
+    }
+}
+
+fn limited(request: &http::Request<hyper::body::Incoming>, name: &str, value: u64) -> Option<Answer> {
+    if request.uri().path() != "/v1/tools/info" {
+        return None;
+    }
+    let limit = serde_json::json!({ "name": name, "value": value, "unit": "things", "variable": "THE_VARIABLE" });
+    let info = serde_json::json!({
+        "version": "0", "protocol": 1, "bootId": "b", "instance": "i", "root": "/app",
+        "tools": [], "limits": [limit], "features": [], "guards": [],
+    });
+    Some(reply(http::StatusCode::OK, info.to_string()))
 }
