@@ -10,8 +10,20 @@ use std::{
 use crate::config::Config;
 
 /// Programs whose absence changes what set-up does.
-const PROGRAMS: [&str; 10] =
-    ["apt-get", "debootstrap", "dockerd", "iptables", "node", "npm", "rustup", "setsid", "top", "vi"];
+const PROGRAMS: [&str; 12] = [
+    "apt-get",
+    "debootstrap",
+    "dockerd",
+    "iptables",
+    "node",
+    "npm",
+    "pip3",
+    "python3",
+    "rustup",
+    "setsid",
+    "top",
+    "vi",
+];
 
 /// The facts that decide what set-up does. Made by hand in tests.
 #[derive(Debug, Clone, Default)]

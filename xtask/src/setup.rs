@@ -23,6 +23,8 @@ pub(crate) struct Needs {
     pub(crate) engine: bool,
     /// Node with npm, for the TypeScript compiler.
     pub(crate) node: bool,
+    /// Python with pip, for the server that speaks S3.
+    pub(crate) python: bool,
     /// Programs that unit tests run in terminals: an editor, and `top`.
     pub(crate) terminals: bool,
     /// clippy and rustfmt.
@@ -30,8 +32,10 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    pub(crate) const EVERYTHING: Self = Self { engine: true, node: true, terminals: true, components: true };
-    pub(crate) const ENGINE: Self = Self { engine: true, node: false, terminals: false, components: false };
+    pub(crate) const EVERYTHING: Self =
+        Self { engine: true, node: true, python: true, terminals: true, components: true };
+    pub(crate) const ENGINE: Self =
+        Self { engine: true, node: false, python: false, terminals: false, components: false };
 }
 
 /// What became of it.
@@ -88,6 +92,10 @@ fn plan(machine: &Machine, needs: Needs, found: Option<&Found>, has_base: bool) 
     if needs.node {
         want("node", "nodejs", "runs the TypeScript compiler and the MCP client");
         want("npm", "npm", "fetches the TypeScript compiler and the MCP client");
+    }
+    if needs.python {
+        want("python3", "python3", "runs the server that speaks S3 which archives are tested against");
+        want("pip3", "python3-pip", "fetches that server");
     }
     if needs.terminals {
         want("vi", "vim-tiny", "an editor that a test runs in a terminal");

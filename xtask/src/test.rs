@@ -40,6 +40,7 @@ pub(crate) fn run(config: &Config, artifacts: &Artifacts, selection: &Selection)
     let needs = Needs {
         engine: chosen(Stage::EndToEnd),
         node: chosen(Stage::Unit) && chosen(Stage::Typescript),
+        python: chosen(Stage::Unit),
         terminals: chosen(Stage::Unit),
         components: chosen(Stage::Format) || chosen(Stage::Lints),
     };

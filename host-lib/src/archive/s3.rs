@@ -57,8 +57,13 @@ impl fmt::Display for Bucket {
 impl Bucket {
     /// Opens it with what the `AWS_` variables say; asks nothing of it yet.
     pub(super) fn open(&self) -> Result<Arc<dyn ObjectStore>> {
+        self.open_with(AmazonS3Builder::from_env())
+    }
+
+    /// The same with other credentials and another address.
+    pub(super) fn open_with(&self, builder: AmazonS3Builder) -> Result<Arc<dyn ObjectStore>> {
         let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: PATIENCE };
-        let builder = AmazonS3Builder::from_env()
+        let builder = builder
             .with_bucket_name(&self.name)
             .with_retry(retry)
             // An option at a time: all at once would replace what the variables say.

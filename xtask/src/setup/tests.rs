@@ -57,7 +57,8 @@ fn an_engine_that_answers_is_left_as_it_is() {
 
 #[test]
 fn an_installed_engine_is_only_started() {
-    let machine = machine(true, &["dockerd", "iptables", "setsid", "debootstrap", "npm", "node", "vi", "top"]);
+    let machine =
+        machine(true, &["dockerd", "iptables", "setsid", "debootstrap", "npm", "node", "pip3", "python3", "vi", "top"]);
     let plan = plan(&machine, Needs::EVERYTHING, Some(&nothing_found()), false);
     assert_eq!(merged(&plan), [Action::StartDaemon]);
 }
@@ -67,7 +68,7 @@ fn unit_tests_need_no_engine() {
     let needs = Needs { engine: false, ..Needs::EVERYTHING };
     let machine = Machine { missing_components: vec!["clippy"], ..machine(true, &["apt-get", "rustup"]) };
     let plan = plan(&machine, needs, None, false);
-    assert_eq!(installed(&plan), ["nodejs", "npm", "vim-tiny", "procps"]);
+    assert_eq!(installed(&plan), ["nodejs", "npm", "python3", "python3-pip", "vim-tiny", "procps"]);
     assert_eq!(plan.needed.last(), Some(&Action::AddComponents(vec!["clippy"])));
 }
 

@@ -4,6 +4,8 @@ mod comparing;
 mod damage;
 mod faults;
 mod pruning;
+#[cfg(feature = "s3")]
+mod s3;
 mod saving;
 
 use std::{
