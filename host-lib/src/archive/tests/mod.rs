@@ -7,6 +7,7 @@ mod pruning;
 #[cfg(feature = "s3")]
 mod s3;
 mod saving;
+mod version_1;
 
 use std::{
     fs,
