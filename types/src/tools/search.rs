@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-use crate::{Data, Event, Scope, Tool, WorkspacePath};
+use crate::{Data, Event, Scope, Tool, WorkspacePath, escape::escape_into};
 
 /// Searches file contents.
 pub struct Search;
@@ -366,6 +366,63 @@ impl Event for SearchEvent {
             Self::Context(_) => "context",
             Self::File { .. } => "file",
             Self::Binary { .. } => "binary",
+        }
+    }
+
+    fn write_json(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        let (Self::Match(hit) | Self::Context(hit)) = self else { return serde_json::to_writer(out, self) };
+        // As nearly all are.
+        let SearchHit {
+            path: WorkspacePath::Text(path),
+            line: SearchLine { line, data: Data::Text(text), ranges, cut: None },
+        } = hit
+        else {
+            return serde_json::to_writer(out, self);
+        };
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(self.kind().as_bytes());
+        out.extend_from_slice(b"\",\"path\":\"");
+        escape_into(out, path);
+        out.extend_from_slice(b"\",\"line\":");
+        serde_json::to_writer(&mut *out, line)?;
+        out.extend_from_slice(b",\"text\":\"");
+        escape_into(out, text);
+        out.push(b'"');
+        if !ranges.is_empty() {
+            out.extend_from_slice(b",\"ranges\":");
+            serde_json::to_writer(&mut *out, ranges)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_events_json_is_what_serde_writes() {
+        let cut = SearchCut { start: 1, length: 2, hidden_matches: 3 };
+        let mut events = vec![
+            SearchEvent::File { path: "f".into(), matched_lines: 1 },
+            SearchEvent::Binary { path: "f".into(), offset: 7 },
+        ];
+        for path in ["plain".into(), "\"\\ \n ž".into(), WorkspacePath::from_bytes(b"\xff")] {
+            for data in [Data::default(), Data::Text("\t\"\\\u{1} žluť 🦀".into()), Data::from_bytes(vec![0xff])] {
+                for ranges in [vec![], vec![[0, 1]], vec![[0, u64::MAX], [3, 4]]] {
+                    for cut in [None, Some(cut)] {
+                        let line = SearchLine { line: 12, data: data.clone(), ranges: ranges.clone(), cut };
+                        let hit = SearchHit { path: path.clone(), line };
+                        events.extend([SearchEvent::Match(hit.clone()), SearchEvent::Context(hit)]);
+                    }
+                }
+            }
+        }
+        for event in events {
+            let mut json = Vec::new();
+            event.write_json(&mut json).unwrap();
+            assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&event).unwrap());
         }
     }
 }

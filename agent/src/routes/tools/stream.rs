@@ -62,6 +62,7 @@ pub(super) async fn begin<T: Handler>(
         waiting: None,
         result: None,
         keep_alive: Box::pin(sleep(KEEP_ALIVE)),
+        expected: 0,
         encoding,
         request_id,
     };
@@ -93,6 +94,8 @@ struct EventStream<T: Handler> {
     /// What the handler returned, until it is written.
     result: Option<Result<T::Response, Problem>>,
     keep_alive: Pin<Box<Sleep>>,
+    /// Bytes that were handed to the connection the last time: mostly as many come again.
+    expected: usize,
     encoding: Encoding,
     request_id: String,
 }
@@ -197,7 +200,7 @@ impl<T: Handler> HttpBody for EventStream<T> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let stream = &mut *self;
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(stream.expected);
         while out.len() < BATCH {
             match stream.poll_event(context) {
                 Poll::Ready(Some(event)) => {
@@ -225,6 +228,7 @@ impl<T: Handler> HttpBody for EventStream<T> {
             return Poll::Ready(None);
         }
         stream.keep_alive.as_mut().reset(Instant::now() + KEEP_ALIVE);
+        stream.expected = out.len().min(BATCH);
         Poll::Ready(Some(Ok(Frame::data(out.into()))))
     }
 }
@@ -251,6 +255,7 @@ mod tests {
             waiting: None,
             result: None,
             keep_alive: Box::pin(sleep(KEEP_ALIVE)),
+            expected: 0,
             encoding: Encoding::Ndjson,
             request_id: String::new(),
         };
