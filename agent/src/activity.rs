@@ -67,17 +67,17 @@ impl Activity {
     /// Holds the workspace awake until the guard is dropped. The label says what it is, for people: a tool's name, a port.
     pub fn hold(self: &Arc<Self>, source: ActivitySource, label: impl Into<Cow<'static, str>>) -> Guard {
         let label = label.into();
-        let now = Timestamp::now();
-        let held = &mut self.state().held;
-        held.entry((source, label.clone())).or_insert(Held { count: 0, since: now }).count += 1;
+        self.state().hold(source, label.clone(), Timestamp::now());
         Guard { activity: Arc::clone(self), source, label }
     }
 
     /// The same, for what is a request too: it is remembered as the last one.
     pub fn request(self: &Arc<Self>, source: ActivitySource, label: impl Into<Cow<'static, str>>) -> Guard {
-        let guard = self.hold(source, label);
-        self.state().last_request = Some(Timestamp::now());
-        guard
+        let (label, now) = (label.into(), Timestamp::now());
+        let mut state = self.state();
+        state.hold(source, label.clone(), now);
+        state.last_request = Some(now);
+        Guard { activity: Arc::clone(self), source, label }
     }
 
     /// What is held now.
@@ -91,6 +91,12 @@ impl Activity {
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change under the lock is complete in itself.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn hold(&mut self, source: ActivitySource, label: Cow<'static, str>, now: Timestamp) {
+        self.held.entry((source, label)).or_insert(Held { count: 0, since: now }).count += 1;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The boundary around every route: names the request, judges its origin, catches panics, logs failures once.
 
 use std::{
+    fmt::Write as _,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -40,7 +41,12 @@ impl RequestId {
         let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
         match given.filter(|id| is_sane(id)) {
             Some(id) => Self(id.into()),
-            None => Self(format!("{}-{:x}", agent.boot_id, MADE.fetch_add(1, Ordering::Relaxed)).into()),
+            None => {
+                // Made in one piece: to grow takes a lock that the server's threads share.
+                let mut id = String::with_capacity(agent.boot_id.len() + 17);
+                let _ = write!(id, "{}-{:x}", agent.boot_id, MADE.fetch_add(1, Ordering::Relaxed));
+                Self(id.into())
+            }
         }
     }
 }
