@@ -119,8 +119,8 @@ limits! {
     /// Milliseconds for which a call waits for that memory, which callers hold who haven't read their answers yet. Default
     /// 10,000.
     answer_ms: "answerMs", "ms", "COREHOLD_LIMIT_ANSWER_MS", 10_000;
-    /// Milliseconds in which a tool's request body must have come, and the next 16 KiB of a streamed one, or its end. Default
-    /// 30,000.
+    /// Milliseconds in which a tool's request body or a message on a WebSocket must have come, and the next 16 KiB of a streamed
+    /// body, or its end. Default 30,000.
     receive_ms: "receiveMs", "ms", "COREHOLD_LIMIT_RECEIVE_MS", 30_000;
     /// Milliseconds after which a connection is ended whose reader has taken nothing of what was there for him: an answer, a file, an
     /// archive, a stream, a WebSocket; not a tunnel. Who takes something now and then is waited for, however slow he is. Default

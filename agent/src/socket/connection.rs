@@ -32,10 +32,14 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Outgoing, dispatch::Dispatch};
+use super::{
+    Outgoing,
+    dispatch::Dispatch,
+    meter::{Meter, Metered},
+};
 use crate::{access::Caller, agent::Agent, server::RequestId};
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<Metered<TokioIo<Upgraded>>>;
 
 /// Returns the sink after the goodbye; nothing if the socket broke before.
 type Writer = JoinHandle<Option<SplitSink<Socket, Message>>>;
@@ -69,12 +73,14 @@ pub(super) async fn serve(agent: Arc<Agent>, caller: Arc<Caller>, request_id: Re
         .max_frame_size(Some(largest))
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(2 * MAX_PAYLOAD);
+    let meter = Meter::default();
+    let upgraded = Metered::new(upgraded, meter.clone());
     let socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config)).await;
     let (sink, mut source) = socket.split();
     let (out, queue) = mpsc::channel(QUEUE);
     let mut writer = tokio::spawn(write(sink, queue));
     let mut dispatch = Dispatch::new(Arc::clone(&agent), caller, &request_id, out.clone());
-    let goodbye = listen(&agent, &mut source, &mut dispatch, &out, &mut writer).await;
+    let goodbye = listen(&agent, (&mut source, &meter), &mut dispatch, &out, &mut writer).await;
     // The calls end with their owner; commands that they started are the agent's.
     drop(dispatch);
     let writing = writer.abort_handle();
@@ -100,12 +106,13 @@ async fn part(close: CloseFrame, out: mpsc::Sender<Outgoing>, writer: Writer, so
 /// Hears the client until the socket is to be closed, or is gone.
 async fn listen(
     agent: &Agent,
-    source: &mut SplitStream<Socket>,
+    (source, meter): (&mut SplitStream<Socket>, &Meter),
     dispatch: &mut Dispatch,
     out: &mpsc::Sender<Outgoing>,
     writer: &mut Writer,
 ) -> Option<CloseFrame> {
     let idle = agent.config.limits.idle_ms.as_duration();
+    let receive = agent.config.limits.receive_ms.as_duration();
     let mut heard = Instant::now();
     let mut ping = interval_at(heard + idle / 3, idle / 3);
     let mut leave_by = None;
@@ -114,6 +121,11 @@ async fn listen(
         tokio::select! {
             message = source.next() => {
                 heard = Instant::now();
+                match &message {
+                    Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => meter.heard_control(payload.len()),
+                    Some(Ok(_)) => meter.heard_message(),
+                    Some(Err(_)) | None => {}
+                }
                 let text = match message {
                     Some(Ok(Message::Text(text))) => text,
                     Some(Ok(Message::Binary(bytes))) => match dispatch.take(&bytes) {
@@ -146,6 +158,7 @@ async fn listen(
                 // Full: then the client has something to answer to already.
                 let _ = out.try_send(Message::Ping(Vec::new().into()).into());
             }
+            () = meter.overdue(receive) => return Some(close(CloseCode::Policy, "a message took longer to come than the limit receiveMs")),
             () = sleep_until(heard + idle) => return Some(silent()),
         }
     }

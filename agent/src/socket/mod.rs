@@ -2,11 +2,13 @@
 //! `docs/protocol.md` the rules for clients.
 //!
 //! [`connection`] owns a socket from its upgrade to its end, [`dispatch`] reads what the client says, [`stream`] sends
-//! events as far as the client has granted credit, [`input`] takes what the client types.
+//! events as far as the client has granted credit, [`input`] takes what the client types, [`meter`] says how
+//! long a message has been coming.
 
 mod connection;
 mod dispatch;
 mod input;
+mod meter;
 mod stream;
 
 use std::sync::Arc;

@@ -177,6 +177,30 @@ async fn a_message_in_pieces_without_end_is_cut_off_at_the_limit() {
     until(|| served.agent.agent.sockets.open() == 0).await;
 }
 
+/// It may be 16 MiB long, on each of many sockets.
+#[tokio::test]
+async fn a_message_that_is_never_finished_is_given_up_whatever_comes_between_its_parts() {
+    let served = serve(&[("COREHOLD_LIMIT_RECEIVE_MS", "300")]).await;
+    // Masked with zeros: a text's first part, without and with a ping behind it; a frame that isn't whole; the head of a frame.
+    let part = [&[0x01, 0x84, 0, 0, 0, 0][..], b"{\"js"].concat();
+    let ping = [0x89, 0x80, 0, 0, 0, 0].to_vec();
+    let unfinished = [0x81, 0x84, 0, 0, 0, 0, b'{'].to_vec();
+    for bytes in [part.clone(), [part, ping].concat(), unfinished, vec![0x81]] {
+        let mut client = open(&served).await;
+        assert!(client.call(1, "list", json!({})).await["result"].is_object());
+        client.socket.get_mut().write_all(&bytes).await.unwrap();
+        let goodbye = client.closed().await;
+        assert!(u16::from(goodbye.code) == 1008 && goodbye.reason.contains("receiveMs"), "{goodbye:?}");
+    }
+    // Who says nothing, or only pings, is let be.
+    let mut client = open(&served).await;
+    for _ in 0..20 {
+        client.socket.send(Message::Ping(vec![b'x'; 9].into())).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    assert!(client.call(1, "list", json!({})).await["result"].is_object());
+}
+
 #[tokio::test]
 async fn pings_without_end_delay_nobody_and_are_not_hoarded() {
     let served = serve(&[]).await;

@@ -155,7 +155,7 @@ impl Client {
         loop {
             match self.next().await {
                 Message::Close(frame) => return frame.expect("a reason"),
-                Message::Text(_) | Message::Binary(_) | Message::Ping(_) => {}
+                Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => {}
                 other => panic!("{other:?}"),
             }
         }
