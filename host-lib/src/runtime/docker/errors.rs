@@ -75,7 +75,8 @@ fn answered(status: u16, message: &str) -> Error {
         (ErrorKind::Invalid, Some("change the limit in the template's resources"))
     } else if says("oci runtime create failed") || says("failed to create shim") || says("failed to create task") {
         (ErrorKind::Engine, Some("the image may lack its entry point, or be made for another machine"))
-    } else if says("is already in use by container") {
+    // Docker goes on with "container", and Podman, whose status is 500, with an id.
+    } else if says("is already in use by ") {
         (ErrorKind::Conflict, None)
     } else {
         let kind = match status {
@@ -137,13 +138,20 @@ mod tests {
 
     #[test]
     fn engines_own_words_become_kinds_that_a_caller_can_decide_by() {
-        // Messages as Docker 20.10, 28 and 29 write them.
+        // Messages as Docker 20.10, 28 and 29 and Podman 4.3 write them.
         for (status, message, kind, hinted) in [
             (404, "No such container: abc", ErrorKind::NotFound, false),
             (404, "No such image: workspace-core:latest", ErrorKind::NotFound, true),
             (
                 409,
                 "Conflict. The container name \"/x\" is already in use by container \"0f\".",
+                ErrorKind::Conflict,
+                false,
+            ),
+            (
+                500,
+                "container create: creating container storage: the container name \"x\" is already in use by 0f. You have to \
+                 remove that container to be able to reuse that name: that name is already in use",
                 ErrorKind::Conflict,
                 false,
             ),
@@ -159,8 +167,8 @@ mod tests {
             (500, "write /x: no space left on device", ErrorKind::Io, true),
             (500, "driver failed: Bind for 127.0.0.1:80 failed: port is already allocated", ErrorKind::Conflict, true),
             (501, "nope", ErrorKind::Unsupported, false),
-            (503, "", ErrorKind::EngineUnavailable, false),
-            (500, "", ErrorKind::Engine, false),
+            (503, "", ErrorKind::EngineUnavailable, true),
+            (500, "", ErrorKind::Engine, true),
         ] {
             let error = of(status, message);
             assert_eq!(error.kind(), kind, "{message}");
