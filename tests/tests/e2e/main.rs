@@ -14,6 +14,8 @@ mod create;
 mod create_failures;
 // Every call to the engine fails in every way: nothing is orphaned, doubled or waited for in vain.
 mod engine_faults;
+// The library's examples.
+mod examples;
 // Ports inside, reached through the agent.
 mod forward;
 // The core image: built, cached, measured, and what is in it.
