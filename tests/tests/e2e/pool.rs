@@ -225,3 +225,32 @@ async fn processes_share_a_pool_and_one_that_is_killed_leaves_nothing_in_doubt()
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_at_once_are_all_made_and_many_in_turn_are_all_claimed() {
+    let corehold = Corehold::start().await;
+    let host = pooled(&corehold, PoolOptions::default().min(10).max(10)).await;
+    let creations = (0..50).map(|number| create(&host, CreateWorkspace::empty().id(format!("at-once-{number}"))));
+    let made = join_all(creations).await;
+    let claimed = made.iter().filter(|(_, events)| !began(events, Step::Create)).count();
+    assert!((10..=50).contains(&claimed), "what was ready was handed over: {claimed}");
+    // Each is its own, and answers.
+    let ids: Vec<String> =
+        join_all(made.iter().map(|(workspace, _)| output(workspace, "echo $COREHOLD_WORKSPACE_ID"))).await;
+    let expected: Vec<String> = made.iter().map(|(workspace, _)| format!("{}\n", workspace.id())).collect();
+    assert_eq!(ids, expected);
+    let removals = join_all(made.iter().map(|(workspace, _)| workspace.remove())).await;
+    assert!(removals.iter().all(Result::is_ok), "{removals:?}");
+
+    let before = host.pools()[0].claimed;
+    for number in 0..30_u64 {
+        host.pools_filled().await.unwrap();
+        let (workspace, _) = create(&host, CreateWorkspace::empty().id(format!("in-turn-{number}"))).await;
+        workspace.remove().await.unwrap();
+        assert_eq!(host.pools()[0].claimed, before + number + 1);
+    }
+    host.drain_pools().await.unwrap();
+    host.settled().await;
+    assert_eq!(containers(&corehold).await, BTreeMap::new());
+    assert_eq!(std::fs::read_dir(host.home().join("claims")).unwrap().count(), 0, "no record is left");
+}
