@@ -73,21 +73,14 @@ pub(super) fn count_lines(bytes: &[u8]) -> u64 {
 
 /// How lines end; nothing when there is no line end.
 pub(super) fn line_ending(bytes: &[u8]) -> Option<LineEnding> {
-    let ends = memchr::memchr_iter(b'\n', bytes);
-    let (mut lf, mut crlf) = (false, false);
-    for end in ends {
-        if end > 0 && bytes[end - 1] == b'\r' {
-            crlf = true;
-        } else {
-            lf = true;
-        }
-        if lf && crlf {
-            return Some(LineEnding::Mixed);
-        }
+    let first = memchr::memchr(b'\n', bytes)?;
+    if memchr::memchr(b'\r', bytes).is_none() {
+        return Some(LineEnding::Lf);
     }
-    match (lf, crlf) {
-        (true, _) => Some(LineEnding::Lf),
-        (_, true) => Some(LineEnding::CrLf),
-        _ => None,
+    let has_return = |end: usize| end > 0 && bytes[end - 1] == b'\r';
+    let of_first = has_return(first);
+    if memchr::memchr_iter(b'\n', bytes).any(|end| has_return(end) != of_first) {
+        return Some(LineEnding::Mixed);
     }
+    Some(if of_first { LineEnding::CrLf } else { LineEnding::Lf })
 }
