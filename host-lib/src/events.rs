@@ -17,8 +17,7 @@ use futures_util::{Stream, stream};
 use serde::Serialize;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-#[allow(unused_imports, reason = "reconciling, which reads what a change is, comes next")]
-pub(crate) use self::engine::{Change, ChangeKind, EngineWatch, Removals, Signal, Signals};
+pub(crate) use self::engine::{ChangeKind, EngineWatch, Removals, Signal, Signals};
 use crate::{
     archive::ArchiveRef,
     create::{CreateEvent, Step, milliseconds},
