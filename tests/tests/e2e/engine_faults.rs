@@ -85,7 +85,7 @@ async fn a_creation_a_listing_and_a_removal() {
     let corehold = Corehold::start().await;
     let proxy = Proxy::transparent(Path::new(SOCKET)).await;
     let broken = host(&corehold, &proxy, None, None).await;
-    let first = broken.create(CreateWorkspace::empty().id("first")).await.unwrap();
+    let first = broken.create(CreateWorkspace::empty().id("faulty-first")).await.unwrap();
     broken.list().await.unwrap();
     first.remove().await.unwrap();
     let endpoints = calls(&proxy, &BTreeSet::new()).await;
@@ -103,12 +103,16 @@ async fn a_creation_a_listing_and_a_removal() {
             let broken = host(&corehold, &proxy, Some(fault), None).await;
             proxy.fail(endpoint, fault);
             let began = Instant::now();
-            let made = broken.create(CreateWorkspace::empty().id("w").agent_timeout(LIMIT * 2)).await;
+            let made = broken.create(CreateWorkspace::empty().id("faulty").agent_timeout(LIMIT * 2)).await;
             broken.settled().await;
             assert!(began.elapsed() < IN_TIME, "{context}: a creation took {:?}", began.elapsed());
             match &made {
                 Ok(workspace) => {
-                    assert_eq!(containers(&corehold).await, BTreeSet::from(["corehold-w".to_owned()]), "{context}");
+                    assert_eq!(
+                        containers(&corehold).await,
+                        BTreeSet::from(["corehold-faulty".to_owned()]),
+                        "{context}"
+                    );
                     let listed = broken.list().await;
                     let removed = workspace.remove().await;
                     for error in [listed.err(), removed.err()].into_iter().flatten() {
@@ -131,7 +135,7 @@ async fn a_creation_a_listing_and_a_removal() {
                 Fault::Late(_) => host(&corehold, &proxy, None, None).await,
                 _ => broken,
             };
-            let again = again.create(CreateWorkspace::empty().id("w")).await;
+            let again = again.create(CreateWorkspace::empty().id("faulty")).await;
             again.unwrap_or_else(|error| panic!("{context}, then healed: {error}")).remove().await.unwrap();
         }
     }
@@ -149,7 +153,7 @@ async fn a_pool_that_is_filled_and_claimed_from() {
     let options = PoolOptions::default().min(1).max(1).wait(Duration::from_millis(200));
     let pooled = host(&corehold, &proxy, None, Some(options.clone())).await;
     pooled.pools_filled().await.unwrap();
-    pooled.create(CreateWorkspace::empty().id("first")).await.unwrap();
+    pooled.create(CreateWorkspace::empty().id("faulty-pool-first")).await.unwrap();
     pooled.pools_filled().await.unwrap();
     drop(pooled);
     clean(&corehold, "at first").await;
@@ -167,7 +171,7 @@ async fn a_pool_that_is_filled_and_claimed_from() {
             if let Err(error) = filled.unwrap_or_else(|_| panic!("{context}: nobody says why it isn't filled")) {
                 assert!(error.to_string().contains("the pool can't be filled"), "{context}: {error}");
             }
-            let made = pooled.create(CreateWorkspace::empty().id("w").agent_timeout(LIMIT * 2)).await;
+            let made = pooled.create(CreateWorkspace::empty().id("faulty-pool").agent_timeout(LIMIT * 2)).await;
             assert!(began.elapsed() < IN_TIME * 2, "{context}: {:?}", began.elapsed());
             if let Err(error) = made {
                 judge(&error, endpoint, fault);
