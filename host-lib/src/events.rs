@@ -17,10 +17,11 @@ use futures_util::{Stream, stream};
 use serde::Serialize;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-pub(crate) use self::engine::{ChangeKind, EngineWatch, Removals, Signal, Signals};
+pub(crate) use self::engine::{Change, ChangeKind, EngineWatch, Removals, Signal, Signals};
 use crate::{
     archive::ArchiveRef,
     create::{CreateEvent, Step, milliseconds},
+    life::{TransitionCause, WorkspaceState},
     metrics::Metrics,
     workspace::WorkspaceId,
 };
@@ -78,7 +79,16 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         dropped: Option<String>,
     },
-    /// A workspace was removed by a host.
+    /// A workspace came into another state.
+    Transition {
+        /// Out of which.
+        from: WorkspaceState,
+        /// Into which.
+        to: WorkspaceState,
+        /// Why.
+        cause: TransitionCause,
+    },
+    /// A workspace was removed by a host. Of one whose container others removed, [`Vanished`](Self::Vanished) is told.
     Removed,
     /// The container of a workspace ended, and not because this host removed it: it was stopped, its agent ended, or the machine
     /// or the engine did. What it held is still there.
@@ -251,13 +261,17 @@ mod tests {
             .filter_map(|event| match &event.kind {
                 EventKind::Creation(CreateEvent { step, kind: CreateEventKind::Finished { .. } }) => Some(*step),
                 EventKind::Creation(CreateEvent { kind: CreateEventKind::Started { .. }, .. }) => None,
-                EventKind::SetupCache { hit: false, .. } | EventKind::Created { .. } | EventKind::Removed => None,
+                EventKind::SetupCache { hit: false, .. } => None,
+                EventKind::Created { .. } | EventKind::Transition { .. } | EventKind::Removed => None,
                 other => panic!("{other:?}"),
             })
             .filter(|step| *step != Step::Pack)
             .collect();
         assert_eq!(finished, [Step::Create, Step::Start, Step::Agent, Step::Ship, Step::Setup, Step::Keep]);
-        let [.., created, removed] = events.as_slice() else { panic!("{events:?}") };
+        let [.., ready, created, removing, removed] = events.as_slice() else { panic!("{events:?}") };
+        let asked = |from, to| EventKind::Transition { from, to, cause: TransitionCause::Asked };
+        assert_eq!(ready.kind, asked(WorkspaceState::Creating, WorkspaceState::Ready));
+        assert_eq!(removing.kind, asked(WorkspaceState::Ready, WorkspaceState::Removing));
         assert!(matches!(created.kind, EventKind::Created { .. }), "{created:?}");
         assert_eq!(removed.kind, EventKind::Removed);
     }

@@ -14,10 +14,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio_util::task::TaskTracker;
+use tokio::sync::OnceCell;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::{
-    archive::{ArchiveStore, Archives, Place},
+    archive::{ArchiveStore, Archives, Place as ArchivePlace},
     audit::{AuditSeat, Auditor},
     config::{self, Config, DEFAULT_IMAGE},
     create::{
@@ -28,6 +29,7 @@ use crate::{
     events::{EngineWatch, EventBus, Events, Removals},
     key::HostKey,
     labels,
+    life::{self, Bed, Reconciled, Turns, WorkspaceState},
     logs::LogRooms,
     metrics::Metrics,
     pack::{Limits, Packer},
@@ -36,9 +38,12 @@ use crate::{
         AuditorSlot, ContainerState, Observed, Resources, Runtime,
         docker::{Docker, DockerAddress},
     },
+    state::{Entry, HostProcess, Store},
     stats::Monitor,
     template::Catalog,
-    workspace::{BeforeConnect, Labelled, Previews, Workspace, WorkspaceId, WorkspaceInfo, describe},
+    workspace::{
+        BeforeConnect, Described, Directory, Labelled, Place, Previews, Workspace, WorkspaceId, WorkspaceInfo, describe,
+    },
 };
 
 /// Port of the agent inside every core container.
@@ -70,9 +75,11 @@ const CA_BYTES: u64 = 16 << 20;
 /// ```
 #[derive(Clone)]
 pub struct Host {
-    inner: Arc<HostInner>,
+    pub(crate) inner: Arc<HostInner>,
     /// Not in what workspaces hold too: pools end with the last handle of the host.
-    pools: Arc<Pools>,
+    pub(crate) pools: Arc<Pools>,
+    /// Reconciles; ends with the last handle of the host, too.
+    _supervisor: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 pub(crate) struct HostInner {
@@ -90,7 +97,7 @@ pub(crate) struct HostInner {
     pub(crate) packer: Packer,
     pub(crate) setup_cache: SetupCache,
     pub(crate) records: Records,
-    pub(crate) archives: Place,
+    pub(crate) archives: ArchivePlace,
     /// Those of the host, as long as it has a handle; see [`Host`].
     pools: OnceLock<Weak<Pools>>,
     pub(crate) events: EventBus,
@@ -102,8 +109,34 @@ pub(crate) struct HostInner {
     pub(crate) previews: Previews,
     /// Ports of this machine for previews and published ports; absent means any.
     pub(crate) port_range: Option<RangeInclusive<u16>>,
-    /// What must be done even when nobody waits for it: removing containers of abandoned creations.
+    /// What must be done even when nobody waits for it: removing containers of abandoned creations, transitions.
     pub(crate) cleanups: TaskTracker,
+    pub(crate) store: Store,
+    /// That this host lives, as the store's other users see it.
+    pub(crate) process: HostProcess,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) directory: Directory,
+    engine_identity: OnceCell<String>,
+    /// Where the files of those who sleep are kept; absent: with the archives.
+    bed: Option<Arc<dyn Bed>>,
+}
+
+impl HostInner {
+    /// What tells the engine from others that may be used with the same home.
+    pub(crate) async fn engine_identity(&self) -> Result<&str> {
+        self.engine_identity.get_or_try_init(|| self.runtime.identity()).await.map(String::as_str)
+    }
+
+    /// The host's pools, for creations that don't come from its handle; none are left when that is gone.
+    pub(crate) fn pools(&self) -> Arc<Pools> {
+        let pools = self.pools.get().and_then(Weak::upgrade);
+        pools.unwrap_or_else(|| Arc::new(Pools::start(self, Vec::new())))
+    }
+
+    /// Where the files of those who sleep are kept.
+    pub(crate) fn bed(self: &Arc<Self>) -> Arc<dyn Bed> {
+        self.bed.clone().unwrap_or_else(|| Arc::new(Archives::new(self.clone())))
+    }
 }
 
 /// Configures a [`Host`]. What isn't said comes from the environment (see [`config`](crate::config)), else from the defaults.
@@ -128,6 +161,8 @@ pub struct HostBuilder {
     measure: bool,
     archive_store: Option<ArchiveStore>,
     audit: bool,
+    unsupervised: bool,
+    bed: Option<Arc<dyn Bed>>,
 }
 
 impl HostBuilder {
@@ -248,12 +283,25 @@ impl HostBuilder {
         self
     }
 
-    /// Makes the host: reads its key or makes one, and asks nothing of the engine yet, unless it has pools, measures or audits:
-    /// those begin then.
+    /// Whether the host reconciles by itself, at its start and whenever the engine tells that something happened to a container. A
+    /// program that does one thing and ends doesn't need it. Default: yes. See [`Host::reconcile`].
+    pub fn reconciles(mut self, by_itself: bool) -> Self {
+        self.unsupervised = !by_itself;
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bed(mut self, bed: Arc<dyn Bed>) -> Self {
+        self.bed = Some(bed);
+        self
+    }
+
+    /// Makes the host: reads its key or makes one, opens its state store, and waits for nothing of the engine. In the background it
+    /// begins to reconcile, to fill its pools, and to measure and audit, if it is to.
     ///
     /// # Errors
-    /// `Invalid` for a damaged key, CA bundle or setting; `Io` when the home folder can't be used; whatever the runtime
-    /// says when none was given and the local Docker engine isn't found.
+    /// `Invalid` for a damaged key, state store, CA bundle or setting, and for a store of a newer version; `Timeout` when that is locked;
+    /// `Io` when the home folder can't be used; whatever the runtime says when none was given and the local Docker engine isn't found.
     pub async fn build(self) -> Result<Host> {
         let config = Config::from_env()?;
         self.build_with(config).await
@@ -277,11 +325,13 @@ impl HostBuilder {
         let auditor_slot = AuditorSlot::default();
         let runtime: Arc<dyn Runtime> =
             Arc::new(Observed::new(runtime, removals.clone(), auditor_slot.clone(), events.metrics().clone()));
-        let (home, key, ca_bundle) = tokio::task::spawn_blocking(move || {
+        let (home, key, ca_bundle, store, process) = tokio::task::spawn_blocking(move || {
             let home = prepare_home(&home)?;
             let key = HostKey::load_or_create(&home)?;
             let ca_bundle = ca_file.as_deref().map(read_ca_bundle).transpose()?;
-            Ok::<_, Error>((home, key, ca_bundle))
+            let store = Store::open(&home)?;
+            let process = HostProcess::begin(&home)?;
+            Ok::<_, Error>((home, key, ca_bundle, store, process))
         })
         .await
         .map_err(|error| Error::new(ErrorKind::Io, "preparing the state folder failed").caused_by(error))??;
@@ -355,22 +405,22 @@ impl HostBuilder {
             port_range,
             records,
             pools: OnceLock::new(),
-            archives: Place::new(
+            archives: ArchivePlace::new(
                 self.archive_store.or(config.archives).unwrap_or_else(|| ArchiveStore::folder(home.join("archives"))),
             ),
             home,
+            store,
+            process,
+            turns: Arc::default(),
+            directory: Directory::default(),
+            engine_identity: OnceCell::new(),
+            bed: self.bed,
         });
         let pools = Arc::new(Pools::start(&inner, self.pools));
         let _ = inner.pools.set(Arc::downgrade(&pools));
-        Ok(Host { inner, pools })
-    }
-}
-
-impl HostInner {
-    /// The host's pools, for creations that don't come from its handle; none are left when that is gone.
-    pub(crate) fn pools(&self) -> Arc<Pools> {
-        let pools = self.pools.get().and_then(Weak::upgrade);
-        pools.unwrap_or_else(|| Arc::new(Pools::start(self, Vec::new())))
+        let supervisor = (!self.unsupervised)
+            .then(|| Arc::new(AbortOnDropHandle::new(tokio::spawn(life::supervise(inner.clone())))));
+        Ok(Host { inner, pools, _supervisor: supervisor })
     }
 }
 
@@ -386,7 +436,24 @@ impl Host {
         Creation::new(self.inner.clone(), self.pools.clone(), request)
     }
 
-    /// Waits until the containers of dropped creations are removed. A program that is about to end calls this last.
+    pub(crate) async fn create_for(&self, owner: String, request: CreateWorkspace) -> Result<Workspace> {
+        Creation::for_owner(self.inner.clone(), self.pools.clone(), request, Some(owner)).await
+    }
+
+    /// Finishes or undoes what was cut off when a host process ended, however it ended, and takes note of what happened to containers
+    /// while no host looked. Nothing that a living host is at is touched. Hosts do this by themselves, at their start and whenever the
+    /// engine tells of something, unless told otherwise ([`HostBuilder::reconciles`]); calling it waits until it is done.
+    ///
+    /// Cancel-safe: what was begun for a workspace is brought to its end.
+    ///
+    /// # Errors
+    /// When the store or the engine can't be asked at all. What fails for one workspace is in the answer.
+    pub async fn reconcile(&self) -> Result<Reconciled> {
+        life::reconcile_all(&self.inner).await
+    }
+
+    /// Waits until the containers of dropped creations are removed, and transitions that nobody waits for are done. A program that is
+    /// about to end calls this last.
     pub async fn settled(&self) {
         self.inner.cleanups.wait().await;
     }
@@ -454,13 +521,30 @@ impl Host {
     pub async fn list_all_homes(&self) -> Result<Vec<WorkspaceInfo>> {
         let of_kind = |kind: &str| BTreeMap::from([(labels::KIND.to_owned(), kind.to_owned())]);
         let (made, pooled) = (of_kind(labels::KIND_WORKSPACE), of_kind(labels::KIND_POOL));
-        let (mut states, pooled) = tokio::try_join!(self.inner.runtime.list(&made), self.inner.runtime.list(&pooled))?;
+        let runtime = &self.inner.runtime;
+        let (mut states, pooled, entries) =
+            tokio::try_join!(runtime.list(&made), runtime.list(&pooled), self.inner.store.all())?;
         let records = if pooled.is_empty() { Vec::new() } else { self.inner.records.all().await };
         states.extend(pooled);
-        // A container whose labels somebody damaged is not ours to judge, and must not hide the others.
-        let known = |state: &ContainerState| Labelled::of(state, &records).ok().flatten();
+        let mut entries: BTreeMap<WorkspaceId, Entry> =
+            entries.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+        let mut all: Vec<Described> = Vec::new();
+        for state in states {
+            // A container whose labels somebody damaged is not ours to judge, and must not hide the others.
+            let Ok(Some(labelled)) = Labelled::of(&state, &records) else { continue };
+            let ours = labelled.home == self.inner.fingerprint;
+            let entry = if ours { entries.remove(&labelled.id) } else { None };
+            all.push(Described { entry, state: Some(state), labelled });
+        }
+        // Those without a container here: asleep, on their way, or in another engine, of which nothing is known here.
+        let engine = if entries.is_empty() { "" } else { self.inner.engine_identity().await? };
+        let without = entries.into_values().filter(|entry| entry.container.is_none() || entry.engine == engine);
+        all.extend(without.map(|entry| {
+            let labelled = Labelled::of_entry(&self.inner, &entry);
+            Described { entry: Some(entry), state: None, labelled }
+        }));
         let mut infos: Vec<WorkspaceInfo> =
-            states.iter().filter_map(|state| Some(describe(&self.inner, state, known(state)?))).collect();
+            all.into_iter().filter_map(|described| describe(&self.inner, described)).collect();
         infos.sort_by(|one, other| other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id)));
         Ok(infos)
     }
@@ -471,25 +555,46 @@ impl Host {
     /// `NotFound`, with near names in the hint; `Invalid` when nothing can have that name.
     pub async fn workspace(&self, id: &str) -> Result<Workspace> {
         let id: WorkspaceId = id.parse()?;
+        // What is in the middle of something has its container by its name.
+        if let Some(entry) = self.inner.store.get(&id).await? {
+            if entry.actor.is_some() && entry.container.is_none() && entry.state != WorkspaceState::Removed {
+                return match self.labelled_workspace(&id).await? {
+                    Some(workspace) => Ok(workspace),
+                    None => Ok(self.known(&entry)),
+                };
+            }
+            return match life::look(&self.inner, entry).await? {
+                Some(entry) => Ok(self.known(&entry)),
+                None => Err(self.unknown(&id).await),
+            };
+        }
+        match self.labelled_workspace(&id).await? {
+            Some(workspace) => Ok(workspace),
+            None => Err(self.unknown(&id).await),
+        }
+    }
+
+    /// The workspace of a name by what the engine knows.
+    async fn labelled_workspace(&self, id: &WorkspaceId) -> Result<Option<Workspace>> {
         let wanted = BTreeMap::from([
             (labels::KIND.to_owned(), labels::KIND_WORKSPACE.to_owned()),
             (labels::WORKSPACE.to_owned(), id.to_string()),
         ]);
         let found = self.inner.runtime.list(&wanted).await?;
         if let Some(state) = found.first() {
-            return Ok(self.handle(state, Labelled::from_labels(&state.labels)?));
+            return Ok(Some(self.handle(state, Labelled::from_labels(&state.labels)?)));
         }
         // One from a pool has only its name.
         let pooled = BTreeMap::from([(labels::KIND.to_owned(), labels::KIND_POOL.to_owned())]);
         let name = format!("{}{id}", labels::NAME_PREFIX);
         let found = self.inner.runtime.list(&pooled).await?.into_iter().find(|state| state.name == name);
         if let Some(state) = found {
-            let record = self.inner.records.get(&state.id, &id).await;
+            let record = self.inner.records.get(&state.id, id).await;
             if let Some(labelled) = Labelled::of(&state, record.as_slice())? {
-                return Ok(self.handle(&state, labelled));
+                return Ok(Some(self.handle(&state, labelled)));
             }
         }
-        Err(self.unknown(&id).await)
+        Ok(None)
     }
 
     /// The results of set-ups that are kept, those used last first.
@@ -555,7 +660,8 @@ impl Host {
     }
 
     fn handle(&self, state: &ContainerState, labelled: Labelled) -> Workspace {
-        Workspace::new(self.inner.clone(), state.id.clone(), labelled)
+        let place = Place::new(&self.inner, &labelled.id, state.id.clone(), labelled.instance.clone());
+        Workspace::at(&self.inner, labelled, Some(place))
     }
 
     async fn unknown(&self, id: &WorkspaceId) -> Error {

@@ -15,11 +15,13 @@ mod host;
 pub mod image;
 mod key;
 pub mod labels;
+mod life;
 pub mod logs;
 mod metrics;
 mod pack;
 mod pool;
 pub mod runtime;
+mod state;
 pub mod stats;
 pub mod template;
 #[cfg(test)]
@@ -40,9 +42,10 @@ pub use create::{
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventKind, Events};
 pub use host::{Host, HostBuilder};
+pub use life::{Reconciled, Shutdown, ShutdownReport, TransitionCause, WorkspaceState};
 pub use pool::{Class, PoolOptions, PoolStatus};
 pub use template::{Catalog, Template};
 pub use workspace::{
     CommandOutcome, Forward, ForwardOptions, Preview, PreviewStatus, PreviewUse, RunCommand, Workspace, WorkspaceId,
-    WorkspaceInfo, WorkspaceStatus,
+    WorkspaceInfo,
 };

@@ -15,8 +15,8 @@ use crate::{
     error::ErrorKind,
     events::EventKind,
     host::Host,
+    life::WorkspaceState,
     pool::PoolStatus,
-    workspace::WorkspaceStatus,
 };
 
 /// Upper bounds of the buckets, in seconds: an engine's shortest calls, and set-ups of minutes.
@@ -170,15 +170,16 @@ impl Host {
             let name = "corehold_host_workspaces";
             head(&mut text, name, "gauge", "Workspaces of the home, by what they are doing.");
             let mut counts: BTreeMap<&str, usize> = BTreeMap::from([
-                (WorkspaceStatus::Running.as_str(), 0),
-                (WorkspaceStatus::Paused.as_str(), 0),
-                (WorkspaceStatus::Stopped.as_str(), 0),
+                (WorkspaceState::Ready.as_str(), 0),
+                (WorkspaceState::Paused.as_str(), 0),
+                (WorkspaceState::Stopped.as_str(), 0),
+                (WorkspaceState::Asleep.as_str(), 0),
             ]);
             for workspace in &workspaces {
-                *counts.entry(workspace.status.as_str()).or_default() += 1;
+                *counts.entry(workspace.state.as_str()).or_default() += 1;
             }
-            for (status, count) in counts {
-                let _ = writeln!(text, "{name}{{status=\"{status}\"}} {count}");
+            for (state, count) in counts {
+                let _ = writeln!(text, "{name}{{state=\"{state}\"}} {count}");
             }
         }
         pools(&mut text, &self.pools());
@@ -271,8 +272,8 @@ mod tests {
         check(&text);
         for (series, expected) in [
             ("corehold_host_engine_up", 1.0),
-            ("corehold_host_workspaces{status=\"running\"}", 1.0),
-            ("corehold_host_workspaces{status=\"paused\"}", 0.0),
+            ("corehold_host_workspaces{state=\"ready\"}", 1.0),
+            ("corehold_host_workspaces{state=\"paused\"}", 0.0),
             ("corehold_host_creation_duration_seconds_count", 2.0),
             ("corehold_host_creation_step_duration_seconds_count{step=\"agent\"}", 2.0),
             ("corehold_host_creation_failures_total{step=\"create\"}", 1.0),

@@ -57,7 +57,8 @@ async fn measure(host: &Host, template: &Template, last: &[u8], tar: &[u8], roun
     // One beforehand: it packs the template, warms the engine's caches, and shows the options.
     host.pools_filled().await?;
     let model = host.create(CreateWorkspace::from_template(template)).await?;
-    let specification = engine::specification_like(&model.info().await?.container)?;
+    let container = model.info().await?.container.context("it has a container")?;
+    let specification = engine::specification_like(&container)?;
     model.remove().await?;
 
     let (mut claims, mut engines, mut steps) = (Samples::default(), Samples::default(), BTreeMap::new());

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use corehold_benches::{engine, figures::Samples};
 use corehold_host::{
     CreateWorkspace, Host,
@@ -20,7 +20,8 @@ async fn main() -> Result<()> {
 
     // One beforehand: it warms the engine's caches, and shows the options.
     let model = host.create(CreateWorkspace::empty()).await?;
-    let specification = engine::specification_like(&model.info().await?.container)?;
+    let container = model.info().await?.container.context("it has a container")?;
+    let specification = engine::specification_like(&container)?;
     model.remove().await?;
 
     let (mut ours, mut engines) = (Samples::default(), Samples::default());

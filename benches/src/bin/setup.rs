@@ -72,7 +72,7 @@ async fn latencies(builder: &impl Fn() -> HostBuilder, template: &Template, roun
     let began = Instant::now();
     let model = cold.create(request()).await?;
     println!("the first workspace, whose set-up is kept: {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
-    let by_hand = ByHand::new(template, &model.info().await?.container)?;
+    let by_hand = ByHand::new(template, &model.info().await?.container.context("it has a container")?)?;
     model.remove().await?;
     let pooled = builder().pool(Class::default(), PoolOptions::default().min(2).max(2)).build().await?;
 
@@ -227,7 +227,7 @@ async fn footprints(builder: &impl Fn() -> HostBuilder, template: &Template, cou
     }
     let mut names = Vec::new();
     for workspace in &workspaces {
-        names.push(workspace.info().await?.container);
+        names.push(workspace.info().await?.container.context("it has a container")?);
     }
     let kept: u64 = host.setup_cache().await?.iter().map(|entry| entry.bytes).sum();
     let mut ours = footprint(&names)?;

@@ -20,7 +20,7 @@ pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
         .map(|workspace| {
             [
                 workspace.id.to_string(),
-                workspace.status.as_str().to_owned(),
+                workspace.state.as_str().to_owned(),
                 workspace.template.clone().unwrap_or_else(|| "-".to_owned()),
                 // Seconds are enough for people.
                 workspace.created.to_string().get(..19).unwrap_or_default().replace('T', " "),
@@ -28,6 +28,6 @@ pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
             ]
         })
         .collect();
-    output::table(["WORKSPACE", "STATUS", "TEMPLATE", "CREATED (UTC)", "PREVIEW"], &rows)?;
+    output::table(["WORKSPACE", "STATE", "TEMPLATE", "CREATED (UTC)", "PREVIEW"], &rows)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -74,7 +74,7 @@ fn row(workspace: &Workspace, sample: &WorkspaceStats) -> [String; 8] {
     let both = |one, other| format!("{} / {}", output::size(one), output::size(other));
     [
         workspace.id().to_string(),
-        sample.status.as_str().to_owned(),
+        sample.state.as_str().to_owned(),
         // A single sample can't tell a share; the time can be told.
         sample.cpu_percent.map_or_else(|| format!("{} ms", sample.cpu_ms), |percent| format!("{percent:.1} %")),
         output::size(sample.memory_bytes),

@@ -298,13 +298,11 @@ impl Archives {
         Box::pin(prune::prune(self.store().await?, self.host.archives.folder())).await
     }
 
-    #[allow(dead_code, reason = "for the transitions that put a workspace to sleep and wake it")]
     /// Saves a workspace whose container is about to go: all of it, read back.
     pub(crate) async fn save_verified(&self, workspace: &Workspace) -> Result<ArchiveRef> {
         Ok(self.save(workspace, SaveOptions::default()).await?.reference())
     }
 
-    #[allow(dead_code, reason = "for the transitions that put a workspace to sleep and wake it")]
     /// Fills a container with what was saved.
     pub(crate) async fn restore(&self, reference: &ArchiveRef, workspace: &Workspace) -> Result<ExtractResponse> {
         let archive = self.get(reference).await?;

@@ -150,7 +150,7 @@ async fn an_agent_that_does_not_know_us_may_be_anothers() {
 fn impatient(fixture: &Fixture, workspace: &Workspace) -> (Arc<AgentClient>, TokenSource) {
     let patience = Patience { silence: Duration::from_millis(30), answer: Duration::from_millis(200) };
     let runtime = fixture.host.runtime().clone();
-    let client = AgentClient::new(runtime, workspace.container().clone(), crate::host::AGENT_PORT, patience);
+    let client = AgentClient::new(runtime, workspace.container(), crate::host::AGENT_PORT, patience);
     let home = tempfile::tempdir().unwrap();
     let key = Arc::new(crate::key::HostKey::load_or_create(home.path()).unwrap());
     (Arc::new(client), TokenSource::new(key, "i".into(), "w".into(), "s".into()))
@@ -194,7 +194,7 @@ async fn a_long_silence_of_a_healthy_agent_breaks_nothing() {
     // Ten times the silence after which the agent is asked for its health.
     assert!(tokio::time::timeout(Duration::from_millis(300), stream.next()).await.is_err(), "it still waits");
     fixture.engine.set_status("corehold-w", crate::runtime::ContainerStatus::Exited);
-    fixture.host.runtime().stop(workspace.container(), Duration::ZERO).await.unwrap();
+    fixture.host.runtime().stop(&workspace.container(), Duration::ZERO).await.unwrap();
     let error = stream.next().await.unwrap().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::AgentUnavailable, "{error}");
     assert!(stream.next().await.is_none(), "an error is the last item");

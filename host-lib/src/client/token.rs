@@ -40,11 +40,6 @@ impl TokenSource {
         Self::new(self.key.clone(), self.instance.clone(), self.workspace.clone(), subject)
     }
 
-    /// In whose name.
-    pub(crate) fn subject(&self) -> &str {
-        &self.subject
-    }
-
     /// A token that holds for at least another minute.
     pub(crate) fn current(&self) -> String {
         self.at(Timestamp::now().as_unix_seconds())

@@ -6,7 +6,7 @@ mod pipeline;
 pub(crate) mod plan;
 mod report;
 pub(crate) mod reservation;
-mod serve;
+pub(crate) mod serve;
 pub(crate) mod setup_cache;
 mod ship;
 #[cfg(test)]
@@ -23,9 +23,9 @@ use std::{
 
 use tokio::sync::mpsc;
 
-pub(crate) use self::events::milliseconds;
 pub use self::events::{CreateEvent, CreateEventKind, OutputStream, Step};
 use self::reservation::Reservation;
+pub(crate) use self::{events::milliseconds, pipeline::bring_up_again};
 use crate::{
     archive::Archive, error::Result, host::HostInner, pool::Pools, runtime::Resources, template::Template,
     workspace::Workspace,
@@ -144,8 +144,8 @@ impl CreateWorkspace {
 /// want to know how it goes.
 ///
 /// It does nothing unless it is polled, in either way. Dropping it undoes what it did: the container is removed by a task
-/// on the tokio runtime, for which [`Host::settled`](crate::Host::settled) waits. If the process ends before that, the
-/// container stays and [`Host::list`](crate::Host::list) finds it by its labels.
+/// on the tokio runtime, for which [`Host::settled`](crate::Host::settled) waits. If the process ends before that, the next
+/// [`Host::reconcile`](crate::Host::reconcile) does it.
 #[must_use = "nothing happens until it is awaited or asked for events"]
 pub struct Creation {
     work: Pin<Box<dyn Future<Output = Result<Made>> + Send>>,
@@ -163,8 +163,18 @@ struct Made {
 
 impl Creation {
     pub(crate) fn new(host: Arc<HostInner>, pools: Arc<Pools>, request: CreateWorkspace) -> Self {
+        Self::for_owner(host, pools, request, None)
+    }
+
+    /// The workspace of an owner: `Conflict` if that has one.
+    pub(crate) fn for_owner(
+        host: Arc<HostInner>,
+        pools: Arc<Pools>,
+        request: CreateWorkspace,
+        owner: Option<String>,
+    ) -> Self {
         let (sender, events) = mpsc::channel(EVENTS);
-        let work = Box::pin(pipeline::run(host, pools, request, sender));
+        let work = Box::pin(pipeline::run(host, pools, request, owner, sender));
         Self { work, events, done: None }
     }
 

@@ -19,10 +19,12 @@ use crate::{
     archive::{Archive, Archives},
     error::{Error, ErrorKind, Result},
     host::HostInner,
+    life::{self, Turn, WorkspaceState},
     pack::{Found, PackedArchive, Stored},
     pool::{HandOver, Outcome, Pool, Pools, Wish},
+    state::{Entry, Taken},
     template::Template,
-    workspace::{Labelled, Workspace},
+    workspace::{Labelled, Place, Workspace},
 };
 
 /// Does it all, and leaves nothing behind if it fails.
@@ -30,13 +32,14 @@ pub(super) async fn run(
     host: Arc<HostInner>,
     pools: Arc<Pools>,
     request: CreateWorkspace,
+    owner: Option<String>,
     events: mpsc::Sender<CreateEvent>,
 ) -> Result<Made> {
     let plan = Plan::new(&host, request)?;
     let reporter = Reporter::new(events, host.events.clone(), plan.labelled.id.clone());
     let ending = Ending::new(host.events.clone(), plan.labelled.id.clone());
     let span = tracing::info_span!("creation", workspace = %plan.labelled.id);
-    match attempt(&host, &pools, &plan, &reporter).instrument(span).await {
+    match attempt(&host, &pools, &plan, owner, &reporter).instrument(span).await {
         Ok((workspace, place)) => Ok(Made { workspace, place, ending }),
         Err(error) => {
             ending.failed(&error);
@@ -49,21 +52,28 @@ async fn attempt(
     host: &Arc<HostInner>,
     pools: &Pools,
     plan: &Plan,
+    owner: Option<String>,
     reporter: &Reporter,
 ) -> Result<(Workspace, Reservation)> {
     let pool = pools.meeting(plan);
-    let mut place = Reservation::new(host.runtime.clone(), host.cleanups.clone());
-    let error = match build(host, plan, pool, &mut place, reporter).await {
+    // Before the engine is asked for anything: whoever finds what we leave behind knows what it was to be.
+    let turn = enter(host, plan, owner).await?;
+    let mut place = Reservation::new(host.runtime.clone(), host.cleanups.clone()).of_workspace(turn);
+    let made = async {
+        let workspace = build(host, plan, pool, &mut place, reporter).await?;
+        place.ready().await?;
+        Ok(workspace)
+    };
+    let error: Error = match made.await {
         Ok(workspace) => return Ok((workspace, place)),
         Err(error) => error,
     };
     let (name, id) = (&plan.spec.name, &plan.labelled.id);
-    if !place.is_something() {
-        return Err(error);
-    }
-    if plan.keep_on_failure {
-        place.keep();
-        return Err(error.also_hint(&format!("its container {name} was kept; `corehold down {id}` removes it")));
+    if plan.keep_on_failure && place.is_something() {
+        return Err(match place.fail(&error).await {
+            Ok(()) => error.also_hint(&format!("its container {name} was kept; `corehold down {id}` removes it")),
+            Err(writing) => error.also_hint(&format!("its container {name} could not be kept ({writing})")),
+        });
     }
     match place.discard().await {
         Ok(()) => Err(error),
@@ -71,6 +81,54 @@ async fn attempt(
             "its container {name} could not be removed ({removal}); `corehold down {id}` tries again"
         ))),
     }
+}
+
+/// Takes the workspace's name, and its owner's only place, in the store.
+async fn enter(host: &Arc<HostInner>, plan: &Plan, owner: Option<String>) -> Result<Turn> {
+    let id = &plan.labelled.id;
+    let entry = Entry {
+        id: id.clone(),
+        owner,
+        state: WorkspaceState::Creating,
+        reason: None,
+        engine: host.engine_identity().await?.to_owned(),
+        container: None,
+        instance: plan.labelled.instance.clone(),
+        recipe: plan.recipe.clone(),
+        archive: None,
+        created: plan.labelled.created,
+        entered_at: plan.labelled.created,
+        generation: 0,
+        actor: None,
+        policy: None,
+    };
+    loop {
+        match Turn::begin(host, entry.clone()).await? {
+            Ok(turn) => return Ok(turn),
+            Err(Taken::Owner) => {
+                return Err(Error::new(ErrorKind::Conflict, "the owner has a workspace already").in_step(Step::Create));
+            }
+            Err(Taken::Id) => {}
+        }
+        // What was cut off, or is gone with its container, is in nobody's way.
+        if !life::is_in_use(host, id).await? {
+            continue;
+        }
+        return Err(Error::new(ErrorKind::Conflict, format!("there is a workspace named {id} already"))
+            .hint(format!("choose another id, or remove the other by `corehold down {id}`"))
+            .in_step(Step::Create));
+    }
+}
+
+/// One more container for a workspace that had one, its agent answering; taken from a pool where one has what is needed.
+pub(crate) async fn bring_up_again(host: &Arc<HostInner>, entry: &Entry, place: &mut Reservation) -> Result<Workspace> {
+    let plan = Plan::again(host, entry)?;
+    let pools = host.pools();
+    let pool = pools.meeting(&plan);
+    // Nobody reads the steps but the host's events.
+    let reporter = Reporter::new(mpsc::channel(1).0, host.events.clone(), entry.id.clone());
+    let (arrived, _) = oneshot::channel();
+    bring_up(host, &plan, pool, place, &reporter, arrived).await
 }
 
 async fn build(
@@ -99,12 +157,13 @@ async fn build(
     let (workspace, filled) = tokio::try_join!(bring_up(host, plan, pool, place, reporter, arrived), fill)?;
     if let Some(template) = &plan.template {
         set_up(host, &workspace, template, filled, reporter).await?;
-        if let Some(line) = &template.dev {
-            let work = async { Ok((serve::start_dev(&workspace, template, line, plan.port).await?, None)) };
-            let command = reporter.step(Step::Dev, Some(line.clone()), work).await?;
+        if let Some(dev) = &plan.recipe.dev {
+            let work = async { Ok((serve::start_dev(&workspace, dev).await?, None)) };
+            let command = reporter.step(Step::Dev, Some(dev.line.clone()), work).await?;
             let work = async {
                 // As people will reach it.
-                let published = host.runtime.inspect(workspace.container()).await?.published.get(&plan.port).copied();
+                let at = workspace.place().await?;
+                let published = host.runtime.inspect(&at.container).await?.published.get(&plan.port).copied();
                 let status = serve::wait_ready(&workspace, template, command, published, reporter).await?;
                 Ok(((), Some(format!("{} answered {}", template.ready_path, status.as_u16()))))
             };
@@ -151,7 +210,7 @@ async fn bring_up(
         let (workspace, _handing_over) = (arrival.workspace.clone(), arrival.handing_over.clone());
         // It can be filled while the engine still takes note of whose it is.
         let _ = arrived.send(arrival);
-        let named = host.runtime.rename(workspace.container(), &plan.spec.name).await;
+        let named = host.runtime.rename(&workspace.place().await?.container, &plan.spec.name).await;
         return match named {
             Ok(()) => Ok(workspace),
             Err(error) => Err(refused(error, plan, host).in_step(Step::Claim)),
@@ -176,19 +235,19 @@ async fn take_over(
         template: plan.labelled.template.clone(),
         created: plan.labelled.created,
         preview_port: plan.labelled.preview_port,
-        env: plan.own_env.clone(),
+        env: plan.recipe.env.clone(),
     };
     let work = async {
         let deadline = pool.deadline();
         while let Some((member, handing_over)) = pool.take(deadline).await {
             match place.claim(&host.records, pool.clone().claim(member, wish.clone())).await {
                 Some(Outcome::Won(won)) => {
-                    let labelled = Labelled { instance: won.instance, ..plan.labelled.clone() };
-                    let detail = Some(won.container.0.clone());
-                    let workspace = Workspace::over(host.clone(), won.container, labelled, won.client);
+                    let labelled = Labelled { instance: won.instance.clone(), ..plan.labelled.clone() };
+                    let at = Place::over(host, &labelled.id, won.client, won.instance);
+                    let workspace = Workspace::at(host, labelled, Some(at));
                     let arrival =
                         Arrival { workspace, image: Some(won.image), handing_over: Some(handing_over.into()) };
-                    return Ok((Some(arrival), detail));
+                    return Ok((Some(arrival), Some(won.container.0)));
                 }
                 Some(Outcome::Refused(error)) => {
                     tracing::warn!(%error, "a container of a pool could not be claimed; one is made");
@@ -217,9 +276,10 @@ async fn make(host: &Arc<HostInner>, plan: &Plan, place: &mut Reservation, repor
     let mut watch = DeathWatch::new(host.runtime.as_ref(), &plan.labelled.instance);
     let start = async { Ok((watch.during(host.runtime.start(&container)).await?, None)) };
     reporter.step(Step::Start, None, start).await?;
-    let workspace = Workspace::new(host.clone(), container, plan.labelled.clone());
-    let waiting = agent::wait(workspace.client(), &mut watch, plan.agent_timeout, host.runtime.as_ref());
+    let at = Place::new(host, &plan.labelled.id, container, plan.labelled.instance.clone());
+    let waiting = agent::wait(&at.client, &mut watch, plan.agent_timeout, host.runtime.as_ref());
     reporter.step(Step::Agent, None, async { Ok((waiting.await?, None)) }).await?;
+    let workspace = Workspace::at(host, plan.labelled.clone(), Some(at));
     Ok(Arrival { workspace, image: id, handing_over: None })
 }
 

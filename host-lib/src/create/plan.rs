@@ -7,13 +7,14 @@ use std::{
 
 use corehold_types::{Timestamp, env_vars};
 
-use super::CreateWorkspace;
+use super::{AGENT_TIMEOUT, CreateWorkspace};
 use crate::{
     archive::Archive,
     error::{Error, ErrorKind, Result},
     host::{AGENT_PORT, HostInner, check_env, check_labels},
     labels,
     runtime::{CaBundle, ContainerSpec, Resources},
+    state::{Dev, Entry, Recipe},
     template::{DEFAULT_PORT, Template, variable_bytes},
     workspace::{Labelled, WorkspaceId, random_word},
 };
@@ -26,12 +27,10 @@ pub(crate) struct Plan {
     /// What it is filled with, instead of the template's files.
     pub(crate) archive: Option<Archive>,
     pub(crate) labelled: Labelled,
+    /// What the store keeps, so that a container can be made for the workspace again.
+    pub(crate) recipe: Recipe,
     pub(crate) spec: ContainerSpec,
     pub(crate) port: u16,
-    /// The variables of template and request, which a claim brings.
-    pub(crate) own_env: BTreeMap<String, String>,
-    /// Whether the request has labels, which no claim can bring.
-    pub(crate) own_labels: bool,
     pub(crate) agent_timeout: Duration,
     pub(crate) keep_on_failure: bool,
 }
@@ -48,59 +47,92 @@ impl Plan {
             None => WorkspaceId::generate(stem)?,
         };
         let port = template.as_ref().map_or(DEFAULT_PORT, |template| template.port);
-        let labelled = Labelled {
-            instance: format!("{id}-{}", random_word(8)?),
-            id,
+        let of_template = template.as_ref().map(|template| template.resources).unwrap_or_default();
+        let limits = resources(&[request.resources, of_template]);
+        let mut env = template.as_ref().map(|template| template.env.clone()).unwrap_or_default();
+        env.extend(request.env);
+        let recipe = Recipe {
             // Saved again, it is still of the template that it was made from.
             template: match &template {
                 Some(template) => Some(template.name.clone()),
                 None => request.archive.as_ref().and_then(|archive| archive.template.clone()),
             },
-            created: Timestamp::now(),
-            preview_port: Some(port),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            home: host.fingerprint.clone(),
-        };
-
-        let mut own_env = template.as_ref().map(|template| template.env.clone()).unwrap_or_default();
-        own_env.extend(request.env);
-        let mut env = base_env(host);
-        env.insert(env_vars::INSTANCE.to_owned(), labelled.instance.clone());
-        env.insert(env_vars::WORKSPACE_ID.to_owned(), labelled.id.to_string());
-        env.extend(own_env.clone());
-        check_room(&env)?;
-
-        let own_labels = !request.labels.is_empty();
-        let mut all_labels = host.labels.clone();
-        all_labels.extend(request.labels);
-        all_labels.extend(labelled.to_labels());
-
-        let of_template = template.as_ref().map(|template| template.resources).unwrap_or_default();
-        let spec = ContainerSpec {
-            name: format!("{}{}", labels::NAME_PREFIX, labelled.id),
-            image: request
-                .image
-                .or_else(|| template.as_ref().and_then(|template| template.image.clone()))
-                .unwrap_or_else(|| host.image.clone()),
-            labels: all_labels,
+            image: request.image.or_else(|| template.as_ref().and_then(|template| template.image.clone())),
             env,
-            publish: request.publish.into_iter().collect(),
-            publish_on: host.port_range.clone(),
-            agent_port: AGENT_PORT,
-            resources: resources(&[request.resources, of_template, host.resources]),
-            ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
+            labels: request.labels,
+            memory_bytes: limits.memory_bytes,
+            cpu_millis: limits.cpu_millis,
+            pids: limits.pids,
+            preview_port: Some(port),
+            publish: request.publish,
+            dev: template.as_ref().and_then(Dev::of),
         };
+        let labelled = labelled(host, id, &recipe, Timestamp::now())?;
+        let spec = container(host, &labelled, &recipe);
+        check_room(&spec.env)?;
         Ok(Self {
             template,
             archive: request.archive,
-            labelled,
             spec,
+            labelled,
+            recipe,
             port,
-            own_env,
-            own_labels,
             agent_timeout: request.agent_timeout,
             keep_on_failure: request.keep_on_failure,
         })
+    }
+
+    /// One more container for a workspace that had one.
+    pub(crate) fn again(host: &HostInner, entry: &Entry) -> Result<Self> {
+        let recipe = entry.recipe.clone();
+        let labelled = labelled(host, entry.id.clone(), &recipe, entry.created)?;
+        Ok(Self {
+            template: None,
+            archive: None,
+            spec: container(host, &labelled, &recipe),
+            labelled,
+            port: recipe.preview_port.unwrap_or(DEFAULT_PORT),
+            recipe,
+            agent_timeout: AGENT_TIMEOUT,
+            keep_on_failure: false,
+        })
+    }
+}
+
+fn labelled(host: &HostInner, id: WorkspaceId, recipe: &Recipe, created: Timestamp) -> Result<Labelled> {
+    Ok(Labelled {
+        instance: format!("{id}-{}", random_word(8)?),
+        id,
+        template: recipe.template.clone(),
+        created,
+        preview_port: recipe.preview_port,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        home: host.fingerprint.clone(),
+    })
+}
+
+/// The container of a workspace: what its recipe says, and what the host adds to every one.
+fn container(host: &HostInner, labelled: &Labelled, recipe: &Recipe) -> ContainerSpec {
+    let mut env = base_env(host);
+    env.insert(env_vars::INSTANCE.to_owned(), labelled.instance.clone());
+    env.insert(env_vars::WORKSPACE_ID.to_owned(), labelled.id.to_string());
+    env.extend(recipe.env.clone());
+
+    let mut all_labels = host.labels.clone();
+    all_labels.extend(recipe.labels.clone());
+    all_labels.extend(labelled.to_labels());
+
+    let limits = Resources { memory_bytes: recipe.memory_bytes, cpu_millis: recipe.cpu_millis, pids: recipe.pids };
+    ContainerSpec {
+        name: format!("{}{}", labels::NAME_PREFIX, labelled.id),
+        image: recipe.image.clone().unwrap_or_else(|| host.image.clone()),
+        labels: all_labels,
+        env,
+        publish: recipe.publish.iter().copied().collect(),
+        publish_on: host.port_range.clone(),
+        agent_port: AGENT_PORT,
+        resources: resources(&[limits, host.resources]),
+        ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
     }
 }
 

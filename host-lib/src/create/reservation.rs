@@ -11,9 +11,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    host::HostInner,
     labels,
+    life::{Turn, WorkspaceState},
     pool::{Outcome, Record, Records},
     runtime::{ContainerId, ContainerSpec, Runtime},
+    state::{Durability, Entry},
 };
 
 /// Removes its container when it is dropped, unless [`keep`](Self::keep) was called.
@@ -28,6 +31,17 @@ struct Held {
     fate: Fate,
     /// What was written about a container that came from a pool.
     record: Option<(Records, Record)>,
+    /// What the store has of the workspace that it is made for.
+    entered: Entered,
+}
+
+enum Entered {
+    /// It waits in a pool, or belongs to a workspace that there is without it.
+    Nothing,
+    /// It is being made, by us.
+    Open(Box<Turn>),
+    /// It is made, and nobody has it yet.
+    Ready(Arc<HostInner>, Box<Entry>),
 }
 
 enum Fate {
@@ -37,15 +51,51 @@ enum Fate {
     Creating { task: JoinHandle<Result<ContainerId>>, labels: BTreeMap<String, String> },
     /// A container of a pool is being claimed: whose it is then, the task knows.
     Claiming { task: JoinHandle<Outcome>, records: Records },
-    /// It is there.
-    Made(ContainerId),
+    /// It is there, and its agent's name in tokens is this.
+    Made(ContainerId, String),
     /// The call failed in a way that leaves open whether it is there.
     Doubtful { labels: BTreeMap<String, String> },
 }
 
 impl Reservation {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, cleanups: TaskTracker) -> Self {
-        Self { held: Held { runtime, fate: Fate::Nothing, record: None }, cleanups }
+        Self { held: Held { runtime, fate: Fate::Nothing, record: None, entered: Entered::Nothing }, cleanups }
+    }
+
+    /// Whose workspace it is: what the store has of that goes with the container.
+    pub(crate) fn of_workspace(mut self, turn: Turn) -> Self {
+        self.held.entered = Entered::Open(Box::new(turn));
+        self
+    }
+
+    /// Writes down that the workspace is ready. Until it is kept it is removed nevertheless.
+    ///
+    /// # Errors
+    /// `Conflict` when somebody has removed it meanwhile.
+    pub(crate) async fn ready(&mut self) -> Result<()> {
+        let Fate::Made(id, instance) = &self.held.fate else { return Ok(()) };
+        let Entered::Open(turn) = &mut self.held.entered else { return Ok(()) };
+        turn.note(Durability::Process, |entry| {
+            entry.state = WorkspaceState::Ready;
+            entry.actor = None;
+            entry.container = Some(id.0.clone());
+            entry.instance.clone_from(instance);
+        })
+        .await?;
+        if let Entered::Open(turn) = std::mem::replace(&mut self.held.entered, Entered::Nothing) {
+            let (host, entry) = turn.release();
+            self.held.entered = Entered::Ready(host, Box::new(entry));
+        }
+        Ok(())
+    }
+
+    /// Keeps the container for looking at, and writes down why.
+    pub(crate) async fn fail(mut self, error: &Error) -> Result<()> {
+        // It is there, or will be in a moment.
+        let _ = self.held.outcome().await;
+        self.held.fail(error.to_string()).await?;
+        self.keep();
+        Ok(())
     }
 
     /// Has the engine make the container.
@@ -79,6 +129,7 @@ impl Reservation {
     /// Leaves the container alone from now on.
     pub(crate) fn keep(mut self) {
         self.held.fate = Fate::Nothing;
+        self.held.entered = Entered::Nothing;
     }
 
     /// Removes the container and waits until it is gone. Dropped meanwhile, it is removed nevertheless.
@@ -86,6 +137,12 @@ impl Reservation {
         let result = self.held.clear().await;
         // Whoever is told that it failed decides what comes next.
         self.held.fate = Fate::Nothing;
+        if let Err(error) = &result
+            && let Err(writing) = self.held.fail(format!("its container could not be removed: {error}")).await
+        {
+            tracing::warn!(error = %writing, "what is left of a creation could not be written down");
+        }
+        self.held.entered = Entered::Nothing;
         result
     }
 }
@@ -97,7 +154,7 @@ impl Held {
             let result = task.await;
             let labels = std::mem::take(labels);
             let (fate, result) = match result {
-                Ok(Ok(id)) => (Fate::Made(id), Ok(())),
+                Ok(Ok(id)) => (Fate::Made(id, labels.get(labels::INSTANCE).cloned().unwrap_or_default()), Ok(())),
                 Ok(Err(error)) => match error.kind() {
                     ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Invalid | ErrorKind::Unsupported => {
                         (Fate::Nothing, Err(error))
@@ -113,7 +170,7 @@ impl Held {
             result?;
         }
         Ok(match &self.fate {
-            Fate::Made(id) => Some(id.clone()),
+            Fate::Made(id, _) => Some(id.clone()),
             _ => None,
         })
     }
@@ -125,7 +182,7 @@ impl Held {
         match &outcome {
             Ok(Outcome::Won(won)) => {
                 self.record = Some((records.clone(), won.record.clone()));
-                self.fate = Fate::Made(won.container.clone());
+                self.fate = Fate::Made(won.container.clone(), won.instance.clone());
             }
             _ => self.fate = Fate::Nothing,
         }
@@ -138,7 +195,7 @@ impl Held {
         self.decided().await;
         match &self.fate {
             Fate::Nothing | Fate::Creating { .. } | Fate::Claiming { .. } => {}
-            Fate::Made(id) => {
+            Fate::Made(id, _) => {
                 self.runtime.remove(id).await?;
                 if let Some((records, record)) = self.record.take() {
                     records.forget(id, &record.workspace).await;
@@ -151,18 +208,41 @@ impl Held {
             }
         }
         self.fate = Fate::Nothing;
-        Ok(())
+        match std::mem::replace(&mut self.entered, Entered::Nothing) {
+            Entered::Nothing => Ok(()),
+            Entered::Open(turn) => turn.forget().await,
+            // Unless somebody has found it meanwhile, and does something with it.
+            Entered::Ready(host, entry) => host.store.delete(&entry).await.map(|_| ()),
+        }
+    }
+
+    /// Writes down that the workspace failed, and why.
+    async fn fail(&mut self, reason: String) -> Result<()> {
+        let container = match &self.fate {
+            Fate::Made(id, instance) => Some((id.0.clone(), instance.clone())),
+            _ => None,
+        };
+        let Entered::Open(turn) = std::mem::replace(&mut self.entered, Entered::Nothing) else { return Ok(()) };
+        let failed = turn.finish_with(WorkspaceState::Failed, Durability::Process, |entry| {
+            entry.reason = Some(reason);
+            if let Some((container, instance)) = container {
+                (entry.container, entry.instance) = (Some(container), instance);
+            }
+        });
+        failed.await.map(|_| ())
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // Without a runtime nothing can be done here; the container's labels let a listing find it.
-        if !self.is_something() || tokio::runtime::Handle::try_current().is_err() {
+        // Without a runtime nothing can be done here; the next reconcile finds it.
+        let entered = std::mem::replace(&mut self.held.entered, Entered::Nothing);
+        let nothing = !self.is_something() && matches!(entered, Entered::Nothing);
+        if nothing || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
         let fate = std::mem::replace(&mut self.held.fate, Fate::Nothing);
-        let mut held = Held { runtime: self.held.runtime.clone(), fate, record: self.held.record.take() };
+        let mut held = Held { runtime: self.held.runtime.clone(), fate, record: self.held.record.take(), entered };
         self.cleanups.spawn(async move {
             if let Err(error) = held.clear().await {
                 tracing::warn!(%error, "the container of an abandoned creation could not be removed");

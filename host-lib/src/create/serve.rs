@@ -1,7 +1,6 @@
 //! The template's own commands: set-up, then the dev server, then its first answer.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -26,6 +25,7 @@ use super::{
 use crate::{
     client::{Frame, root_cause},
     error::{Error, ErrorKind, Result},
+    state::Dev,
     template::Template,
     workspace::Workspace,
 };
@@ -84,13 +84,10 @@ pub(super) async fn set_up(workspace: &Workspace, template: &Template, line: &st
 }
 
 /// Starts the dev server; returns the command's id.
-pub(super) async fn start_dev(workspace: &Workspace, template: &Template, line: &str, port: u16) -> Result<String> {
-    let mut env = BTreeMap::from([("HOST".to_owned(), "0.0.0.0".to_owned()), ("PORT".to_owned(), port.to_string())]);
-    env.retain(|name, _| !template.env.contains_key(name));
-    env.extend(template.dev_env.clone());
+pub(crate) async fn start_dev(workspace: &Workspace, dev: &Dev) -> Result<String> {
     let request = CommandRequest {
-        line: Some(line.to_owned()),
-        env,
+        line: Some(dev.line.clone()),
+        env: dev.env.clone(),
         detach: Some(true),
         label: Some(DEV.to_owned()),
         ..Default::default()

@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 use super::*;
 use crate::{
     error::{Error, ErrorKind},
+    life::WorkspaceState,
     runtime::ContainerStatus,
     testing::{AgentScript, EngineScript, Fixture},
-    workspace::WorkspaceStatus,
 };
 
 const FULL: &str = r#"{"name": "web", "setup": ["exit 0"], "dev": "serve", "ready": {"timeoutSeconds": 1}}"#;
@@ -67,7 +67,7 @@ async fn every_step_is_told_in_order_and_the_workspace_is_there() {
     let infos = fixture.host.list().await.unwrap();
     assert_eq!(infos.len(), 1);
     assert_eq!((infos[0].id.as_str(), infos[0].template.as_deref()), ("mine", Some("web")));
-    assert_eq!((infos[0].status, infos[0].own), (WorkspaceStatus::Running, true));
+    assert_eq!((infos[0].state, infos[0].own), (WorkspaceState::Ready, true));
     assert_eq!((infos[0].preview_port, &infos[0].preview_url), (Some(4321), &None), "a listing opens no preview");
     let url = workspace.preview_url().await.unwrap();
     assert_eq!(fixture.host.list().await.unwrap()[0].preview_url.as_deref(), Some(url.as_str()));
@@ -377,7 +377,7 @@ async fn other_homes_are_told_apart_and_damaged_labels_hide_nobody() {
     assert_eq!(ids(fixture.host.list().await.unwrap()), ["ours"]);
     assert_eq!(ids(fixture.host.list_all_homes().await.unwrap()), ["theirs", "ours"]);
     fixture.engine.set_status("corehold-ours", ContainerStatus::Paused);
-    assert_eq!(fixture.host.list().await.unwrap()[0].status, WorkspaceStatus::Paused);
+    assert_eq!(fixture.host.list().await.unwrap()[0].state, WorkspaceState::Paused);
     let error = fixture.host.workspace("our").await.unwrap_err();
     assert_eq!(error.hint_text(), Some("did you mean ours?"));
 }

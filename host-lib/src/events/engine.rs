@@ -259,7 +259,10 @@ mod tests {
     async fn next(events: &mut Events) -> Event {
         loop {
             match events.next().await.unwrap() {
-                Event { kind: EventKind::Creation(_) | EventKind::Created { .. }, .. } => {}
+                Event {
+                    kind: EventKind::Creation(_) | EventKind::Created { .. } | EventKind::Transition { .. },
+                    ..
+                } => {}
                 event => return event,
             }
         }
@@ -271,8 +274,8 @@ mod tests {
         let mut events = fixture.host.events();
         fixture.engine.say_of("corehold-w", "exec_create: something");
         fixture.engine.say_of("corehold-w", "oom");
-        fixture.engine.stop(workspace.container(), Duration::ZERO).await.unwrap();
-        fixture.engine.remove(workspace.container()).await.unwrap();
+        fixture.engine.stop(&workspace.container(), Duration::ZERO).await.unwrap();
+        fixture.engine.remove(&workspace.container()).await.unwrap();
         for kind in
             [EventKind::OutOfMemory, EventKind::Ended { exit_code: Some(7), oom_killed: false }, EventKind::Vanished]
         {
@@ -289,7 +292,7 @@ mod tests {
         workspace.remove().await.unwrap();
         let Some(Signal::Change(change)) = signals.next().await else { panic!("the removal is told") };
         assert_eq!(change.kind, ChangeKind::Removed { by_us: true });
-        assert_eq!((change.workspace.as_ref(), &change.container), (Some(workspace.id()), workspace.container()));
+        assert_eq!((change.workspace.as_ref(), &change.container), (Some(workspace.id()), &workspace.container()));
         assert_eq!(next(&mut events).await.kind, EventKind::Removed);
 
         let script = EngineScript { remove_failures: 1, ..EngineScript::default() };
@@ -297,7 +300,7 @@ mod tests {
         let workspace = fixture.host.create(CreateWorkspace::empty().id("w")).await.unwrap();
         let mut events = fixture.host.events();
         workspace.remove().await.unwrap_err();
-        fixture.engine.remove(workspace.container()).await.unwrap();
+        fixture.engine.remove(&workspace.container()).await.unwrap();
         assert_eq!(next(&mut events).await.kind, EventKind::Vanished, "a removal that failed was none");
     }
 

@@ -232,8 +232,9 @@ struct AgentLog {
 
 impl AgentLog {
     async fn read(&mut self, workspace: &Workspace, shared: &Shared) -> Result<()> {
-        if self.container.as_ref() != Some(workspace.container()) {
-            *self = Self { container: Some(workspace.container().clone()), ..Self::default() };
+        let place = workspace.place().await?;
+        if self.container.as_ref() != Some(&place.container) {
+            *self = Self { container: Some(place.container.clone()), ..Self::default() };
         }
         let mut log = workspace.agent_logs(true);
         // An engine tells it from the beginning each time.

@@ -154,11 +154,11 @@ impl Blank {
     /// Whether a container of this class is what a request needs, but for what a claim brings.
     pub(super) fn meets(&self, plan: &Plan) -> bool {
         // As the agent counts them: more don't come in by a claim.
-        let bytes: usize = plan.own_env.iter().map(|(name, value)| variable_bytes(name, value)).sum();
+        let bytes: usize = plan.recipe.env.iter().map(|(name, value)| variable_bytes(name, value)).sum();
         plan.spec.image == self.reference
             && plan.spec.resources == self.spec.resources
             && plan.spec.publish.iter().all(|port| self.spec.publish.contains(port))
-            && !plan.own_labels
+            && plan.recipe.labels.is_empty()
             && bytes <= CLAIM_ENVIRONMENT_BYTES
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     host::AGENT_PORT,
     labels,
     runtime::{ContainerId, ContainerState, ContainerStatus},
-    workspace::random_word,
+    workspace::{WorkspaceId, random_word},
 };
 
 /// Longer than a container is ever on its way from its making to its agent's first answer.
@@ -127,6 +127,34 @@ impl Seat {
         // Each claim is recorded before it is made.
         tracing::warn!(container = state.name, "removing a container that nobody knows the owner of");
         self.runtime.remove(&state.id).await.map(|()| true)
+    }
+
+    /// Undoes what was claimed for a workspace that never came to be: whatever is claimed for it and has its place's name still.
+    pub(crate) async fn undo_claims(&self, workspace: &WorkspaceId) -> Result<()> {
+        for record in self.records.all().await.into_iter().filter(|record| record.workspace == *workspace) {
+            let id = ContainerId(record.container);
+            let state = match self.runtime.inspect(&id).await {
+                Ok(state) => Some(state),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            if let Some(state) = state {
+                let instance = label(&state, labels::INSTANCE)?;
+                let (client, tokens) = (self.client(&state), self.tokens(instance, workspace.as_str()));
+                let asked = tokio::time::timeout(DRAIN_PATIENCE, client.call::<Info>(&tokens, &InfoRequest {})).await;
+                // One that can't say whose it is may be this workspace's; nobody else's is lost with it, since none was handed out.
+                let others = match asked {
+                    Ok(Ok(info)) => info.workspace.as_ref().is_none_or(|owner| owner != workspace.as_str()),
+                    Ok(Err(error)) => is(&error, Code::NotClaimed),
+                    Err(_) => false,
+                };
+                if !others {
+                    self.runtime.remove(&id).await?;
+                }
+            }
+            self.records.forget(&id, workspace).await;
+        }
+        Ok(())
     }
 
     /// Removes the records of what isn't among all containers of the home that came from a pool.

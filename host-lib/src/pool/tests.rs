@@ -6,7 +6,7 @@ use corehold_types::{Code, Problem, Timestamp};
 
 use super::*;
 use crate::{
-    CreateEvent, CreateEventKind, CreateWorkspace, Host, Step, WorkspaceStatus, labels,
+    CreateEvent, CreateEventKind, CreateWorkspace, Host, Step, WorkspaceState, labels,
     runtime::Runtime as _,
     testing::{AgentScript, EngineScript, Fixture},
 };
@@ -73,7 +73,7 @@ async fn a_workspace_is_handed_over_with_all_that_a_claim_brings() {
         let listed = host.list().await.unwrap();
         assert_eq!(listed, [workspace.info().await.unwrap()]);
         assert_eq!((listed[0].id.as_str(), listed[0].template.as_deref()), ("mine", Some("web")));
-        assert_eq!((listed[0].status, listed[0].own), (WorkspaceStatus::Running, true));
+        assert_eq!((listed[0].state, listed[0].own), (WorkspaceState::Ready, true));
         host.workspace("mine").await.unwrap().write_file("a", "b").await.unwrap();
     }
     host.pools_filled().await.unwrap();
@@ -232,7 +232,7 @@ async fn a_name_that_is_taken_leaves_nothing() {
     let host = filled(&fixture, exactly(1)).await;
     fixture.host.create(CreateWorkspace::empty().id("taken")).await.unwrap();
     let error = host.create(CreateWorkspace::empty().id("taken")).await.unwrap_err();
-    assert_eq!((error.kind(), error.step()), (ErrorKind::Conflict, Some(Step::Claim)));
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Conflict, Some(Step::Create)));
     host.pools_filled().await.unwrap();
     assert_eq!(fixture.engine.names().len(), 2, "the one that was there, and a new one that waits");
     assert!(host.seat().records.all().await.is_empty());

@@ -257,7 +257,7 @@ pub(super) fn sum(all: Vec<StatsHistory>) -> StatsHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workspace::WorkspaceStatus;
+    use crate::life::WorkspaceState;
 
     const BEGIN: i64 = 1_700_000_040;
 
@@ -268,7 +268,7 @@ mod tests {
             pids: 3,
             ..crate::runtime::Stats::default()
         };
-        super::super::sample::told(at(second), WorkspaceStatus::Running, &stats, cpu_percent)
+        super::super::sample::told(at(second), WorkspaceState::Ready, &stats, cpu_percent)
     }
 
     fn ever() -> StatsRange {

@@ -24,7 +24,8 @@ pub(crate) use self::monitor::Monitor;
 use crate::{
     error::Result,
     host::Host,
-    workspace::{Workspace, WorkspaceId, WorkspaceStatus},
+    life::WorkspaceState,
+    workspace::{Workspace, WorkspaceId},
 };
 
 /// What a workspace uses at one moment. What is counted is counted since the start of its container.
@@ -35,7 +36,7 @@ pub struct WorkspaceStats {
     /// When it was measured.
     pub at: Timestamp,
     /// What it was doing. Unless it runs or is paused, it uses nothing.
-    pub status: WorkspaceStatus,
+    pub state: WorkspaceState,
     /// Memory in use, in bytes, without the page cache that the kernel can drop.
     pub memory_bytes: u64,
     /// Memory that it may use, in bytes; without a limit, what the machine has.
@@ -155,7 +156,8 @@ impl Workspace {
     /// # Errors
     /// `NotFound` when it was removed; those of the engine.
     pub async fn stats(&self) -> Result<WorkspaceStats> {
-        self.monitor().now(self.id(), self.container()).await
+        let place = self.place().await?;
+        self.monitor().now(self.id(), &place.container).await
     }
 
     /// What it uses from now on. The host measures all workspaces of its home from the first such call on.

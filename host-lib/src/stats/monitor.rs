@@ -26,9 +26,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     events::{Event, EventBus, EventKind, Events, Signal, Signals},
     labels,
+    life::WorkspaceState,
     pool::Records,
     runtime::{ContainerId, ContainerState, ContainerStatus, Runtime, Stats},
-    workspace::{Labelled, WorkspaceId, WorkspaceStatus},
+    workspace::{Labelled, WorkspaceId},
 };
 
 /// Between two rounds (K8).
@@ -150,7 +151,7 @@ impl Monitor {
             Err(error) if error.kind() == ErrorKind::NotFound => Stats::default(),
             Err(error) => return Err(error),
         };
-        Ok(sample::told(stats.at.unwrap_or_else(Timestamp::now), state.status.into(), &stats, None))
+        Ok(sample::told(stats.at.unwrap_or_else(Timestamp::now), WorkspaceState::of(state.status), &stats, None))
     }
 
     pub(super) async fn history(&self, workspace: &WorkspaceId, range: StatsRange, grain: Grain) -> StatsHistory {
@@ -269,7 +270,7 @@ impl Room {
 
 impl Measured {
     fn take(&mut self, place: &Place, stats: Option<Result<Stats>>) -> Option<StatsPoint> {
-        let status = WorkspaceStatus::from(place.status);
+        let status = WorkspaceState::of(place.status);
         let stats = match stats {
             Some(Ok(stats)) => stats,
             Some(Err(error)) if error.kind() != ErrorKind::NotFound => {
@@ -280,7 +281,7 @@ impl Measured {
             }
             // It doesn't run, or ended since it was listed. Said once.
             Some(Err(_)) | None => {
-                if self.newest.as_ref().is_none_or(|(_, newest)| newest.status != status) && stats.is_none() {
+                if self.newest.as_ref().is_none_or(|(_, newest)| newest.state != status) && stats.is_none() {
                     self.tell(sample::told(Timestamp::now(), status, &Stats::default(), None));
                 }
                 return None;
@@ -446,7 +447,7 @@ mod tests {
         for number in 0..3 {
             let sample = one.next().await.unwrap();
             assert_eq!(Some(&sample), other.next().await.as_ref());
-            assert_eq!((sample.status, sample.memory_percent), (WorkspaceStatus::Running, Some(25.0)));
+            assert_eq!((sample.state, sample.memory_percent), (WorkspaceState::Ready, Some(25.0)));
             assert_eq!(sample.cpu_percent, (number > 0).then_some(50.0), "a first sample has nothing to compare with");
             assert_eq!(workspace.stats().await.unwrap(), sample);
         }
@@ -462,7 +463,7 @@ mod tests {
         assert_eq!((sample.cpu_percent, sample.memory_percent), (None, Some(25.0)));
         fixture.engine.set_status("corehold-w", ContainerStatus::Exited);
         let sample = workspace.stats().await.unwrap();
-        assert_eq!((sample.status, sample.memory_bytes, sample.pids), (WorkspaceStatus::Stopped, 0, 0));
+        assert_eq!((sample.state, sample.memory_bytes, sample.pids), (WorkspaceState::Stopped, 0, 0));
         fixture.engine.measure_fails.store(true, Ordering::Relaxed);
         assert_eq!(workspace.stats().await.unwrap_err().kind(), ErrorKind::Engine);
         assert!(fixture.host.monitor().task.get().is_none());
@@ -472,16 +473,16 @@ mod tests {
     async fn states_are_told_and_an_error_ends_nothing() {
         let (fixture, workspace) = fixture().await;
         let mut samples = workspace.follow_stats();
-        assert_eq!(samples.next().await.unwrap().status, WorkspaceStatus::Running);
+        assert_eq!(samples.next().await.unwrap().state, WorkspaceState::Ready);
         for (container, action, status) in [
-            (ContainerStatus::Paused, "pause", WorkspaceStatus::Paused),
-            (ContainerStatus::Exited, "die", WorkspaceStatus::Stopped),
-            (ContainerStatus::Running, "start", WorkspaceStatus::Running),
+            (ContainerStatus::Paused, "pause", WorkspaceState::Paused),
+            (ContainerStatus::Exited, "die", WorkspaceState::Stopped),
+            (ContainerStatus::Running, "start", WorkspaceState::Ready),
         ] {
             fixture.engine.set_status("corehold-w", container);
             fixture.engine.say_of("corehold-w", action);
             let sample = samples.next().await.unwrap();
-            assert_eq!((sample.status, sample.pids > 0), (status, container != ContainerStatus::Exited));
+            assert_eq!((sample.state, sample.pids > 0), (status, container != ContainerStatus::Exited));
         }
         fixture.engine.measure_fails.store(true, Ordering::Relaxed);
         tokio::time::sleep(10 * PERIOD).await;

@@ -4,8 +4,8 @@ use corehold_types::Timestamp;
 
 use super::WorkspaceStats;
 use crate::{
+    life::WorkspaceState,
     runtime::{ContainerId, Stats},
-    workspace::WorkspaceStatus,
 };
 
 /// Samples nearer to each other say nothing about the CPU: the kernel counts in ticks.
@@ -33,7 +33,7 @@ impl Meter {
     pub(super) fn take(
         &mut self,
         container: &ContainerId,
-        status: WorkspaceStatus,
+        state: WorkspaceState,
         stats: Stats,
     ) -> (WorkspaceStats, Option<Amounts>) {
         let at = stats.at.unwrap_or_else(Timestamp::now);
@@ -57,15 +57,15 @@ impl Meter {
                 disk_written_bytes: stats.disk_written_bytes.saturating_sub(before.disk_written_bytes),
             });
         }
-        (told(at, status, &stats, cpu_percent), amounts)
+        (told(at, state, &stats, cpu_percent), amounts)
     }
 }
 
 /// A sample as it is told.
-pub(super) fn told(at: Timestamp, status: WorkspaceStatus, stats: &Stats, cpu_percent: Option<f64>) -> WorkspaceStats {
+pub(super) fn told(at: Timestamp, state: WorkspaceState, stats: &Stats, cpu_percent: Option<f64>) -> WorkspaceStats {
     WorkspaceStats {
         at,
-        status,
+        state,
         memory_bytes: stats.memory_bytes,
         memory_limit_bytes: stats.memory_limit_bytes,
         memory_percent: stats.memory_limit_bytes.map(|limit| rounded(stats.memory_bytes as f64 / limit as f64 * 100.0)),
@@ -106,16 +106,16 @@ mod tests {
     #[test]
     fn shares_are_of_the_time_between_two_samples_by_the_engines_clock() {
         let mut meter = Meter::default();
-        let (first, amounts) = meter.take(&id("a"), WorkspaceStatus::Running, stats(100, 70_000, 5));
+        let (first, amounts) = meter.take(&id("a"), WorkspaceState::Ready, stats(100, 70_000, 5));
         assert_eq!((first.cpu_percent, amounts), (None, None));
         assert_eq!((first.memory_percent, first.cpu_ms), (Some(33.33), 70_000));
-        let (second, amounts) = meter.take(&id("a"), WorkspaceStatus::Running, stats(105, 77_500, 12));
+        let (second, amounts) = meter.take(&id("a"), WorkspaceState::Ready, stats(105, 77_500, 12));
         assert_eq!(second.cpu_percent, Some(150.0));
         let amounts = amounts.unwrap();
         assert_eq!((amounts.cpu_ms, amounts.network_received_bytes), (7500, 7));
         // The same moment again, as when two ask at once, and a clock that was set back.
         for second in [105, 90] {
-            let (sample, amounts) = meter.take(&id("a"), WorkspaceStatus::Paused, stats(second, 77_500, 12));
+            let (sample, amounts) = meter.take(&id("a"), WorkspaceState::Paused, stats(second, 77_500, 12));
             assert_eq!((sample.cpu_percent, amounts), (None, Some(Amounts::default())));
         }
     }
@@ -123,12 +123,12 @@ mod tests {
     #[test]
     fn counters_that_begin_anew_are_no_use_below_nothing() {
         let mut meter = Meter::default();
-        meter.take(&id("a"), WorkspaceStatus::Running, stats(100, 70_000, 500));
-        let (restarted, amounts) = meter.take(&id("a"), WorkspaceStatus::Running, stats(110, 1000, 300));
+        meter.take(&id("a"), WorkspaceState::Ready, stats(100, 70_000, 500));
+        let (restarted, amounts) = meter.take(&id("a"), WorkspaceState::Ready, stats(110, 1000, 300));
         assert_eq!(restarted.cpu_percent, Some(10.0));
         assert_eq!(amounts.unwrap().network_received_bytes, 300);
         // Another container may have counted further already.
-        let (woken, amounts) = meter.take(&id("b"), WorkspaceStatus::Running, stats(120, 2000, 400));
+        let (woken, amounts) = meter.take(&id("b"), WorkspaceState::Ready, stats(120, 2000, 400));
         assert_eq!((woken.cpu_percent, amounts.unwrap().network_received_bytes), (Some(20.0), 400));
     }
 }

@@ -141,6 +141,9 @@ impl Default for AgentScript {
     }
 }
 
+/// The files of a container: they outlive its agent.
+pub(crate) type Files = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
 pub(crate) struct FakeAgent {
     inner: Arc<Inner>,
     tasks: Vec<JoinHandle<()>>,
@@ -153,12 +156,14 @@ struct Inner {
     /// Whose it is, and by which claim.
     owner: Mutex<Option<(String, String)>>,
     env: Mutex<BTreeMap<String, String>>,
-    files: Mutex<BTreeMap<String, Vec<u8>>>,
+    files: Files,
     /// Archives that came, in their order.
     extracted: Mutex<Vec<Bytes>>,
     /// What `GET /v1/archive` sends, and `PUT` with `replace` puts in its place.
     tar: Mutex<Vec<u8>>,
     connections: AtomicUsize,
+    /// How often the dev server was started.
+    dev_servers: AtomicUsize,
     frozen: watch::Sender<bool>,
 }
 
@@ -172,6 +177,11 @@ impl Drop for FakeAgent {
 
 impl FakeAgent {
     pub(crate) async fn start(script: AgentScript, workspace: Option<String>) -> Self {
+        Self::start_over(script, workspace, Arc::default()).await
+    }
+
+    /// Over the files of a container that had an agent before.
+    pub(crate) async fn start_over(script: AgentScript, workspace: Option<String>, files: Files) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let preview = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let inner = Arc::new(Inner {
@@ -179,10 +189,11 @@ impl FakeAgent {
             preview: preview.local_addr().unwrap(),
             owner: Mutex::new(workspace.map(|workspace| (workspace, String::new()))),
             env: Mutex::default(),
-            files: Mutex::default(),
+            files,
             extracted: Mutex::default(),
             tar: Mutex::new(vec![0; 1024]),
             connections: AtomicUsize::new(0),
+            dev_servers: AtomicUsize::new(0),
             frozen: watch::Sender::new(false),
             script,
         });
@@ -220,6 +231,11 @@ impl FakeAgent {
     /// The archives that it was sent.
     pub(crate) fn extracted(&self) -> Vec<Bytes> {
         self.inner.extracted.lock().unwrap().clone()
+    }
+
+    /// How often the dev server was started.
+    pub(crate) fn dev_servers(&self) -> usize {
+        self.inner.dev_servers.load(Ordering::Relaxed)
     }
 
     /// The variables that came with a claim.
@@ -449,7 +465,10 @@ impl Inner {
             }
             "/v1/tools/command" => self.command(&serde_json::from_slice(&body).unwrap()),
             "/v1/tools/ports" => ports(&serde_json::from_slice(&body).unwrap()).await,
-            "/v1/tools/commandList" => self.script.log.as_ref().expect("a script with a log").list(),
+            "/v1/tools/commandList" => match &self.script.log {
+                Some(log) => log.list(),
+                None => self.list(),
+            },
             "/v1/tools/auditRead" => self.audit_read(&serde_json::from_slice(&body).unwrap(), streamed),
             "/v1/tools/commandOutput" if self.script.log.is_some() => {
                 let log = self.script.log.as_ref().expect("it is there");
@@ -527,6 +546,7 @@ impl Inner {
         if request.detach == Some(true) {
             assert_eq!(request.label.as_deref(), Some("dev"));
             assert_eq!(request.env["HOST"], "0.0.0.0");
+            self.dev_servers.fetch_add(1, Ordering::Relaxed);
             return json(&response(None));
         }
         assert_eq!(request.label.as_deref(), Some("setup"));
@@ -534,6 +554,22 @@ impl Inner {
             Some(code) => run("setting up\nlast line before the end", code.parse().unwrap()),
             None => run(&"y\n".repeat(100_000), 0),
         }
+    }
+
+    /// The dev server, if it was started.
+    fn list(&self) -> Answer {
+        let dev = CommandInfo {
+            id: "1".into(),
+            label: Some("dev".into()),
+            line: "serve".into(),
+            pid: 2,
+            started: Timestamp::now(),
+            exit: None,
+            first_offset: 0,
+            offset: 0,
+        };
+        let commands = if self.dev_servers.load(Ordering::Relaxed) > 0 { vec![dev] } else { vec![] };
+        json(&CommandListResponse { commands, cursor: None })
     }
 
     fn follow(&self, request: &CommandOutputRequest) -> Answer {

@@ -16,7 +16,7 @@ use corehold_types::Timestamp;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{Notify, broadcast};
 
-use super::{AgentScript, FakeAgent};
+use super::{AgentScript, FakeAgent, Files};
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{
@@ -58,6 +58,11 @@ pub(crate) struct FakeEngine {
     began: Timestamp,
     next: AtomicUsize,
     removals: AtomicUsize,
+    /// How many starts fail from now on.
+    failing_starts: AtomicUsize,
+    /// The container that can't be stopped.
+    stuck: Mutex<Option<String>>,
+    identity: Mutex<String>,
     /// How often the images were built anew.
     pub(crate) image_builds: AtomicUsize,
 }
@@ -69,6 +74,7 @@ struct Container {
     agent: Option<FakeAgent>,
     /// How often it was measured.
     measured: u32,
+    files: Files,
 }
 
 impl FakeEngine {
@@ -83,6 +89,9 @@ impl FakeEngine {
             // So long ago that what is measured later is over.
             began: Timestamp::from_unix(Timestamp::now().as_unix_seconds() - 3600, 0),
             next: AtomicUsize::new(0),
+            failing_starts: AtomicUsize::new(0),
+            stuck: Mutex::default(),
+            identity: Mutex::new("fake".to_owned()),
             removals: AtomicUsize::new(0),
             image_builds: AtomicUsize::new(0),
         }
@@ -163,6 +172,27 @@ impl FakeEngine {
     pub(crate) fn claimed_env(&self, name: &str) -> BTreeMap<String, String> {
         let containers = self.containers();
         containers.values().find(|container| container.spec.name == name).unwrap().agent.as_ref().unwrap().env()
+    }
+
+    /// Lets the next starts fail.
+    pub(crate) fn fail_starts(&self, count: usize) {
+        self.failing_starts.store(count, Ordering::Relaxed);
+    }
+
+    /// Lets a container not be stopped.
+    pub(crate) fn stuck(&self, name: &str) {
+        *self.stuck.lock().unwrap() = Some(name.to_owned());
+    }
+
+    /// Makes it another engine than others.
+    pub(crate) fn is_called(&self, identity: &str) {
+        identity.clone_into(&mut self.identity.lock().unwrap());
+    }
+
+    /// How often a container's agent was asked to start the dev server since the container started.
+    pub(crate) fn dev_servers(&self, name: &str) -> usize {
+        let containers = self.containers();
+        containers.values().find(|container| container.spec.name == name).unwrap().agent.as_ref().unwrap().dev_servers()
     }
 
     /// Connections that a container's agent has accepted.
@@ -256,7 +286,7 @@ impl Runtime for FakeEngine {
     }
 
     async fn identity(&self) -> Result<String> {
-        Ok("fake".to_owned())
+        Ok(self.identity.lock().unwrap().clone())
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId> {
@@ -277,6 +307,7 @@ impl Runtime for FakeEngine {
             restarted: false,
             agent: None,
             measured: 0,
+            files: Arc::default(),
         };
         containers.insert(id.clone(), container);
         if self.script.create_then_fail { Err(failure("create")) } else { Ok(ContainerId(id)) }
@@ -286,8 +317,19 @@ impl Runtime for FakeEngine {
         if self.script.start {
             return Err(failure("start"));
         }
-        let workspace = self.containers().get(&id.0).and_then(|container| workspace_of(&container.spec));
-        let agent = FakeAgent::start(self.agent.clone(), workspace).await;
+        let failing = |left: usize| left.checked_sub(1);
+        if self.failing_starts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, failing).is_ok() {
+            return Err(failure("start"));
+        }
+        if self.inspect(id).await?.status == ContainerStatus::Running {
+            return Ok(());
+        }
+        let (workspace, files) = {
+            let containers = self.containers();
+            let container = containers.get(&id.0).ok_or_else(gone)?;
+            (workspace_of(&container.spec), container.files.clone())
+        };
+        let agent = FakeAgent::start_over(self.agent.clone(), workspace, files).await;
         let ending = {
             let mut containers = self.containers();
             let container = containers.get_mut(&id.0).ok_or_else(gone)?;
@@ -304,11 +346,18 @@ impl Runtime for FakeEngine {
     }
 
     async fn stop(&self, id: &ContainerId, _grace: Duration) -> Result<()> {
-        if let Some(container) = self.containers().get_mut(&id.0) {
-            container.status = ContainerStatus::Exited;
+        let was_running = {
+            let mut containers = self.containers();
+            let container = containers.get_mut(&id.0).ok_or_else(gone)?;
+            if self.stuck.lock().unwrap().as_ref() == Some(&container.spec.name) {
+                return Err(failure("stop"));
+            }
             container.agent = None;
+            std::mem::replace(&mut container.status, ContainerStatus::Exited) != ContainerStatus::Exited
+        };
+        if was_running {
+            self.say(id, "die");
         }
-        self.say(id, "die");
         Ok(())
     }
 

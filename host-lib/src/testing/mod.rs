@@ -6,10 +6,10 @@ mod engine;
 use std::{fs, path::PathBuf, sync::Arc};
 
 pub(crate) use self::{
-    agent::{AgentScript, Answer, CommandLog, FakeAgent, Route, TREE, ndjson, reply},
+    agent::{AgentScript, Answer, CommandLog, FakeAgent, Files, Route, TREE, ndjson, reply},
     engine::{EngineScript, FakeEngine},
 };
-use crate::{ArchiveStore, Class, Host, PoolOptions, Template};
+use crate::{ArchiveStore, Class, Host, HostBuilder, PoolOptions, Template};
 
 /// A host over a fake engine, with a home and a folder for templates of its own.
 pub(crate) struct Fixture {
@@ -32,6 +32,12 @@ impl Fixture {
         Self { host, engine, folder }
     }
 
+    /// One more host on the same home and engine, as another process would be, to be configured further.
+    pub(crate) fn builder(&self) -> HostBuilder {
+        let (home, templates) = (self.folder.path().join("home"), self.folder.path().join("templates"));
+        Host::builder().runtime(self.engine.clone()).home(home).templates(templates)
+    }
+
     /// One more host on the same home and engine, as another process would be, with a pool.
     pub(crate) async fn pooled(&self, options: PoolOptions) -> Host {
         self.pooled_class(Class::default(), options).await
@@ -39,14 +45,12 @@ impl Fixture {
 
     /// The same with a pool of a class of its own.
     pub(crate) async fn pooled_class(&self, class: Class, options: PoolOptions) -> Host {
-        let builder = Host::builder().runtime(self.engine.clone()).home(self.folder.path().join("home"));
-        builder.pool(class, options).build().await.unwrap()
+        self.builder().pool(class, options).build().await.unwrap()
     }
 
     /// One more host on the same home and engine that keeps its archives elsewhere.
     pub(crate) async fn keeping_archives_in(&self, store: ArchiveStore) -> Host {
-        let builder = Host::builder().runtime(self.engine.clone()).home(self.folder.path().join("home"));
-        builder.archive_store(store).build().await.unwrap()
+        self.builder().archive_store(store).build().await.unwrap()
     }
 
     /// A template whose `template.json` is this.

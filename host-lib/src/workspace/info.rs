@@ -1,4 +1,4 @@
-//! What a listing says about a workspace, read from the engine's labels and nowhere else.
+//! What a listing says about a workspace: what the engine's labels and the store know.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -10,8 +10,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     host::HostInner,
     labels,
+    life::{self, WorkspaceState},
     pool::Record,
     runtime::{ContainerState, ContainerStatus},
+    state::Entry,
 };
 
 /// What is known about a workspace at one moment.
@@ -22,7 +24,13 @@ pub struct WorkspaceInfo {
     /// Its name.
     pub id: WorkspaceId,
     /// What it is doing.
-    pub status: WorkspaceStatus,
+    pub state: WorkspaceState,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The key by which [`Host::get_or_create`](crate::Host::get_or_create) finds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// The template it was made from; absent for an empty workspace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
@@ -38,8 +46,9 @@ pub struct WorkspaceInfo {
     /// The ports inside that are published on this machine, and where.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub published: BTreeMap<u16, SocketAddr>,
-    /// Name of its container in the engine.
-    pub container: String,
+    /// Name of its container in the engine; absent for one that sleeps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// Exit code of the agent, once the container has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,
@@ -49,49 +58,6 @@ pub struct WorkspaceInfo {
     pub version: String,
     /// Whether it was made from this home folder. Others can be listed and removed, but their agents don't trust us.
     pub own: bool,
-}
-
-/// What a workspace is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub enum WorkspaceStatus {
-    /// It was made and never started: its creation is under way, or was cut off.
-    Created,
-    /// Its container runs.
-    Running,
-    /// It is frozen.
-    Paused,
-    /// Its container has ended.
-    Stopped,
-    /// The engine is removing it, or couldn't.
-    Dead,
-}
-
-impl WorkspaceStatus {
-    /// The word for people and for JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-            Self::Dead => "dead",
-        }
-    }
-}
-
-impl From<ContainerStatus> for WorkspaceStatus {
-    fn from(status: ContainerStatus) -> Self {
-        match status {
-            ContainerStatus::Created => Self::Created,
-            ContainerStatus::Running => Self::Running,
-            ContainerStatus::Paused => Self::Paused,
-            ContainerStatus::Exited => Self::Stopped,
-            ContainerStatus::Dead => Self::Dead,
-        }
-    }
 }
 
 /// What the labels of a workspace's container say.
@@ -151,6 +117,19 @@ impl Labelled {
         }))
     }
 
+    /// What the store knows of a workspace.
+    pub(crate) fn of_entry(host: &HostInner, entry: &Entry) -> Self {
+        Self {
+            id: entry.id.clone(),
+            instance: entry.instance.clone(),
+            template: entry.recipe.template.clone(),
+            created: entry.created,
+            preview_port: entry.recipe.preview_port,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            home: host.fingerprint.clone(),
+        }
+    }
+
     /// Back from labels, which anybody with access to the engine may have written.
     pub(crate) fn from_labels(all: &BTreeMap<String, String>) -> Result<Self> {
         let get = |name: &str| {
@@ -172,26 +151,38 @@ impl Labelled {
     }
 }
 
-pub(crate) fn describe(host: &HostInner, state: &ContainerState, labelled: Labelled) -> WorkspaceInfo {
-    let preview = labelled.preview_port.filter(|_| state.status == ContainerStatus::Running);
-    let preview_url = preview.and_then(|port| match state.published.get(&port) {
+/// What is known of a workspace from either side.
+pub(crate) struct Described {
+    pub(crate) entry: Option<Entry>,
+    pub(crate) state: Option<ContainerState>,
+    pub(crate) labelled: Labelled,
+}
+
+/// None when it is no more, though the store doesn't know yet.
+pub(crate) fn describe(host: &HostInner, described: Described) -> Option<WorkspaceInfo> {
+    let Described { entry, state, labelled } = described;
+    let (now, reason) = life::seen(host, entry.as_ref(), state.as_ref().map(|state| state.status))?;
+    let running = state.as_ref().filter(|state| state.status == ContainerStatus::Running);
+    let preview_url = labelled.preview_port.zip(running).and_then(|(port, state)| match state.published.get(&port) {
         Some(address) => Some(format!("http://{address}")),
         None => host.previews.url(&labelled.id, port),
     });
-    WorkspaceInfo {
+    Some(WorkspaceInfo {
         own: labelled.home == host.fingerprint,
         id: labelled.id,
-        status: state.status.into(),
+        state: now,
+        reason,
+        owner: entry.and_then(|entry| entry.owner),
         template: labelled.template,
         created: labelled.created,
         preview_port: labelled.preview_port,
         preview_url,
-        published: state.published.clone(),
-        container: state.name.clone(),
-        exit_code: state.exit_code,
-        oom_killed: state.oom_killed,
+        published: state.as_ref().map(|state| state.published.clone()).unwrap_or_default(),
+        exit_code: state.as_ref().and_then(|state| state.exit_code),
+        oom_killed: state.as_ref().is_some_and(|state| state.oom_killed),
+        container: state.map(|state| state.name),
         version: labelled.version,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -4,10 +4,16 @@ mod command;
 mod forward;
 mod id;
 mod info;
+mod place;
 mod preview;
 mod weak;
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use corehold_types::{
@@ -15,28 +21,29 @@ use corehold_types::{
     tools::{CommandInfo, CommandList, CommandListRequest, ExtractResponse},
     wire::FileWritten,
 };
-use futures_util::Stream;
+use futures_util::{Stream, stream};
 
 pub use self::{
     command::{CommandOutcome, RunCommand},
     forward::{Forward, ForwardOptions},
     id::WorkspaceId,
-    info::{WorkspaceInfo, WorkspaceStatus},
+    info::WorkspaceInfo,
     preview::{Preview, PreviewStatus, PreviewUse},
 };
 pub(crate) use self::{
     id::random_word,
-    info::{Labelled, describe},
+    info::{Described, Labelled, describe},
+    place::{Directory, Place, Whereabouts},
     preview::{BeforeConnect, Previews},
     weak::WeakWorkspace,
 };
 use crate::{
-    client::{AgentClient, ArchiveFormat, ArchiveInto, FileStream, Patience, TokenSource, ToolStream, Tunnel},
+    client::{ArchiveFormat, ArchiveInto, FileStream, TokenSource, ToolStream, Tunnel},
     error::{Error, ErrorKind, Result},
-    events::{EventKind, Events},
+    events::Events,
     host::{AGENT_PORT, HostInner},
     logs::LogRooms,
-    runtime::{BoxStream, ContainerId, Endpoint},
+    runtime::{BoxStream, ContainerId, ContainerState, Endpoint},
     stats::Monitor,
 };
 
@@ -44,47 +51,43 @@ use crate::{
 ///
 /// Dropping a handle changes nothing about the workspace. Dropping a future of a method abandons the wait, not the work:
 /// a command that was started goes on, and a file is either written whole or not at all.
+///
+/// A handle stays valid as long as there is the workspace, also when it was asleep meanwhile and is in another container now.
 #[derive(Clone)]
 pub struct Workspace {
     host: Arc<HostInner>,
-    container: ContainerId,
-    labelled: Arc<Labelled>,
-    client: Arc<AgentClient>,
-    tokens: Arc<TokenSource>,
+    about: Arc<Whereabouts>,
+    subject: Option<Arc<Subject>>,
+}
+
+/// In whose name a handle is used, if not in the host's.
+struct Subject {
+    name: String,
+    /// For the agent of which instance.
+    tokens: Mutex<Option<(String, Arc<TokenSource>)>>,
 }
 
 impl Workspace {
-    pub(crate) fn new(host: Arc<HostInner>, container: ContainerId, labelled: Labelled) -> Self {
-        let client = AgentClient::new(host.runtime.clone(), container.clone(), AGENT_PORT, Patience::default());
-        Self::over(host, container, labelled, Arc::new(client))
+    pub(crate) fn new(host: Arc<HostInner>, about: Arc<Whereabouts>) -> Self {
+        Self { host, about, subject: None }
     }
 
-    /// Over a client that has its connections already.
-    pub(crate) fn over(
-        host: Arc<HostInner>,
-        container: ContainerId,
-        labelled: Labelled,
-        client: Arc<AgentClient>,
-    ) -> Self {
-        let tokens = TokenSource::new(
-            host.key.clone(),
-            labelled.instance.clone(),
-            labelled.id.to_string(),
-            host.subject.clone(),
-        );
-        Self { host, container, labelled: Arc::new(labelled), client, tokens: Arc::new(tokens) }
+    /// Of a workspace that is in a place now, or in none.
+    pub(crate) fn at(host: &Arc<HostInner>, labelled: Labelled, place: Option<Place>) -> Self {
+        Self::new(host.clone(), host.directory.of(labelled, place.map(Arc::new)))
     }
 
     /// Its name.
     #[must_use]
     pub fn id(&self) -> &WorkspaceId {
-        &self.labelled.id
+        &self.about.labelled.id
     }
 
     /// The same workspace, used in the name of somebody: `subject` is written into the agent's log and audit records.
     #[must_use]
     pub fn for_subject(&self, subject: impl Into<String>) -> Self {
-        Self { tokens: Arc::new(self.tokens.for_subject(subject.into())), ..self.clone() }
+        let subject = Subject { name: subject.into(), tokens: Mutex::default() };
+        Self { subject: Some(Arc::new(subject)), ..self.clone() }
     }
 
     /// What is known about it now.
@@ -92,8 +95,21 @@ impl Workspace {
     /// # Errors
     /// `NotFound` when it was removed meanwhile.
     pub async fn info(&self) -> Result<WorkspaceInfo> {
-        let state = self.host.runtime.inspect(&self.container).await.map_err(|error| self.gone(error))?;
-        Ok(info::describe(&self.host, &state, (*self.labelled).clone()))
+        let entry = self.host.store.get(self.id()).await?;
+        let container = entry.as_ref().map_or_else(
+            || self.about.place().map(|place| place.container.clone()),
+            |entry| entry.container.clone().map(ContainerId),
+        );
+        let state = match container {
+            Some(container) => match self.host.runtime.inspect(&container).await {
+                Err(error) if error.kind() == ErrorKind::NotFound && entry.is_some() => None,
+                inspected => Some(inspected.map_err(|error| self.gone(error))?),
+            },
+            None => None,
+        };
+        let described = Described { entry, state, labelled: self.about.labelled.clone() };
+        describe(&self.host, described)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("workspace {} is no more", self.id())))
     }
 
     /// Where its preview answers on this machine: `http://127.0.0.1:<port>`. Where the port was
@@ -104,12 +120,12 @@ impl Workspace {
     /// # Errors
     /// `NotFound` when it is gone, `Unsupported` when nobody said which port it is; as [`preview`](Self::preview).
     pub async fn preview_url(&self) -> Result<String> {
-        let port = self.labelled.preview_port.ok_or_else(|| {
+        let port = self.about.labelled.preview_port.ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, format!("workspace {} has no preview port", self.id()))
                 .hint("name the port: `Workspace::preview`")
         })?;
-        let state = self.host.runtime.inspect(&self.container).await.map_err(|error| self.gone(error))?;
-        match state.published.get(&port) {
+        let state = self.container_state().await?;
+        match state.as_ref().and_then(|state| state.published.get(&port)) {
             Some(address) => Ok(format!("http://{address}")),
             None => self.host.previews.address(self, port),
         }
@@ -122,7 +138,13 @@ impl Workspace {
     /// # Errors
     /// `Agent` with the agent's [`problem`](Error::problem), `AgentUnavailable` when it can't be reached.
     pub async fn call<T: Tool>(&self, request: &T::Request) -> Result<T::Response> {
-        self.client.call::<T>(&self.tokens, request).await
+        let mut place = self.place().await?;
+        loop {
+            match place.client.call::<T>(&self.tokens(&place), request).await {
+                Err(error) => place = self.elsewhere(&place, error).await?,
+                answered => return answered,
+            }
+        }
     }
 
     /// Calls a tool of the agent and returns its events as they come.
@@ -130,7 +152,13 @@ impl Workspace {
     /// # Errors
     /// As [`call`](Self::call), here or later in the stream.
     pub async fn stream<T: Tool>(&self, request: &T::Request) -> Result<ToolStream<T>> {
-        self.client.stream::<T>(&self.tokens, request).await
+        let mut place = self.place().await?;
+        loop {
+            match place.client.stream::<T>(&self.tokens(&place), request).await {
+                Err(error) => place = self.elsewhere(&place, error).await?,
+                answered => return answered,
+            }
+        }
     }
 
     /// A shell line to run in the workspace.
@@ -158,7 +186,13 @@ impl Workspace {
     /// # Errors
     /// `Agent` with the agent's problem when there is no such file, or it isn't one.
     pub async fn read_file(&self, path: impl AsRef<Path>) -> Result<Bytes> {
-        self.client.read_file(&self.tokens, path.as_ref()).await
+        let mut place = self.place().await?;
+        loop {
+            match place.client.read_file(&self.tokens(&place), path.as_ref()).await {
+                Err(error) => place = self.elsewhere(&place, error).await?,
+                answered => return answered,
+            }
+        }
     }
 
     /// Reads a file as a stream.
@@ -166,7 +200,13 @@ impl Workspace {
     /// # Errors
     /// As [`read_file`](Self::read_file).
     pub async fn open_file(&self, path: impl AsRef<Path>) -> Result<FileStream> {
-        self.client.open_file(&self.tokens, path.as_ref()).await
+        let mut place = self.place().await?;
+        loop {
+            match place.client.open_file(&self.tokens(&place), path.as_ref()).await {
+                Err(error) => place = self.elsewhere(&place, error).await?,
+                answered => return answered,
+            }
+        }
     }
 
     /// Writes a file, atomically: readers see the old content or the new one. Missing folders are made.
@@ -174,7 +214,13 @@ impl Workspace {
     /// # Errors
     /// `Agent` with the agent's problem: the path leads outside, the disk is full, …
     pub async fn write_file(&self, path: impl AsRef<Path>, content: impl Into<Bytes>) -> Result<FileWritten> {
-        self.client.write_file(&self.tokens, path.as_ref(), content.into()).await
+        let (mut place, content) = (self.place().await?, content.into());
+        loop {
+            match place.client.write_file(&self.tokens(&place), path.as_ref(), content.clone()).await {
+                Err(error) => place = self.elsewhere(&place, error).await?,
+                answered => return answered,
+            }
+        }
     }
 
     /// Writes a file from a stream of any length, atomically.
@@ -186,7 +232,8 @@ impl Workspace {
         path: impl AsRef<Path>,
         content: impl Stream<Item = Result<Bytes>> + Send + 'static,
     ) -> Result<FileWritten> {
-        self.client.upload_file(&self.tokens, path.as_ref(), Box::pin(content)).await
+        let place = self.place().await?;
+        place.client.upload_file(&self.tokens(&place), path.as_ref(), Box::pin(content)).await
     }
 
     /// Opens a connection to whatever listens on a port inside, on the container's own loopback included. Cancel-safe: a
@@ -196,7 +243,13 @@ impl Workspace {
     /// `Agent` with the agent's problem: `NOT_LISTENING` (retryable) when nothing listens there, `LIMIT_EXCEEDED` when too
     /// many are open; `AgentUnavailable` when the agent can't be reached.
     pub async fn tunnel(&self, port: u16) -> Result<Tunnel> {
-        self.client.tunnel(&self.tokens, port).await
+        let mut place = self.place().await?;
+        loop {
+            match place.client.tunnel(&self.tokens(&place), port).await {
+                Err(error) => place = self.elsewhere(&place, error).await?,
+                answered => return answered,
+            }
+        }
     }
 
     /// Has a port of this machine lead to a port inside, until the [`Forward`] is dropped. It needs no port that was
@@ -208,10 +261,19 @@ impl Workspace {
         forward::start(self.clone(), port, options)
     }
 
-    /// A token by which somebody else may talk to the agent for a while: a browser, a coding agent.
+    /// A token by which somebody else may talk to the agent for a while: a browser, a coding agent. It is for the agent as it is
+    /// now: who has slept wakes with another one, which doesn't take it.
     #[must_use]
     pub fn mint_token(&self, subject: &str, scopes: &Scopes, lifetime: Duration) -> String {
-        self.tokens.mint(subject, scopes, lifetime)
+        match self.about.place() {
+            Some(place) => place.tokens.mint(subject, scopes, lifetime),
+            None => {
+                let labelled = &self.about.labelled;
+                let (instance, id) = (labelled.instance.clone(), labelled.id.to_string());
+                let tokens = TokenSource::new(self.host.key.clone(), instance, id, self.host.subject.clone());
+                tokens.mint(subject, scopes, lifetime)
+            }
+        }
     }
 
     /// How this machine reaches the agent, for a client of one's own.
@@ -219,31 +281,22 @@ impl Workspace {
     /// # Errors
     /// `NotFound` when the workspace is gone or doesn't run.
     pub async fn agent_endpoint(&self) -> Result<Endpoint> {
-        let endpoint = self.host.runtime.endpoint(&self.container, AGENT_PORT).await;
-        endpoint.map_err(|error| self.gone(error))
+        self.endpoint(AGENT_PORT).await
     }
 
     /// What the agent itself has logged, from the beginning, then on while `follow`.
     #[must_use]
     pub fn agent_logs(&self, follow: bool) -> BoxStream<Bytes> {
-        self.host.runtime.logs(&self.container, follow)
-    }
-
-    /// Removes it and all it held, running or not. Removing what is gone already is no error.
-    ///
-    /// # Errors
-    /// `Engine` or `EngineUnavailable`; it may be tried again.
-    pub async fn remove(&self) -> Result<()> {
-        self.host.runtime.remove(&self.container).await?;
-        self.host.previews.close(self.id());
-        self.host.records.forget(&self.container, self.id()).await;
-        self.host.events.emit_by(Some(self.tokens.subject()), Some(self.id()), EventKind::Removed);
-        Ok(())
+        match self.about.place() {
+            Some(place) => self.host.runtime.logs(&place.container, follow),
+            None => Box::pin(stream::iter([Err(self.asleep())])),
+        }
     }
 
     /// Extracts an archive into the root.
     pub(crate) async fn extract(&self, hash: &str, size: u64, archive: BoxStream<Bytes>) -> Result<ExtractResponse> {
-        self.client.upload_archive(&self.tokens, hash, size, ArchiveInto::Merged, archive).await
+        let place = self.place().await?;
+        place.client.upload_archive(&self.tokens(&place), hash, size, ArchiveInto::Merged, archive).await
     }
 
     /// Makes the files those of an archive: what is not in it goes. All or nothing.
@@ -253,31 +306,31 @@ impl Workspace {
         size: u64,
         archive: BoxStream<Bytes>,
     ) -> Result<ExtractResponse> {
-        self.client.upload_archive(&self.tokens, hash, size, ArchiveInto::Replaced, archive).await
+        let place = self.place().await?;
+        place.client.upload_archive(&self.tokens(&place), hash, size, ArchiveInto::Replaced, archive).await
     }
 
     /// All that is in the root, but for what these patterns, as in .gitignore, match.
     pub(crate) async fn archive(&self, format: ArchiveFormat, exclude: &[String]) -> Result<BoxStream<Bytes>> {
-        self.client.download_archive(&self.tokens, format, exclude).await
-    }
-
-    pub(crate) fn host(&self) -> &Arc<HostInner> {
-        &self.host
+        let place = self.place().await?;
+        place.client.download_archive(&self.tokens(&place), format, exclude).await
     }
 
     /// The template it was made from.
     pub(crate) fn template(&self) -> Option<&str> {
-        self.labelled.template.as_deref()
+        self.about.labelled.template.as_deref()
     }
 
     /// Calls a tool as [`call`](Self::call) does, for this library's own sake: nothing is woken for it.
     pub(crate) async fn ask<T: Tool>(&self, request: &T::Request) -> Result<T::Response> {
-        self.client.call::<T>(&self.tokens, request).await
+        let place = self.place().await?;
+        place.client.call::<T>(&self.tokens(&place), request).await
     }
 
     /// The same for [`stream`](Self::stream).
     pub(crate) async fn ask_stream<T: Tool>(&self, request: &T::Request) -> Result<ToolStream<T>> {
-        self.client.stream::<T>(&self.tokens, request).await
+        let place = self.place().await?;
+        place.client.stream::<T>(&self.tokens(&place), request).await
     }
 
     pub(crate) fn host_events(&self) -> Events {
@@ -293,12 +346,109 @@ impl Workspace {
         &self.host.monitor
     }
 
-    pub(crate) fn client(&self) -> &AgentClient {
-        &self.client
+    /// The container that it is known to be in.
+    #[cfg(test)]
+    pub(crate) fn container(&self) -> ContainerId {
+        self.about.place().expect("it has one").container.clone()
     }
 
-    pub(crate) fn container(&self) -> &ContainerId {
-        &self.container
+    pub(crate) fn host(&self) -> &Arc<HostInner> {
+        &self.host
+    }
+
+    /// In whose name this handle is used.
+    pub(crate) fn subject(&self) -> &str {
+        self.subject.as_ref().map_or(self.host.subject.as_str(), |subject| subject.name.as_str())
+    }
+
+    pub(crate) fn about(&self) -> &Arc<Whereabouts> {
+        &self.about
+    }
+
+    /// Where it is. Everything that needs the container or its agent comes through here.
+    ///
+    /// # Errors
+    /// `Conflict` when it has no container, since it sleeps; `NotFound` when it is no more.
+    pub(crate) async fn place(&self) -> Result<Arc<Place>> {
+        match self.about.place() {
+            Some(place) => Ok(place),
+            // Another process may have woken it.
+            None => match self.look_up(None).await? {
+                Some(place) => Ok(place),
+                None if self.host.store.get(self.id()).await?.is_some() => Err(self.asleep()),
+                None => Err(Error::new(ErrorKind::NotFound, format!("workspace {} is no more", self.id()))),
+            },
+        }
+    }
+
+    /// Where to try again after an error: where the workspace is, if that is not where it was and nothing was begun there. Who
+    /// slept and was woken by another process is in another container.
+    async fn elsewhere(&self, old: &Place, error: Error) -> Result<Arc<Place>> {
+        if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AgentUnavailable) {
+            return Err(error);
+        }
+        match self.look_up(Some(old)).await {
+            // The engine didn't find it, so no agent was asked.
+            Ok(Some(place)) if error.kind() == ErrorKind::NotFound => Ok(place),
+            _ => Err(self.gone(error)),
+        }
+    }
+
+    /// Asks the store where it is, and takes note for all handles. None when it is nowhere, or where it was.
+    async fn look_up(&self, old: Option<&Place>) -> Result<Option<Arc<Place>>> {
+        let Some(entry) = self.host.store.get(self.id()).await? else { return Ok(None) };
+        let Some(container) = entry.container.filter(|_| entry.created == self.about.labelled.created) else {
+            return Ok(None);
+        };
+        if old.is_some_and(|old| old.container.0 == container) {
+            return Ok(None);
+        }
+        let place = Arc::new(Place::new(&self.host, self.id(), ContainerId(container), entry.instance));
+        self.about.moved(Some(place.clone()));
+        Ok(Some(place))
+    }
+
+    /// What its container is doing; none while it has none.
+    async fn container_state(&self) -> Result<Option<ContainerState>> {
+        let mut place = match self.place().await {
+            Ok(place) => place,
+            Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        loop {
+            match self.host.runtime.inspect(&place.container).await {
+                Err(error) => place = self.elsewhere(&place, error).await?,
+                found => return found.map(Some),
+            }
+        }
+    }
+
+    async fn endpoint(&self, port: u16) -> Result<Endpoint> {
+        let mut place = self.place().await?;
+        loop {
+            match self.host.runtime.endpoint(&place.container, port).await {
+                Err(error) => place = self.elsewhere(&place, error).await?,
+                found => return found,
+            }
+        }
+    }
+
+    fn tokens(&self, place: &Place) -> Arc<TokenSource> {
+        let Some(subject) = &self.subject else { return place.tokens.clone() };
+        let mut tokens = subject.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*tokens {
+            Some((instance, tokens)) if *instance == place.instance => tokens.clone(),
+            _ => {
+                let new = Arc::new(place.tokens.for_subject(subject.name.clone()));
+                *tokens = Some((place.instance.clone(), new.clone()));
+                new
+            }
+        }
+    }
+
+    fn asleep(&self) -> Error {
+        Error::new(ErrorKind::Conflict, format!("workspace {} is asleep", self.id()))
+            .hint("`Workspace::wake` brings it back")
     }
 
     /// An engine speaks of containers; whoever asked knows a workspace.
@@ -312,6 +462,6 @@ impl Workspace {
 
 impl fmt::Debug for Workspace {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Workspace").field("id", self.id()).field("container", &self.container.0).finish()
+        formatter.debug_struct("Workspace").field("id", self.id()).field("place", &self.about.place()).finish()
     }
 }

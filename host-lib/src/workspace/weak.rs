@@ -2,48 +2,30 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{Labelled, Workspace};
-use crate::{
-    client::{AgentClient, TokenSource},
-    host::HostInner,
-    runtime::ContainerId,
-};
+use super::{Subject, Whereabouts, Workspace};
+use crate::host::HostInner;
 
 #[derive(Clone)]
 pub(crate) struct WeakWorkspace {
     host: Weak<HostInner>,
-    container: ContainerId,
-    labelled: Arc<Labelled>,
-    client: Arc<AgentClient>,
-    tokens: Arc<TokenSource>,
+    about: Arc<Whereabouts>,
+    subject: Option<Arc<Subject>>,
 }
 
 impl Workspace {
     pub(crate) fn downgrade(&self) -> WeakWorkspace {
-        WeakWorkspace {
-            host: Arc::downgrade(&self.host),
-            container: self.container.clone(),
-            labelled: self.labelled.clone(),
-            client: self.client.clone(),
-            tokens: self.tokens.clone(),
-        }
+        WeakWorkspace { host: Arc::downgrade(&self.host), about: self.about.clone(), subject: self.subject.clone() }
     }
 }
 
 impl WeakWorkspace {
     /// The workspace; none when its host has ended.
     pub(crate) fn upgrade(&self) -> Option<Workspace> {
-        Some(Workspace {
-            host: self.host.upgrade()?,
-            container: self.container.clone(),
-            labelled: self.labelled.clone(),
-            client: self.client.clone(),
-            tokens: self.tokens.clone(),
-        })
+        Some(Workspace { host: self.host.upgrade()?, about: self.about.clone(), subject: self.subject.clone() })
     }
 
     /// Whether it is this workspace, not another one that was given the same name later.
     pub(crate) fn is(&self, workspace: &Workspace) -> bool {
-        self.container == workspace.container
+        Arc::ptr_eq(&self.about, &workspace.about)
     }
 }

@@ -31,7 +31,7 @@ async fn up_use_and_down() {
 
     let listed: serde_json::Value = serde_json::from_slice(&run(&corehold, &["ls", "--json"]).stdout).unwrap();
     assert_eq!(listed[0]["id"], "demo");
-    assert_eq!(listed[0]["status"], "running");
+    assert_eq!(listed[0]["state"], "ready");
     assert_eq!(listed[0]["previewUrl"], url.trim_end_matches('/'));
     assert!(out(&run(&corehold, &["ls"])).contains("demo"));
 

@@ -120,7 +120,7 @@ async fn labels_and_variables_of_any_text_arrive_as_they_were_given() {
     }
     let length = made.command("printf %s \"$LARGE\" | wc -c").run().await.unwrap();
     assert_eq!(length.stdout_text(), format!("{}\n", large.len()));
-    let container = corehold_host::runtime::ContainerId(made.info().await.unwrap().container);
+    let container = corehold_host::runtime::ContainerId(made.info().await.unwrap().container.expect("it has one"));
     let labels = corehold.docker.inspect(&container).await.unwrap().labels;
     assert_eq!(labels["odd\0=\n😀"], format!("{odd}\0"));
     assert_eq!(labels["large"], large);

@@ -64,7 +64,7 @@ async fn whatever_the_step_down_all_finds_it_all() {
     }
 }
 
-/// Names of all containers of this home, in whatever state.
+/// Names of all workspaces of this home, in whatever state, with or without a container.
 async fn remaining(corehold: &Corehold) -> Vec<String> {
-    corehold.host.list().await.unwrap().into_iter().map(|info| info.container).collect()
+    corehold.host.list().await.unwrap().into_iter().map(|info| info.id.to_string()).collect()
 }

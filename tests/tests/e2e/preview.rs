@@ -144,7 +144,7 @@ async fn a_container_that_ends_in_the_middle_ends_its_connections() {
         let preview = workspace.preview(8081).await.unwrap();
         let mut stream = connect(&preview).await;
         stream.read_exact(&mut [0; 1 << 16]).await.unwrap();
-        let container = ContainerId(workspace.info().await.unwrap().container);
+        let container = ContainerId(workspace.info().await.unwrap().container.expect("it has one"));
         match how {
             "stopped" => corehold.docker.stop(&container, Duration::from_secs(5)).await.unwrap(),
             "taken away" => corehold.docker.remove(&container).await.unwrap(),

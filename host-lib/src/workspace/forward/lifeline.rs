@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Result},
     events::{ChangeKind, Signal, Signals},
     runtime::{ContainerId, ContainerStatus, Runtime},
     workspace::Workspace,
@@ -18,9 +18,17 @@ pub(in crate::workspace) struct Lifeline {
 }
 
 impl Lifeline {
-    pub(in crate::workspace) fn of(workspace: &Workspace) -> Self {
-        let (runtime, container) = (workspace.host.runtime.clone(), workspace.container().clone());
-        Self { runtime, container, signals: workspace.host.engine.subscribe() }
+    pub(in crate::workspace) async fn of(workspace: &Workspace) -> Result<Self> {
+        let signals = workspace.host.engine.subscribe();
+        let container = workspace.place().await?.container.clone();
+        Ok(Self { runtime: workspace.host.runtime.clone(), container, signals })
+    }
+
+    /// The connection is made. If the workspace was found in another container for that, it leads into that one.
+    pub(in crate::workspace) fn connected(&mut self, workspace: &Workspace) {
+        if let Some(place) = workspace.about.place() {
+            self.container = place.container.clone();
+        }
     }
 
     /// Waits until the container has ended.

@@ -151,8 +151,10 @@ impl Destination for Line {
     type Held = ();
 
     async fn open(&self) -> Result<(Tunnel, Lifeline, ())> {
-        let lifeline = Lifeline::of(&self.workspace);
-        Ok((self.workspace.tunnel(self.port).await?, lifeline, ()))
+        let mut lifeline = Lifeline::of(&self.workspace).await?;
+        let tunnel = self.workspace.tunnel(self.port).await?;
+        lifeline.connected(&self.workspace);
+        Ok((tunnel, lifeline, ()))
     }
 
     fn moved((): &()) {}

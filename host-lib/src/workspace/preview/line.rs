@@ -52,8 +52,10 @@ impl Line {
         if let Some(before) = &workspace.host.previews.before_connect {
             before(workspace.id().clone()).await?;
         }
-        let lifeline = Lifeline::of(workspace);
-        Ok((workspace.tunnel(self.port).await?, lifeline))
+        let mut lifeline = Lifeline::of(workspace).await?;
+        let tunnel = workspace.tunnel(self.port).await?;
+        lifeline.connected(workspace);
+        Ok((tunnel, lifeline))
     }
 
     fn remember(&self, failure: Option<String>) {
@@ -96,8 +98,7 @@ impl Destination for Line {
 
 /// One that only doesn't run may run again, under the same address.
 async fn is_gone(workspace: &Workspace) -> bool {
-    let state = workspace.host.runtime.inspect(workspace.container()).await;
-    state.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    workspace.container_state().await.is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 struct Traffic {

@@ -183,9 +183,9 @@ impl Workspace {
             }
             _ => {}
         }
-        let state = self.host.runtime.inspect(self.container()).await.map_err(|error| self.gone(error))?;
-        let status = match state.status {
-            ContainerStatus::Running => {
+        let state = self.container_state().await?;
+        let status = match state.map(|state| state.status) {
+            Some(ContainerStatus::Running) => {
                 // Answered at once, whether or not something listens.
                 let request = PortsRequest { wait_for: Some(port), timeout_ms: Some(0), ..Default::default() };
                 let listens = self.call::<Ports>(&request).await?.opened == Some(true);

@@ -139,7 +139,7 @@ async fn previews_end_with_the_workspace_and_with_the_host() {
     client.write_all(b"x").await.unwrap();
     server.read_exact(&mut [0]).await.unwrap();
     // What listens inside goes on: here it is the engine alone that says that the container is gone.
-    fixture.engine.remove(made.container()).await.unwrap();
+    fixture.engine.remove(&made.container()).await.unwrap();
     assert_eq!(end(&mut client).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert!(end(&mut connect(&preview).await).await.is_err());
     until_ended(address(&preview)).await;
@@ -162,7 +162,7 @@ async fn a_workspace_that_does_not_run_keeps_its_address() {
     let (fixture, workspace) = workspace().await;
     let (listener, port) = server().await;
     let preview = workspace.preview(port).await.unwrap();
-    let container = workspace.container().clone();
+    let container = workspace.container();
     fixture.engine.stop(&container, Duration::ZERO).await.unwrap();
     let stopped = workspace.preview(port).await.unwrap();
     assert_eq!((stopped.status, &stopped.url), (PreviewStatus::NotRunning, &preview.url));
@@ -273,5 +273,5 @@ async fn an_agent_that_is_gone_is_told() {
     assert!(workspace.preview(port).await.is_err(), "nobody can say whether something listens");
     let (url, line) = workspace.host.previews.line(&workspace, port).unwrap();
     assert_eq!(url, preview.url);
-    assert_eq!(line.failure().as_deref(), Some("it does not run"));
+    assert_eq!(line.failure().as_deref(), Some("workspace w: it does not run"));
 }

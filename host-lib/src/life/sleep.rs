@@ -1,0 +1,218 @@
+//! Asleep: the files in an archive, and no container; and awake again in another one.
+//!
+//! Before it is saved everything in it is ended, by stopping its container and starting it with nothing but the agent: what writes
+//! while it is saved would be lost with the container. It is asleep from the moment that the archive is written down, on disk;
+//! only then the container goes.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use super::{
+    WorkspaceState,
+    reconcile::{Outcome, clear_containers, moved, settle},
+    transition::{Verb, container},
+    turn::Turn,
+    up,
+};
+use crate::{
+    archive::Archives,
+    create,
+    error::{Error, ErrorKind, Result},
+    host::HostInner,
+    runtime::{ContainerId, ContainerStatus},
+    state::{Durability, Entry},
+    workspace::Workspace,
+};
+
+/// Where the files of those who sleep are kept.
+#[async_trait]
+pub(crate) trait Bed: Send + Sync + 'static {
+    /// Saves the files, reads them back, and returns by what they are found.
+    async fn save_verified(&self, workspace: &Workspace) -> Result<String>;
+
+    /// Lays the files into a workspace, all or none.
+    async fn restore(&self, archive: &str, workspace: &Workspace) -> Result<()>;
+
+    /// Removes what was saved; what is gone already is no error.
+    async fn delete(&self, archive: &str) -> Result<()>;
+}
+
+#[async_trait]
+impl Bed for Archives {
+    async fn save_verified(&self, workspace: &Workspace) -> Result<String> {
+        Ok(Archives::save_verified(self, workspace).await?.to_string())
+    }
+
+    async fn restore(&self, archive: &str, workspace: &Workspace) -> Result<()> {
+        Archives::restore(self, &archive.parse()?, workspace).await.map(|_| ())
+    }
+
+    async fn delete(&self, archive: &str) -> Result<()> {
+        match Archives::delete(self, &archive.parse()?).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            deleted => deleted,
+        }
+    }
+}
+
+impl Workspace {
+    /// Saves its files, reads them back from where they were saved, and removes its container. All that runs in it is ended first, as
+    /// by [`stop`](Self::stop) with the same grace; memory, and files outside of the workspace's root, are gone. What is asleep
+    /// stays so.
+    ///
+    /// Dropping the future abandons the wait, not the work.
+    ///
+    /// # Errors
+    /// As the archive store says; it is ready then as before, its dev server started again, or stopped, if it was.
+    pub async fn sleep(&self, grace: Duration) -> Result<()> {
+        self.transition(Verb::Sleep, grace).await
+    }
+
+    /// Makes a container for what is asleep, with its files, and starts its dev server, which isn't waited for; resumes what is paused.
+    /// What runs stays so.
+    ///
+    /// Dropping the future abandons the wait, not the work.
+    ///
+    /// # Errors
+    /// `Conflict` when it is stopped: who stopped it wants that. As the archive store and the engine say; it is asleep then as before.
+    pub async fn wake(&self) -> Result<()> {
+        self.transition(Verb::Wake, Duration::ZERO).await
+    }
+}
+
+pub(super) async fn archive(mut turn: Turn, grace: Duration) -> Result<()> {
+    let (host, old) = (turn.host.clone(), turn.entry.archive.clone());
+    let saved = async {
+        host.runtime.stop(&container(&turn.entry)?, grace).await?;
+        let workspace = up::bring_up(&turn).await?;
+        let archive = host.bed().save_verified(&workspace).await?;
+        let noted = turn.note(Durability::Disk, |entry| {
+            entry.state = WorkspaceState::Asleep;
+            entry.archive = Some(archive.clone());
+        });
+        if let Err(error) = noted.await {
+            if turn.entry.archive.as_ref() != Some(&archive) {
+                forget_archive(&host, &turn.entry, Some(archive)).await;
+            }
+            return Err(error);
+        }
+        Ok(())
+    };
+    if let Err(error) = saved.await {
+        if let Err(undoing) = undo(turn).await {
+            tracing::warn!(error = %undoing, "a workspace that could not be put to sleep could not be set right");
+        }
+        return Err(error);
+    }
+    let entry = leave_container(turn).await?;
+    // What hasn't changed since is not saved anew: it is the same archive.
+    if old != entry.archive {
+        forget_archive(&host, &entry, old).await;
+    }
+    Ok(())
+}
+
+/// Removes the container of what has its archive.
+pub(super) async fn leave_container(turn: Turn) -> Result<Entry> {
+    remove_container(&turn).await?;
+    moved(&turn.host, &turn.entry.id);
+    turn.finish_with(WorkspaceState::Asleep, Durability::Process, |entry| entry.container = None).await
+}
+
+/// Sets right what could not be put to sleep: nothing but the agent may run in it.
+pub(super) async fn undo(turn: Turn) -> Result<Outcome> {
+    let host = turn.host.clone();
+    if let Some(container) = turn.entry.container.clone().map(ContainerId) {
+        let running =
+            host.runtime.inspect(&container).await.is_ok_and(|state| state.status == ContainerStatus::Running);
+        if turn.from == WorkspaceState::Stopped {
+            host.runtime.stop(&container, Duration::ZERO).await?;
+        } else if running && let Ok(workspace) = up::bring_up(&turn).await {
+            up::start_dev(&workspace, &turn.entry.recipe).await;
+        }
+    }
+    Ok(settle(turn).await?.map_or(Outcome::Gone, |_| Outcome::Undone))
+}
+
+pub(super) async fn wake(mut turn: Turn) -> Result<()> {
+    let host = turn.host.clone();
+    let (workspace, place) = match woken(&turn).await {
+        Ok(woken) => woken,
+        Err(error) => {
+            if let Err(settling) = turn.finish(WorkspaceState::Asleep).await {
+                tracing::warn!(error = %settling, "that a workspace sleeps on could not be written down");
+            }
+            return Err(error);
+        }
+    };
+    let engine = host.engine_identity().await?.to_owned();
+    let at = workspace.place().await?;
+    let noted = turn.note(Durability::Process, |entry| {
+        entry.container = Some(at.container.0.clone());
+        entry.instance.clone_from(&at.instance);
+        entry.engine = engine;
+    });
+    if let Err(error) = noted.await {
+        moved(&host, workspace.id());
+        place.discard().await?;
+        turn.forget().await?;
+        return Err(error);
+    }
+    place.keep();
+    up::start_dev(&workspace, &turn.entry.recipe).await;
+    turn.finish(WorkspaceState::Ready).await.map(|_| ())
+}
+
+/// A container with the files of the archive, removed again unless all went well.
+async fn woken(turn: &Turn) -> Result<(Workspace, create::reservation::Reservation)> {
+    let (host, entry) = (&turn.host, &turn.entry);
+    let archive = entry.archive.as_ref().ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("workspace {} is asleep, and has no archive", entry.id))
+    })?;
+    let bed = host.bed();
+    let mut place = create::reservation::Reservation::new(host.runtime.clone(), host.cleanups.clone());
+    let restored = async {
+        let workspace = create::bring_up_again(host, entry, &mut place).await?;
+        bed.restore(archive, &workspace).await?;
+        Ok(workspace)
+    };
+    match restored.await {
+        Ok(workspace) => Ok((workspace, place)),
+        Err(error) => {
+            let error: Error = error;
+            moved(host, &entry.id);
+            match place.discard().await {
+                Ok(()) => Err(error.context(format_args!("waking workspace {}", entry.id))),
+                Err(removal) => Err(error.also_hint(&format!("its new container could not be removed ({removal})"))),
+            }
+        }
+    }
+}
+
+/// Removes all that there is of a workspace but its entry.
+pub(super) async fn clear_away(turn: &Turn) -> Result<()> {
+    if turn.entry.container.is_some() {
+        remove_container(turn).await?;
+    } else {
+        clear_containers(&turn.host, &turn.entry.id).await?;
+    }
+    turn.host.previews.close(&turn.entry.id);
+    forget_archive(&turn.host, &turn.entry, turn.entry.archive.clone()).await;
+    Ok(())
+}
+
+async fn remove_container(turn: &Turn) -> Result<()> {
+    let Some(container) = turn.entry.container.clone().map(ContainerId) else { return Ok(()) };
+    turn.host.runtime.remove(&container).await?;
+    turn.host.records.forget(&container, &turn.entry.id).await;
+    Ok(())
+}
+
+/// Removes an archive that nothing wakes from any more. One that stays costs room, and nothing else.
+pub(super) async fn forget_archive(host: &Arc<HostInner>, entry: &Entry, archive: Option<String>) {
+    let Some(archive) = archive else { return };
+    if let Err(error) = host.bed().delete(&archive).await {
+        tracing::warn!(workspace = %entry.id, archive, %error, "an archive of no more use could not be removed");
+    }
+}

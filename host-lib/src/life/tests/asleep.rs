@@ -1,0 +1,120 @@
+//! Sleep and wake.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+
+#[tokio::test]
+async fn asleep_it_has_no_container_and_awake_it_has_its_files_and_its_handles_still_work() {
+    let (fixture, bed, host) = with_bed().await;
+    let workspace = web(&fixture, &host).await;
+    let subject = workspace.for_subject("ada");
+    let other = fixture.builder().bed(bed.clone()).reconciles(false).build().await.unwrap();
+    let elsewhere = other.workspace("web").await.unwrap();
+    let created = workspace.info().await.unwrap().created;
+    for round in 1..4 {
+        let content = format!("round {round}");
+        elsewhere.write_file("kept", content.clone()).await.unwrap();
+        if round == 2 {
+            workspace.pause().await.unwrap();
+        }
+        if round == 3 {
+            workspace.stop(GRACE).await.unwrap();
+        }
+        for _ in 0..2 {
+            workspace.sleep(GRACE).await.unwrap();
+            assert_eq!((state(&workspace).await, fixture.engine.names().len()), (WorkspaceState::Asleep, 0));
+        }
+        let listed = host.list().await.unwrap();
+        assert_eq!((listed.len(), listed[0].state, &listed[0].container), (1, WorkspaceState::Asleep, &None));
+        let error = workspace.read_file("kept").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        workspace.stop(GRACE).await.expect("nothing runs");
+        for _ in 0..2 {
+            other.workspace("web").await.unwrap().wake().await.unwrap();
+        }
+        assert_eq!(fixture.engine.dev_servers("corehold-web"), 1);
+        for handle in [&workspace, &subject, &elsewhere] {
+            assert_eq!(handle.read_file("kept").await.unwrap(), content, "round {round}");
+        }
+        let spec = fixture.engine.spec("corehold-web");
+        assert_eq!((spec.env["A"].as_str(), spec.env["B"].as_str()), ("template", "request"));
+        let info = workspace.info().await.unwrap();
+        assert_eq!((info.state, info.created, info.template.as_deref()), (WorkspaceState::Ready, created, Some("web")));
+        assert_eq!(bed.names().len(), 1, "of its archives the newest stays");
+    }
+    // What it woke from is what is left when its container is lost.
+    fixture.engine.forget("corehold-web");
+    assert_eq!(state(&workspace).await, WorkspaceState::Asleep);
+    workspace.start().await.unwrap();
+    assert_eq!(workspace.read_file("kept").await.unwrap(), "round 3");
+    workspace.sleep(GRACE).await.unwrap();
+    workspace.remove().await.unwrap();
+    assert_eq!((bed.names().len(), host.list().await.unwrap().len()), (0, 0));
+    assert_eq!(workspace.read_file("kept").await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn what_cant_be_saved_goes_on_as_before() {
+    let (fixture, bed, host) = with_bed().await;
+    let workspace = web(&fixture, &host).await;
+    workspace.write_file("kept", "a").await.unwrap();
+    bed.full.store(true, Ordering::Relaxed);
+    let error = workspace.sleep(GRACE).await.unwrap_err();
+    assert!(error.to_string().contains("is full"), "{error}");
+    assert_eq!((state(&workspace).await, fixture.engine.dev_servers("corehold-web")), (WorkspaceState::Ready, 1));
+    workspace.stop(GRACE).await.unwrap();
+    workspace.sleep(GRACE).await.unwrap_err();
+    assert_eq!(state(&workspace).await, WorkspaceState::Stopped);
+    bed.full.store(false, Ordering::Relaxed);
+    workspace.sleep(GRACE).await.unwrap();
+    assert_eq!(state(&workspace).await, WorkspaceState::Asleep);
+}
+
+#[tokio::test]
+async fn what_cant_be_restored_sleeps_on_and_leaves_no_container() {
+    let (fixture, bed, host) = with_bed().await;
+    let workspace = web(&fixture, &host).await;
+    workspace.write_file("kept", "a").await.unwrap();
+    workspace.sleep(GRACE).await.unwrap();
+    bed.damaged.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let error = workspace.wake().await.unwrap_err();
+        assert!(error.to_string().contains("is damaged"), "{error}");
+        assert_eq!((state(&workspace).await, fixture.engine.names().len()), (WorkspaceState::Asleep, 0));
+    }
+    bed.damaged.store(false, Ordering::Relaxed);
+    workspace.wake().await.unwrap();
+    assert_eq!(workspace.read_file("kept").await.unwrap(), "a");
+}
+
+/// With the real archive store: what it can't save isn't lost.
+#[tokio::test]
+async fn it_sleeps_in_the_hosts_archives() {
+    let fixture = fixture().await;
+    let workspace = web(&fixture, &fixture.host).await;
+    workspace.sleep(GRACE).await.unwrap();
+    assert_eq!((state(&workspace).await, fixture.engine.names().len()), (WorkspaceState::Asleep, 0));
+    let archives = fixture.host.archives().list(Some(workspace.id())).await.unwrap();
+    assert_eq!(archives.len(), 1);
+    workspace.wake().await.unwrap();
+    workspace.sleep(GRACE).await.unwrap();
+    let newer = fixture.host.archives().list(Some(workspace.id())).await.unwrap();
+    assert_eq!(newer, archives, "what hasn't changed is the same archive, and stays");
+    workspace.wake().await.unwrap();
+    workspace.remove().await.unwrap();
+    assert!(fixture.host.archives().list(Some(workspace.id())).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_host_that_ends_puts_all_to_sleep() {
+    let (fixture, bed, host) = with_bed().await;
+    for id in ["a", "b", "c"] {
+        let workspace = host.create(CreateWorkspace::empty().id(id)).await.unwrap();
+        workspace.write_file("kept", id).await.unwrap();
+    }
+    host.workspace("c").await.unwrap().stop(GRACE).await.unwrap();
+    let report = host.shutdown(Shutdown::Sleep, GRACE).await.unwrap();
+    assert_eq!((report.done.len(), report.failed.len()), (3, 0), "{report:?}");
+    assert_eq!((bed.names().len(), fixture.engine.names().len()), (3, 0));
+}

@@ -1,0 +1,201 @@
+//! The durable store: what neither labels nor archives can say of a workspace, shared by the host processes of one home folder.
+//!
+//! The engine tells what runs, the archive store what sleeps; here stands what changes (owner, state, policy) and who changes it.
+//! An entry is changed by compare-and-set on its `generation`, so of two who begin a transition at once one wins. A host that dies in the
+//! middle leaves its name as the `actor`; `process` tells the living from the dead. What is written here may be behind what is true:
+//! `life` decides what to believe.
+//!
+//! A write survives the death of the process, and with [`Durability::Disk`] the loss of power too.
+
+mod entry;
+mod process;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OptionalExtension as _, named_params};
+
+pub(crate) use self::{
+    entry::{Dev, Entry, Recipe},
+    process::HostProcess,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    workspace::WorkspaceId,
+};
+
+/// How long another process may hold the file. Its writes take a fraction of a millisecond.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a write is to survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// The end of the process, in whatever way.
+    Process,
+    /// The loss of power: for what nothing else says.
+    Disk,
+}
+
+/// Why an entry could not be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// There is a workspace of that name.
+    Id,
+    /// The owner has a workspace.
+    Owner,
+}
+
+/// The store of a home folder. Clones share one connection; calls wait for each other, off the runtime.
+#[derive(Clone)]
+pub(crate) struct Store {
+    path: Arc<PathBuf>,
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl Store {
+    /// Opens the store, making it where there is none. Blocks.
+    ///
+    /// # Errors
+    /// `Invalid` when it is damaged, of a newer version or somebody else's; `Timeout` when it is locked; `Io` otherwise. Each names the
+    /// file and what to do.
+    pub(crate) fn open(home: &Path) -> Result<Self> {
+        Self::open_with(home, PATIENCE)
+    }
+
+    fn open_with(home: &Path, patience: Duration) -> Result<Self> {
+        let path = home.join("state.db");
+        let connection = schema::open(&path, patience)?;
+        Ok(Self { path: Arc::new(path), connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Adds an entry. Its generation is to be 0.
+    pub(crate) async fn insert(&self, entry: Entry) -> Result<Result<(), Taken>> {
+        let policy = entry.policy.as_ref().map(entry::to_json).transpose();
+        self.call(move |connection| {
+            let policy = policy?;
+            let columns = entry::COLUMNS;
+            let added = entry.write(|values| {
+                let mut all = values.to_vec();
+                all.extend_from_slice(&[(":owner", &entry.owner), (":policy", &policy)]);
+                connection
+                    .prepare_cached(&format!(
+                        "INSERT INTO workspaces ({columns}) VALUES (:id, :owner, :state, :reason, :engine, :container, :instance, \
+                         :recipe, :archive, :created, :entered_at, :generation, :actor, :policy) ON CONFLICT DO NOTHING"
+                    ))?
+                    .execute(all.as_slice())
+            })?;
+            if added == 1 {
+                return Ok(Ok(()));
+            }
+            let id = entry.id.as_str();
+            let same = connection.query_row("SELECT count(*) FROM workspaces WHERE id = ?", [id], |row| row.get(0));
+            Ok(Err(if same? { Taken::Id } else { Taken::Owner }))
+        })
+        .await
+    }
+
+    /// The entry of a workspace.
+    pub(crate) async fn get(&self, id: &WorkspaceId) -> Result<Option<Entry>> {
+        self.one("id", id.to_string()).await
+    }
+
+    /// The entry of an owner's workspace.
+    pub(crate) async fn by_owner(&self, owner: &str) -> Result<Option<Entry>> {
+        self.one("owner", owner.to_owned()).await
+    }
+
+    /// The entry whose container this is.
+    pub(crate) async fn by_container(&self, container: &str) -> Result<Option<Entry>> {
+        self.one("container", container.to_owned()).await
+    }
+
+    async fn one(&self, column: &'static str, value: String) -> Result<Option<Entry>> {
+        self.call(move |connection| {
+            let columns = entry::COLUMNS;
+            let mut statement =
+                connection.prepare_cached(&format!("SELECT {columns} FROM workspaces WHERE {column} = ?"))?;
+            statement.query_row([value], Entry::read).optional()
+        })
+        .await
+    }
+
+    /// All entries that can be read, by their names. One that somebody damaged hides no other.
+    pub(crate) async fn all(&self) -> Result<Vec<Entry>> {
+        self.call(|connection| {
+            let columns = entry::COLUMNS;
+            let mut statement = connection.prepare_cached(&format!("SELECT {columns} FROM workspaces ORDER BY id"))?;
+            let mut rows = statement.query([])?;
+            let mut entries = Vec::new();
+            while let Some(row) = rows.next()? {
+                match Entry::read(row) {
+                    Ok(entry) => entries.push(entry),
+                    Err(error) => tracing::warn!(%error, "an entry of the state store can't be read"),
+                }
+            }
+            Ok(entries)
+        })
+        .await
+    }
+
+    /// Writes what became of an entry, unless somebody has changed it since it was read: then none. The owner and the policy stay.
+    pub(crate) async fn put(&self, entry: Entry, durability: Durability) -> Result<Option<Entry>> {
+        self.call(move |connection| {
+            let columns = entry::COLUMNS;
+            let put = || {
+                entry.write(|values| {
+                    connection
+                        .prepare_cached(&format!(
+                            "UPDATE workspaces SET state = :state, reason = :reason, engine = :engine, container = :container, \
+                             instance = :instance, recipe = :recipe, archive = :archive, created = :created, \
+                             entered_at = :entered_at, actor = :actor, generation = generation + 1 \
+                             WHERE id = :id AND generation = :generation RETURNING {columns}"
+                        ))?
+                        .query_row(values, Entry::read)
+                        .optional()
+                })
+            };
+            match durability {
+                Durability::Process => put(),
+                Durability::Disk => {
+                    connection.pragma_update(None, "synchronous", "FULL")?;
+                    let result = put();
+                    connection.pragma_update(None, "synchronous", "NORMAL")?;
+                    result
+                }
+            }
+        })
+        .await
+    }
+
+    /// Removes an entry, unless somebody has changed it since it was read. Says whether it is gone.
+    pub(crate) async fn delete(&self, entry: &Entry) -> Result<bool> {
+        let (id, generation) = (entry.id.to_string(), entry.generation);
+        self.call(move |connection| {
+            let values = named_params! { ":id": id, ":generation": generation };
+            connection
+                .prepare_cached("DELETE FROM workspaces WHERE id = :id AND generation = :generation")?
+                .execute(values)
+                .map(|deleted| deleted == 1)
+        })
+        .await
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (connection, path) = (self.connection.clone(), self.path.clone());
+        tokio::task::spawn_blocking(move || {
+            let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&connection).map_err(|error| schema::explain(&path, error))
+        })
+        .await
+        .map_err(|error| Error::new(ErrorKind::Io, "the state store was cut off").caused_by(error))?
+    }
+}
