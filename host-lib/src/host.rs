@@ -1,14 +1,13 @@
 //! The host: what a backend holds one of.
 
+mod builder;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
-    future::Future,
+    fmt,
     ops::RangeInclusive,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, Weak},
 };
@@ -18,44 +17,32 @@ use tokio::sync::OnceCell;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::{
-    archive::{ArchiveStore, Archives, Place as ArchivePlace},
-    audit::{AuditSeat, Auditor},
-    config::{self, Config, DEFAULT_IMAGE},
+    archive::{Archives, Place as ArchivePlace},
+    audit::Auditor,
     create::{
         CreateWorkspace, Creation,
         setup_cache::{SetupCache, SetupCacheEntry},
     },
     error::{Error, ErrorKind, Result},
-    events::{EngineWatch, EventBus, Events, Removals},
+    events::{EngineWatch, EventBus, Events},
     key::HostKey,
     labels,
     life::{self, Bed, Reconciled, Turns, WorkspaceState},
     logs::LogRooms,
     metrics::Metrics,
-    pack::{Limits, Packer},
-    pool::{self, Class, PoolOptions, PoolStatus, Pools, Records, Seat},
-    runtime::{
-        AuditorSlot, ContainerState, Observed, Resources, Runtime,
-        docker::{Docker, DockerAddress},
-    },
+    pack::Packer,
+    pool::{self, PoolStatus, Pools, Records, Seat},
+    runtime::{ContainerState, Resources, Runtime},
     state::{Entry, HostProcess, Store},
     stats::Monitor,
     template::Catalog,
-    workspace::{
-        BeforeConnect, Described, Directory, Labelled, Place, Previews, Workspace, WorkspaceId, WorkspaceInfo, describe,
-    },
+    workspace::{Described, Directory, Labelled, Place, Previews, Workspace, WorkspaceId, WorkspaceInfo, describe},
 };
+
+pub use self::builder::HostBuilder;
 
 /// Port of the agent inside every core container.
 pub(crate) const AGENT_PORT: u16 = 3001;
-/// Memory of a workspace that nobody gave a limit: enough for `npm install` of a large front end.
-const DEFAULT_MEMORY: u64 = 2 << 30;
-/// Processes and threads of a workspace that nobody gave a limit.
-const DEFAULT_PIDS: u64 = 2048;
-/// Bytes of results of set-ups that are kept if nobody says otherwise: some hundred of them.
-const SETUP_CACHE_BYTES: u64 = 4 << 30;
-/// A CA bundle is some hundred kilobytes.
-const CA_BYTES: u64 = 16 << 20;
 
 /// Makes and finds workspaces. Clones are cheap and mean the same host; every method may be called concurrently.
 ///
@@ -136,291 +123,6 @@ impl HostInner {
     /// Where the files of those who sleep are kept.
     pub(crate) fn bed(self: &Arc<Self>) -> Arc<dyn Bed> {
         self.bed.clone().unwrap_or_else(|| Arc::new(Archives::new(self.clone())))
-    }
-}
-
-/// Configures a [`Host`]. What isn't said comes from the environment (see [`config`](crate::config)), else from the defaults.
-#[derive(Default)]
-#[must_use = "a host is made when `build` is awaited"]
-pub struct HostBuilder {
-    runtime: Option<Arc<dyn Runtime>>,
-    home: Option<PathBuf>,
-    image: Option<String>,
-    templates: Vec<PathBuf>,
-    ca_bundle: Option<PathBuf>,
-    env: BTreeMap<String, String>,
-    labels: BTreeMap<String, String>,
-    resources: Resources,
-    subject: Option<String>,
-    archive_bytes: Option<u64>,
-    cache_bytes: Option<u64>,
-    setup_cache_bytes: Option<u64>,
-    pools: Vec<(Class, PoolOptions)>,
-    port_range: Option<RangeInclusive<u16>>,
-    before_connect: Option<BeforeConnect>,
-    measure: bool,
-    archive_store: Option<ArchiveStore>,
-    audit: bool,
-    unsupervised: bool,
-    bed: Option<Arc<dyn Bed>>,
-}
-
-impl HostBuilder {
-    /// Where workspaces live. Default: the Docker engine that the `docker` command would use.
-    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
-        self.runtime = Some(runtime);
-        self
-    }
-
-    /// The state folder. Default: `$COREHOLD_HOME`, else `$XDG_DATA_HOME/corehold`, else `~/.local/share/corehold`.
-    pub fn home(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.home = Some(folder.into());
-        self
-    }
-
-    /// Adds a folder of templates, before those of `$COREHOLD_TEMPLATES`.
-    pub fn templates(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.templates.push(folder.into());
-        self
-    }
-
-    /// The core image. Default: `$COREHOLD_IMAGE`, else `workspace-core:latest`.
-    pub fn image(mut self, reference: impl Into<String>) -> Self {
-        self.image = Some(reference.into());
-        self
-    }
-
-    /// A PEM bundle of certificates that every workspace shall trust, the usual authorities included: it replaces what
-    /// the tools inside would use otherwise. Default: `$COREHOLD_CA_FILE`, else none.
-    pub fn ca_bundle(mut self, file: impl Into<PathBuf>) -> Self {
-        self.ca_bundle = Some(file.into());
-        self
-    }
-
-    /// Sets a variable in every workspace. Templates and requests may override it.
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.env.insert(name.into(), value.into());
-        self
-    }
-
-    /// Puts a label on every container, for one's own book-keeping. It may not begin with `dev.corehold.`.
-    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.insert(name.into(), value.into());
-        self
-    }
-
-    /// Limits of workspaces whose template and request name none. Default: 2 GiB of memory, 2,048 processes, all CPUs.
-    pub fn resources(mut self, resources: Resources) -> Self {
-        self.resources = resources;
-        self
-    }
-
-    /// Bytes that a template's files may have together. Default: `$COREHOLD_ARCHIVE_BYTES`, else 1 GiB.
-    pub fn archive_bytes(mut self, bytes: u64) -> Self {
-        self.archive_bytes = Some(bytes);
-        self
-    }
-
-    /// Bytes of packed templates that are kept, those used last. Default: `$COREHOLD_CACHE_BYTES`, else 2 GiB.
-    pub fn cache_bytes(mut self, bytes: u64) -> Self {
-        self.cache_bytes = Some(bytes);
-        self
-    }
-
-    /// Bytes of results of set-ups that are kept, those used last; 0 keeps none. Default: `$COREHOLD_SETUP_CACHE_BYTES`, else 4 GiB.
-    pub fn setup_cache_bytes(mut self, bytes: u64) -> Self {
-        self.setup_cache_bytes = Some(bytes);
-        self
-    }
-
-    /// Where saved workspaces are kept. Default: `$COREHOLD_ARCHIVES`, else the folder `archives` in the state folder.
-    pub fn archive_store(mut self, store: ArchiveStore) -> Self {
-        self.archive_store = Some(store);
-        self
-    }
-
-    /// In whose name this library calls agents, as their logs show it. Default: `host`.
-    pub fn subject(mut self, subject: impl Into<String>) -> Self {
-        self.subject = Some(subject.into());
-        self
-    }
-
-    /// Keeps containers of a class ready, from which [`Host::create`] takes where they meet the request. May be called more
-    /// than once, for more classes; of two that meet a request the first is taken from. Default: none.
-    pub fn pool(mut self, class: Class, options: PoolOptions) -> Self {
-        self.pools.push((class, options));
-        self
-    }
-
-    /// Ports of this machine for previews and for [published](CreateWorkspace::publish) ports. Those that others have are
-    /// passed over; several hosts may have the same range. Default: `$COREHOLD_PORT_RANGE`, else any that is free.
-    pub fn port_range(mut self, ports: RangeInclusive<u16>) -> Self {
-        self.port_range = Some(ports);
-        self
-    }
-
-    /// Called before each connection to a [preview](Workspace::preview) is carried inside, which waits for it: to have the
-    /// workspace running by then, or to refuse. With an error the connection is reset, and the preview says why.
-    pub fn before_connect<F>(mut self, hook: impl Fn(WorkspaceId) -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.before_connect = Some(Box::new(move |workspace| Box::pin(hook(workspace))));
-        self
-    }
-
-    /// Measures from the beginning what all workspaces of the home use, every five seconds, and keeps it for 24 hours (see
-    /// [`stats`](crate::stats)). Default: only from the first call of [`Workspace::follow_stats`] on.
-    pub fn measure(mut self, measure: bool) -> Self {
-        self.measure = measure;
-        self
-    }
-
-    /// Keeps who does what in the workspaces of the home, from now on and as far back as their agents remember it: their records
-    /// of calls and this host's own, in at most 128 MiB under `audit` in the home folder (see [`Host::audit`]). Default: false.
-    pub fn audit(mut self, audit: bool) -> Self {
-        self.audit = audit;
-        self
-    }
-
-    /// Whether the host reconciles by itself, at its start and whenever the engine tells that something happened to a container. A
-    /// program that does one thing and ends doesn't need it. Default: yes. See [`Host::reconcile`].
-    pub fn reconciles(mut self, by_itself: bool) -> Self {
-        self.unsupervised = !by_itself;
-        self
-    }
-
-    #[cfg(test)]
-    pub(crate) fn bed(mut self, bed: Arc<dyn Bed>) -> Self {
-        self.bed = Some(bed);
-        self
-    }
-
-    /// Makes the host: reads its key or makes one, opens its state store, and waits for nothing of the engine. In the background it
-    /// begins to reconcile, to fill its pools, and to measure and audit, if it is to.
-    ///
-    /// # Errors
-    /// `Invalid` for a damaged key, state store, CA bundle or setting, and for a store of a newer version; `Timeout` when that is locked;
-    /// `Io` when the home folder can't be used; whatever the runtime says when none was given and the local Docker engine isn't found.
-    pub async fn build(self) -> Result<Host> {
-        let config = Config::from_env()?;
-        self.build_with(config).await
-    }
-
-    async fn build_with(self, config: Config) -> Result<Host> {
-        let home = self.home.or(config.home).ok_or_else(config::no_home)?;
-        let ca_file = self.ca_bundle.or(config.ca_file);
-        let mut env = config.pass_env;
-        env.extend(self.env);
-        check_env(&env)?;
-        check_labels(&self.labels)?;
-        for (_, options) in &self.pools {
-            options.check()?;
-        }
-        let runtime = match self.runtime {
-            Some(runtime) => runtime,
-            None => default_runtime().await?,
-        };
-        let (events, removals) = (EventBus::new(), Removals::default());
-        let auditor_slot = AuditorSlot::default();
-        let runtime: Arc<dyn Runtime> =
-            Arc::new(Observed::new(runtime, removals.clone(), auditor_slot.clone(), events.metrics().clone()));
-        let (home, key, ca_bundle, store, process) = tokio::task::spawn_blocking(move || {
-            let home = prepare_home(&home)?;
-            let key = HostKey::load_or_create(&home)?;
-            let ca_bundle = ca_file.as_deref().map(read_ca_bundle).transpose()?;
-            let store = Store::open(&home)?;
-            let process = HostProcess::begin(&home)?;
-            Ok::<_, Error>((home, key, ca_bundle, store, process))
-        })
-        .await
-        .map_err(|error| Error::new(ErrorKind::Io, "preparing the state folder failed").caused_by(error))??;
-        let defaults = Limits::default();
-        let limits = Limits {
-            bytes: self.archive_bytes.or(config.archive_bytes).unwrap_or(defaults.bytes),
-            cache_bytes: self.cache_bytes.or(config.cache_bytes).unwrap_or(defaults.cache_bytes),
-            ..defaults
-        };
-        let port_range = self.port_range.or(config.port_range).map(config::check_port_range).transpose()?;
-        let cleanups = TaskTracker::new();
-        // A tracker that was closed takes tasks as before, and can be waited for.
-        cleanups.close();
-        let mut templates = self.templates;
-        templates.extend(config.templates);
-        let (fingerprint, records) = (key.fingerprint(), Records::new(home.join("claims")));
-        let engine = Arc::new(EngineWatch::new(runtime.clone(), &fingerprint, removals, events.clone()));
-        let monitor = {
-            let (engine, bus) = (engine.clone(), events.clone());
-            let listen = move || (engine.subscribe(), bus.subscribe());
-            let folder = home.join("stats");
-            Monitor::new(runtime.clone(), records.clone(), &fingerprint, events.clone(), folder, listen)
-        };
-        if self.measure {
-            monitor.start();
-        }
-        let subject = self.subject.unwrap_or_else(|| "host".to_owned());
-        let key = Arc::new(key);
-        let auditor = self.audit.then(|| {
-            let seat = AuditSeat {
-                runtime: runtime.clone(),
-                records: records.clone(),
-                key: key.clone(),
-                fingerprint: fingerprint.clone(),
-                subject: subject.clone(),
-                events: events.downgrade(),
-                home: home.clone(),
-            };
-            let auditor = Auditor::start(seat, engine.subscribe(), events.subscribe());
-            auditor_slot.get_or_init(|| Arc::downgrade(&auditor));
-            auditor
-        });
-        let inner = Arc::new(HostInner {
-            engine,
-            monitor,
-            log_rooms: LogRooms::default(),
-            runtime,
-            fingerprint,
-            setup_cache: SetupCache::new(
-                home.join("cache/setup"),
-                self.setup_cache_bytes.or(config.setup_cache_bytes).unwrap_or(SETUP_CACHE_BYTES),
-                &key,
-            ),
-            key,
-            image: self.image.or(config.image).unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
-            catalog: Catalog::new(templates),
-            ca_bundle,
-            env,
-            labels: self.labels,
-            resources: Resources {
-                memory_bytes: self.resources.memory_bytes.or(Some(DEFAULT_MEMORY)),
-                cpu_millis: self.resources.cpu_millis,
-                pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
-            },
-            subject,
-            _auditor: auditor,
-            events,
-            cleanups,
-            packer: Packer::new(home.join("cache/templates"), limits),
-            previews: Previews::new(port_range.clone().unwrap_or(0..=0), self.before_connect),
-            port_range,
-            records,
-            pools: OnceLock::new(),
-            archives: ArchivePlace::new(
-                self.archive_store.or(config.archives).unwrap_or_else(|| ArchiveStore::folder(home.join("archives"))),
-            ),
-            home,
-            store,
-            process,
-            turns: Arc::default(),
-            directory: Directory::default(),
-            engine_identity: OnceCell::new(),
-            bed: self.bed,
-        });
-        let pools = Arc::new(Pools::start(&inner, self.pools));
-        let _ = inner.pools.set(Arc::downgrade(&pools));
-        let supervisor = (!self.unsupervised)
-            .then(|| Arc::new(AbortOnDropHandle::new(tokio::spawn(life::supervise(inner.clone())))));
-        Ok(Host { inner, pools, _supervisor: supervisor })
     }
 }
 
@@ -697,37 +399,4 @@ pub(crate) fn check_labels(all: &BTreeMap<String, String>) -> Result<()> {
             .hint(format!("labels that begin with {} are taken", labels::PREFIX))),
         None => Ok(()),
     }
-}
-
-fn prepare_home(home: &Path) -> Result<PathBuf> {
-    let fail = |error: std::io::Error| {
-        Error::new(ErrorKind::Io, format!("the state folder {} can't be used: {error}", home.display()))
-            .hint("set COREHOLD_HOME to a folder that you may write to")
-            .caused_by(error)
-    };
-    // It holds a secret: nobody else has any business in it.
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(home).map_err(fail)?;
-    fs::canonicalize(home).map_err(fail)
-}
-
-fn read_ca_bundle(file: &Path) -> Result<Bytes> {
-    let shown = file.display();
-    let fail = |error: std::io::Error| {
-        Error::new(ErrorKind::Io, format!("the CA bundle {shown} can't be read: {error}")).caused_by(error)
-    };
-    let metadata = fs::metadata(file).map_err(fail)?;
-    if !metadata.is_file() || metadata.len() > CA_BYTES {
-        return Err(Error::new(ErrorKind::Invalid, format!("the CA bundle {shown} is not a file of at most 16 MiB")));
-    }
-    let pem = fs::read(file).map_err(fail)?;
-    let marks = |mark: &str| pem.windows(mark.len()).filter(|window| *window == mark.as_bytes()).count();
-    match (marks("-----BEGIN CERTIFICATE-----"), marks("-----END CERTIFICATE-----")) {
-        (begins, ends) if begins > 0 && begins == ends => Ok(pem.into()),
-        _ => Err(Error::new(ErrorKind::Invalid, format!("the CA bundle {shown} holds no whole PEM certificate"))
-            .hint("give a file of -----BEGIN CERTIFICATE----- blocks, such as /etc/ssl/certs/ca-certificates.crt")),
-    }
-}
-
-async fn default_runtime() -> Result<Arc<dyn Runtime>> {
-    Ok(Arc::new(Docker::connect(DockerAddress::Auto).await?))
 }
