@@ -46,7 +46,8 @@ pub(crate) async fn host(global: &Global, engine: Docker) -> Result<Host> {
 
 /// The same, still to be completed.
 pub(crate) fn builder(global: &Global, engine: Docker) -> corehold_host::HostBuilder {
-    let mut builder = Host::builder().runtime(Arc::new(engine)).subject("cli");
+    // A command does one thing and ends: what an earlier one left stays to be seen, and is removed by who asks for that.
+    let mut builder = Host::builder().runtime(Arc::new(engine)).subject("cli").reconciles(false);
     for folder in template_folders(global) {
         builder = builder.templates(folder);
     }

@@ -1,8 +1,6 @@
 //! The host: what a backend holds one of.
 
 mod builder;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::BTreeMap,

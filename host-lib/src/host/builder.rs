@@ -1,5 +1,8 @@
 //! How a host is configured and made.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -3,7 +3,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
-use crate::testing::{AgentScript, EngineScript, FakeEngine};
+use crate::{
+    CreateWorkspace, Creation, Workspace,
+    testing::{AgentScript, EngineScript, FakeEngine},
+};
 
 fn builder() -> HostBuilder {
     Host::builder().runtime(Arc::new(FakeEngine::new(EngineScript::default(), AgentScript::default())))
