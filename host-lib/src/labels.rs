@@ -1,7 +1,7 @@
 //! Every label that this library puts on a container, in one place.
 //!
 //! Labels hold what never changes, since an engine can't change them after creation. The engine's list of labelled
-//! containers is the only truth about what runs; there is no second book that could disagree with it.
+//! containers is the truth about what runs; what changes is in the state store, which follows it (`crate::life`).
 
 /// What a container is to us: [`KIND_WORKSPACE`] or [`KIND_POOL`]; also what a listing filters by.
 pub const KIND: &str = "dev.corehold.kind";
