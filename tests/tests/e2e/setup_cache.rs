@@ -88,7 +88,8 @@ async fn a_tree_of_every_kind_comes_back_and_the_dev_servers_changes_dont() {
 async fn a_set_up_that_leaves_something_elsewhere_is_not_kept() {
     let corehold = Corehold::start().await;
     for (setup, says) in [
-        ("setsid sleep 1000 >/dev/null 2>&1 &", "set-up left the process sleep running"),
+        // Seen as `setsid` or as `sleep`, by how far it has come.
+        ("setsid sleep 1000 >/dev/null 2>&1 &", "set-up left the process "),
         ("mkdir -p ~/.local/lib/node_modules/tool", "/home/workspace/.local/lib"),
         ("echo 'x' >>~/.bashrc", "/home/workspace/.bashrc"),
         ("rm -f /tmp/.corehold-setup-*", "can't be looked at"),
