@@ -61,6 +61,8 @@ pub(crate) enum Command {
     /// List workspaces
     #[command(visible_alias = "list")]
     Ls,
+    /// Say what keeps a workspace awake, and what becomes of it next by itself
+    Why(Why),
     /// Run a command in a workspace; its exit code is the exit code
     Exec(Exec),
     /// Reach ports inside, its own loopback included, on ports of this machine, until Ctrl-C
@@ -209,6 +211,13 @@ pub(crate) struct Stats {
     /// Stay and show each sample, every five seconds
     #[arg(long, short)]
     pub(crate) follow: bool,
+}
+
+/// Flags of `why`.
+#[derive(Debug, Args)]
+pub(crate) struct Why {
+    /// The workspace
+    pub(crate) workspace: String,
 }
 
 /// Flags of `down`.

@@ -22,6 +22,7 @@ async fn main() -> ExitCode {
     let done = match &arguments.command {
         Command::Up(up) => commands::up::run(global, up).await,
         Command::Ls => commands::ls::run(global).await,
+        Command::Why(why) => commands::why::run(global, why).await,
         Command::Exec(exec) => return commands::exec::run(global, exec).await,
         Command::Forward(forward) => commands::forward::run(global, forward).await,
         Command::Logs(logs) => commands::logs::run(global, logs).await,

@@ -21,6 +21,7 @@ pub(crate) use self::engine::{Change, ChangeKind, EngineWatch, Removals, Signal,
 use crate::{
     archive::ArchiveRef,
     create::{CreateEvent, Step, milliseconds},
+    idle::ExpiredFiles,
     life::{TransitionCause, WorkspaceState},
     metrics::Metrics,
     workspace::WorkspaceId,
@@ -90,6 +91,37 @@ pub enum EventKind {
     },
     /// A workspace was removed by a host. Of one whose container others removed, [`Vanished`](Self::Vanished) is told.
     Removed,
+    /// A workspace's time was up: nothing had counted as activity for long enough, or it was old enough. Its
+    /// [`IdlePolicy`](crate::IdlePolicy) said so.
+    Expired {
+        /// What became of its files.
+        files: ExpiredFiles,
+        /// For people.
+        because: String,
+    },
+    /// A workspace is well, for the first time since it was started or since it was not.
+    Healthy,
+    /// A workspace failed as many checks in a row as its [`HealthPolicy`](crate::HealthPolicy) allows.
+    Unhealthy {
+        /// How many.
+        failures: u32,
+        /// Why the last one failed, for people.
+        reason: String,
+    },
+    /// A workspace is restarted by itself, since it was unhealthy or had ended.
+    Restarted {
+        /// The how manieth time in a row.
+        restart: u32,
+        /// For people.
+        reason: String,
+    },
+    /// A workspace was restarted as often as it may be, and still isn't well: somebody must look at it.
+    HealthAlert {
+        /// How often it was restarted.
+        restarts: u32,
+        /// For people.
+        reason: String,
+    },
     /// The container of a workspace ended, and not because this host removed it: it was stopped, its agent ended, or the machine
     /// or the engine did. What it held is still there.
     Ended {

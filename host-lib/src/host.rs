@@ -23,6 +23,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     events::{EngineWatch, EventBus, Events},
+    idle::{self, Supervision},
     key::HostKey,
     labels,
     life::{self, Bed, Reconciled, Turns, WorkspaceState},
@@ -101,6 +102,7 @@ pub(crate) struct HostInner {
     pub(crate) process: HostProcess,
     pub(crate) turns: Arc<Turns>,
     pub(crate) directory: Directory,
+    pub(crate) supervision: Supervision,
     engine_identity: OnceCell<String>,
     /// Where the files of those who sleep are kept; absent: with the archives.
     bed: Option<Arc<dyn Bed>>,
@@ -259,17 +261,17 @@ impl Host {
         if let Some(entry) = self.inner.store.get(&id).await? {
             if entry.actor.is_some() && entry.container.is_none() && entry.state != WorkspaceState::Removed {
                 return match self.labelled_workspace(&id).await? {
-                    Some(workspace) => Ok(workspace),
-                    None => Ok(self.known(&entry)),
+                    Some(workspace) => Ok(workspace.waking()),
+                    None => Ok(self.known(&entry).waking()),
                 };
             }
             return match life::look(&self.inner, entry).await? {
-                Some(entry) => Ok(self.known(&entry)),
+                Some(entry) => Ok(self.known(&entry).waking()),
                 None => Err(self.unknown(&id).await),
             };
         }
         match self.labelled_workspace(&id).await? {
-            Some(workspace) => Ok(workspace),
+            Some(workspace) => Ok(workspace.waking()),
             None => Err(self.unknown(&id).await),
         }
     }
@@ -379,6 +381,11 @@ impl fmt::Debug for Host {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Host").field("home", &self.inner.home).field("image", &self.inner.image).finish()
     }
+}
+
+/// What a host does by itself, for as long as it is there.
+async fn supervise(inner: Arc<HostInner>) {
+    tokio::join!(life::supervise(inner.clone()), idle::supervise(inner));
 }
 
 /// Variables of a host or a request.

@@ -38,6 +38,12 @@ impl Timestamp {
         self.0.duration_since(earlier.0).try_into().unwrap_or_default()
     }
 
+    /// This long before; the first moment there is, where that is none.
+    #[must_use]
+    pub fn before(self, duration: std::time::Duration) -> Self {
+        Self(self.0.checked_sub(duration).unwrap_or(jiff::Timestamp::MIN))
+    }
+
     /// Whole seconds since 1970.
     #[must_use]
     pub fn as_unix_seconds(self) -> i64 {
@@ -80,6 +86,7 @@ mod tests {
     fn what_was_later_was_no_time_ago() {
         let (one, other) = (Timestamp::from_unix(10, 0), Timestamp::from_unix(12, 5));
         assert_eq!(other.since(one), std::time::Duration::new(2, 5));
+        assert_eq!(other.before(std::time::Duration::new(2, 5)), one);
         assert_eq!(one.since(other), std::time::Duration::ZERO);
         let (first, last) = (Timestamp::from_unix(i64::MIN, 0), Timestamp::from_unix(i64::MAX, 0));
         assert!(last.since(first) > std::time::Duration::from_secs(1 << 36));

@@ -15,3 +15,4 @@ pub(crate) mod ls;
 pub(crate) mod stats;
 pub(crate) mod template;
 pub(crate) mod up;
+pub(crate) mod why;

@@ -27,8 +27,8 @@ pub use self::events::{CreateEvent, CreateEventKind, OutputStream, Step};
 use self::reservation::Reservation;
 pub(crate) use self::{events::milliseconds, pipeline::bring_up_again};
 use crate::{
-    archive::Archive, error::Result, host::HostInner, pool::Pools, runtime::Resources, template::Template,
-    workspace::Workspace,
+    archive::Archive, error::Result, health::HealthPolicy, host::HostInner, idle::IdlePolicy, pool::Pools,
+    runtime::Resources, template::Template, workspace::Workspace,
 };
 
 /// Label of the command that is a workspace's dev server.
@@ -55,6 +55,8 @@ pub struct CreateWorkspace {
     pub(crate) publish: BTreeSet<u16>,
     pub(crate) agent_timeout: Duration,
     pub(crate) keep_on_failure: bool,
+    pub(crate) idle: Option<IdlePolicy>,
+    pub(crate) health: Option<HealthPolicy>,
 }
 
 impl CreateWorkspace {
@@ -76,6 +78,8 @@ impl CreateWorkspace {
             publish: BTreeSet::new(),
             agent_timeout: AGENT_TIMEOUT,
             keep_on_failure: false,
+            idle: None,
+            health: None,
         }
     }
 
@@ -130,6 +134,18 @@ impl CreateWorkspace {
     /// Time that the agent may take to answer after the start. Default: 30 seconds.
     pub fn agent_timeout(mut self, timeout: Duration) -> Self {
         self.agent_timeout = timeout;
+        self
+    }
+
+    /// When it is paused, archived or removed by itself. Default: as the host's policy says.
+    pub fn idle(mut self, policy: IdlePolicy) -> Self {
+        self.idle = Some(policy);
+        self
+    }
+
+    /// How its health is watched. Default: as the host's policy says.
+    pub fn health(mut self, policy: HealthPolicy) -> Self {
+        self.health = Some(policy);
         self
     }
 
@@ -216,7 +232,7 @@ impl Future for Creation {
                 return Poll::Ready(result.map(|made| {
                     made.place.keep();
                     made.ending.created();
-                    made.workspace
+                    made.workspace.waking()
                 }));
             }
             // Whoever awaits the workspace doesn't read events: they are dropped, so that the work never waits for room.

@@ -100,7 +100,7 @@ async fn enter(host: &Arc<HostInner>, plan: &Plan, owner: Option<String>) -> Res
         entered_at: plan.labelled.created,
         generation: 0,
         actor: None,
-        policy: None,
+        policy: plan.policy.clone(),
     };
     loop {
         match Turn::begin(host, entry.clone()).await? {

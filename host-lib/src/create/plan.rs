@@ -11,7 +11,9 @@ use super::{AGENT_TIMEOUT, CreateWorkspace};
 use crate::{
     archive::Archive,
     error::{Error, ErrorKind, Result},
+    health::HealthPolicy,
     host::{AGENT_PORT, HostInner, check_env, check_labels},
+    idle::{IdlePolicy, Stored},
     labels,
     runtime::{CaBundle, ContainerSpec, Resources},
     state::{Dev, Entry, Recipe},
@@ -33,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) port: u16,
     pub(crate) agent_timeout: Duration,
     pub(crate) keep_on_failure: bool,
+    /// What the store keeps beside the state.
+    pub(crate) policy: Option<serde_json::Value>,
 }
 
 impl Plan {
@@ -40,6 +44,8 @@ impl Plan {
         check_env(&request.env)?;
         check_labels(&request.labels)?;
         check_published(&request.publish)?;
+        request.idle.as_ref().map_or(Ok(()), IdlePolicy::check)?;
+        request.health.as_ref().map_or(Ok(()), HealthPolicy::check)?;
         let template = request.template;
         let stem = template.as_ref().map_or("workspace", |template| template.name.as_str());
         let id = match request.id {
@@ -79,6 +85,7 @@ impl Plan {
             port,
             agent_timeout: request.agent_timeout,
             keep_on_failure: request.keep_on_failure,
+            policy: Stored::of_request(request.idle, request.health),
         })
     }
 
@@ -95,6 +102,7 @@ impl Plan {
             recipe,
             agent_timeout: AGENT_TIMEOUT,
             keep_on_failure: false,
+            policy: None,
         })
     }
 }

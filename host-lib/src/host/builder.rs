@@ -24,8 +24,10 @@ use crate::{
     create::setup_cache::SetupCache,
     error::{Error, ErrorKind, Result},
     events::{EngineWatch, EventBus, Removals},
+    health::HealthPolicy,
+    idle::{IdlePolicy, Supervision},
     key::HostKey,
-    life::{self, Bed},
+    life::Bed,
     logs::LogRooms,
     pack::{Limits, Packer},
     pool::{Class, PoolOptions, Pools, Records},
@@ -39,7 +41,7 @@ use crate::{
     workspace::{BeforeConnect, Directory, Previews, WorkspaceId},
 };
 
-use super::{Host, HostInner, check_env, check_labels};
+use super::{Host, HostInner, check_env, check_labels, supervise};
 
 /// Memory of a workspace that nobody gave a limit: enough for `npm install` of a large front end.
 const DEFAULT_MEMORY: u64 = 2 << 30;
@@ -73,6 +75,8 @@ pub struct HostBuilder {
     archive_store: Option<ArchiveStore>,
     audit: bool,
     unsupervised: bool,
+    idle: IdlePolicy,
+    health: Option<HealthPolicy>,
     bed: Option<Arc<dyn Bed>>,
 }
 
@@ -194,6 +198,20 @@ impl HostBuilder {
         self
     }
 
+    /// When workspaces that have no policy of their own are paused, archived or removed by themselves, and what keeps them from
+    /// that. Default: nothing happens by itself.
+    pub fn idle(mut self, policy: IdlePolicy) -> Self {
+        self.idle = policy;
+        self
+    }
+
+    /// How workspaces that have no policy of their own are watched, and whether those that aren't well are restarted. Default: they
+    /// aren't watched.
+    pub fn health(mut self, policy: HealthPolicy) -> Self {
+        self.health = Some(policy);
+        self
+    }
+
     /// Whether the host reconciles by itself, at its start and whenever the engine tells that something happened to a container. A
     /// program that does one thing and ends doesn't need it. Default: yes. See [`Host::reconcile`].
     pub fn reconciles(mut self, by_itself: bool) -> Self {
@@ -225,6 +243,8 @@ impl HostBuilder {
         env.extend(self.env);
         check_env(&env)?;
         check_labels(&self.labels)?;
+        self.idle.check()?;
+        self.health.as_ref().map_or(Ok(()), HealthPolicy::check)?;
         for (_, options) in &self.pools {
             options.check()?;
         }
@@ -324,13 +344,14 @@ impl HostBuilder {
             process,
             turns: Arc::default(),
             directory: Directory::default(),
+            supervision: Supervision::new(self.idle, self.health),
             engine_identity: OnceCell::new(),
             bed: self.bed,
         });
         let pools = Arc::new(Pools::start(&inner, self.pools));
         let _ = inner.pools.set(Arc::downgrade(&pools));
-        let supervisor = (!self.unsupervised)
-            .then(|| Arc::new(AbortOnDropHandle::new(tokio::spawn(life::supervise(inner.clone())))));
+        let supervisor =
+            (!self.unsupervised).then(|| Arc::new(AbortOnDropHandle::new(tokio::spawn(supervise(inner.clone())))));
         Ok(Host { inner, pools, _supervisor: supervisor })
     }
 }

@@ -56,8 +56,9 @@ pub use self::{
 };
 pub(crate) use self::{
     reconcile::{all as reconcile_all, look, supervise},
+    remove::remove,
     sleep::Bed,
-    transition::{existing, is_in_use},
+    transition::{Verb, existing, is_in_use, perform},
     turn::{Turn, Turns},
 };
 use crate::{host::HostInner, runtime::ContainerStatus, state::Entry};
@@ -73,6 +74,14 @@ pub enum TransitionCause {
     Engine,
     /// What was cut off was finished or undone.
     Recovered,
+    /// Somebody called it, or its preview.
+    Called,
+    /// Nothing had counted as activity for long enough.
+    Idle,
+    /// Its time was up, and its files were to be archived.
+    Expired,
+    /// It wasn't well, or ended by itself.
+    Health,
 }
 
 /// What a workspace is doing, as who only looks is told it, and why it failed. None when it is no more.

@@ -46,7 +46,7 @@ impl Host {
                     if entry.state != WorkspaceState::Ready {
                         workspace.start().await?;
                     }
-                    return Ok(workspace);
+                    return Ok(workspace.waking());
                 }
                 Ok(_) => {}
                 // It was undone, or removed.

@@ -41,7 +41,7 @@ impl Workspace {
     }
 }
 
-async fn remove(host: &Arc<HostInner>, id: &WorkspaceId, subject: Option<&str>) -> Result<()> {
+pub(crate) async fn remove(host: &Arc<HostInner>, id: &WorkspaceId, subject: Option<&str>) -> Result<()> {
     loop {
         let Some(entry) = host.store.get(id).await? else {
             match adopt(host, id).await? {

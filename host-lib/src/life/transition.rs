@@ -12,6 +12,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     host::HostInner,
+    idle::Field,
     runtime::ContainerId,
     state::{Durability, Entry},
     workspace::{Workspace, WorkspaceId},
@@ -19,7 +20,7 @@ use crate::{
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(crate) enum Verb {
     Start,
     Stop,
     Restart,
@@ -79,7 +80,7 @@ impl Verb {
 }
 
 /// Does what is asked for, to its end.
-pub(super) async fn perform(
+pub(crate) async fn perform(
     host: &Arc<HostInner>,
     id: &WorkspaceId,
     verb: Verb,
@@ -249,7 +250,7 @@ impl Workspace {
         self.transition(Verb::Restart, grace).await
     }
 
-    /// Freezes it where it is, in some ten milliseconds: it uses no CPU, and keeps its memory. Calls to it wait until it is resumed.
+    /// Freezes it where it is, in some ten milliseconds: it uses no CPU, and keeps its memory. The next call, or byte to its preview, wakes it.
     /// What is paused stays so.
     ///
     /// Dropping the future abandons the wait, not the work.
@@ -273,7 +274,13 @@ impl Workspace {
     pub(super) async fn transition(&self, verb: Verb, grace: Duration) -> Result<()> {
         self.own()?;
         let (host, id) = (self.host().clone(), self.id().clone());
-        let work = async move { perform(&host, &id, verb, grace, TransitionCause::Asked).await };
+        let work = async move {
+            if matches!(verb, Verb::Start | Verb::Stop | Verb::Restart) {
+                // What is stopped on purpose isn't started again by itself.
+                host.store.set_policy(&id, Field::Stopped, &(verb == Verb::Stop)).await?;
+            }
+            perform(&host, &id, verb, grace, TransitionCause::Asked).await
+        };
         detached(self.host(), work).await
     }
 

@@ -133,13 +133,20 @@ impl Turn {
     ) -> Result<Taking> {
         let Some(hold) = Hold::take(host, &entry.id) else { return Ok(Taking::Late) };
         let (host, from) = (host.clone(), entry.state);
+        let gate = host.directory.known(&entry.id).map(|about| about.gate.clone());
+        // Before, so that nobody passes while it is written; and after, since somebody may have looked meanwhile.
+        gate.iter().for_each(|gate| gate.close());
         let actor = Some(host.process.name().to_owned());
         let wanted = Entry { state: to, actor, reason: None, ..entry };
         let tracker = host.cleanups.clone();
         whole(&tracker, async move {
             let put = put(&host, wanted, from, cause, Durability::Process).await;
             Ok(match put {
-                Ok(Some(entry)) => Taking::Taken(Box::new(Self { host, entry, from, cause, subject: None, hold })),
+                Ok(Some(entry)) => {
+                    let pauses = to == WorkspaceState::Pausing;
+                    gate.iter().for_each(|gate| if pauses { gate.expect_pause() } else { gate.close() });
+                    Taking::Taken(Box::new(Self { host, entry, from, cause, subject: None, hold }))
+                }
                 other => {
                     // What others left is theirs.
                     hold.let_go();
@@ -204,6 +211,11 @@ impl Turn {
             change(entry);
         })
         .await?;
+        if state == WorkspaceState::Ready
+            && let Some(about) = self.host.directory.known(&self.entry.id)
+        {
+            about.gate.open();
+        }
         Ok(self.release().1)
     }
 

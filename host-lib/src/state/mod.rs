@@ -20,6 +20,7 @@ use std::{
 };
 
 use rusqlite::{Connection, OptionalExtension as _, named_params};
+use serde::Serialize;
 
 pub(crate) use self::{
     entry::{Dev, Entry, Recipe},
@@ -27,6 +28,7 @@ pub(crate) use self::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
+    idle::Field,
     workspace::WorkspaceId,
 };
 
@@ -169,6 +171,22 @@ impl Store {
                     result
                 }
             }
+        })
+        .await
+    }
+
+    /// Writes one of the things that stand beside a workspace's state, and leaves the others as they are. No transition is disturbed by
+    /// it. Says whether there is such a workspace.
+    pub(crate) async fn set_policy(&self, id: &WorkspaceId, field: Field, value: &impl Serialize) -> Result<bool> {
+        let (id, path, value) = (id.to_string(), format!("$.{}", field.as_str()), entry::to_json(value));
+        self.call(move |connection| {
+            let values = named_params! { ":id": id, ":path": path, ":value": value? };
+            connection
+                .prepare_cached(
+                    "UPDATE workspaces SET policy = json_set(coalesce(policy, '{}'), :path, json(:value)) WHERE id = :id",
+                )?
+                .execute(values)
+                .map(|changed| changed == 1)
         })
         .await
     }

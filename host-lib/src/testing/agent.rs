@@ -15,9 +15,10 @@ use bytes::Bytes;
 use corehold_types::{
     Claims, Code, Data, PROTOCOL, Problem, Timestamp,
     tools::{
-        AuditEvent, AuditGap, AuditReadRequest, AuditReadResponse, AuditRecord, ClaimRequest, ClaimResponse,
-        CommandEvent, CommandExit, CommandInfo, CommandListResponse, CommandOutputRequest, CommandRequest,
-        CommandResponse, ExtractResponse, InfoResponse, PortsRequest, PortsResponse,
+        ActiveSource, ActivityResponse, AuditEvent, AuditGap, AuditReadRequest, AuditReadResponse, AuditRecord,
+        ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandInfo, CommandListResponse, CommandOutputRequest,
+        CommandRequest, CommandResponse, EndedSource, ExtractResponse, HEALTH, InfoResponse, PortsRequest,
+        PortsResponse,
     },
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
@@ -74,6 +75,8 @@ pub(crate) struct AgentScript {
     pub(crate) log: Option<Arc<CommandLog>>,
     /// Its records of calls; numbers that lack are gone.
     pub(crate) records: Option<Arc<Mutex<Vec<AuditRecord>>>>,
+    /// What is active in it, and when what was active ended. Shared with the test.
+    pub(crate) activity: Arc<Mutex<(Vec<ActiveSource>, Vec<EndedSource>)>>,
 }
 
 /// Commands whose output grows, over connections that break off.
@@ -137,6 +140,7 @@ impl Default for AgentScript {
             route: None,
             log: None,
             records: None,
+            activity: Arc::default(),
         }
     }
 }
@@ -464,6 +468,11 @@ impl Inner {
                     .map_or_else(|| json(&ExtractResponse { files: 1, ..Default::default() }), problem)
             }
             "/v1/tools/command" => self.command(&serde_json::from_slice(&body).unwrap()),
+            "/v1/tools/activity" => {
+                let (sources, ended) = self.script.activity.lock().unwrap().clone();
+                let idle_since = sources.is_empty().then(|| Timestamp::from_unix(0, 0));
+                json(&ActivityResponse { sources, idle_since, last_request: None, ended, now: Timestamp::now() })
+            }
             "/v1/tools/ports" => ports(&serde_json::from_slice(&body).unwrap()).await,
             "/v1/tools/commandList" => match &self.script.log {
                 Some(log) => log.list(),
@@ -548,6 +557,9 @@ impl Inner {
             assert_eq!(request.env["HOST"], "0.0.0.0");
             self.dev_servers.fetch_add(1, Ordering::Relaxed);
             return json(&response(None));
+        }
+        if request.label.as_deref() == Some(HEALTH) {
+            return json(&response(line.strip_prefix("exit ").map(|code| code.parse().unwrap())));
         }
         assert_eq!(request.label.as_deref(), Some("setup"));
         match line.strip_prefix("exit ") {

@@ -65,6 +65,8 @@ pub(crate) struct FakeEngine {
     identity: Mutex<String>,
     /// How often the images were built anew.
     pub(crate) image_builds: AtomicUsize,
+    /// Resuming fails as many times.
+    pub(crate) resume_fails: AtomicUsize,
 }
 
 struct Container {
@@ -94,6 +96,7 @@ impl FakeEngine {
             identity: Mutex::new("fake".to_owned()),
             removals: AtomicUsize::new(0),
             image_builds: AtomicUsize::new(0),
+            resume_fails: AtomicUsize::new(0),
         }
     }
 
@@ -470,6 +473,9 @@ impl Runtime for FakeEngine {
     }
 
     async fn resume(&self, id: &ContainerId) -> Result<()> {
+        if self.resume_fails.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(failure("resume"));
+        }
         self.freeze(id, ContainerStatus::Paused, ContainerStatus::Running)?;
         self.say(id, "unpause");
         Ok(())

@@ -23,6 +23,7 @@ use corehold_types::{
 };
 use futures_util::{Stream, stream};
 
+use self::place::Entered;
 pub use self::{
     command::{CommandOutcome, RunCommand},
     forward::{Forward, ForwardOptions},
@@ -42,8 +43,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     events::Events,
     host::{AGENT_PORT, HostInner},
+    idle,
     logs::LogRooms,
     runtime::{BoxStream, ContainerId, ContainerState, Endpoint},
+    state::Entry,
     stats::Monitor,
 };
 
@@ -58,6 +61,8 @@ pub struct Workspace {
     host: Arc<HostInner>,
     about: Arc<Whereabouts>,
     subject: Option<Arc<Subject>>,
+    /// Whether a call wakes it. Not for those who are at it: they would wait for themselves.
+    wakes: bool,
 }
 
 /// In whose name a handle is used, if not in the host's.
@@ -69,12 +74,24 @@ struct Subject {
 
 impl Workspace {
     pub(crate) fn new(host: Arc<HostInner>, about: Arc<Whereabouts>) -> Self {
-        Self { host, about, subject: None }
+        Self { host, about, subject: None, wakes: false }
     }
 
     /// Of a workspace that is in a place now, or in none.
     pub(crate) fn at(host: &Arc<HostInner>, labelled: Labelled, place: Option<Place>) -> Self {
         Self::new(host.clone(), host.directory.of(labelled, place.map(Arc::new)))
+    }
+
+    /// Of an entry of the store, for those who look after it; none when it has no container.
+    pub(crate) fn of_entry(host: &Arc<HostInner>, entry: &Entry) -> Option<Self> {
+        let container = entry.container.clone().map(ContainerId)?;
+        let place = Place::new(host, &entry.id, container, entry.instance.clone());
+        Some(Self::at(host, Labelled::of_entry(host, entry), Some(place)))
+    }
+
+    /// As its user has it: a call wakes it.
+    pub(crate) fn waking(self) -> Self {
+        Self { wakes: true, ..self }
     }
 
     /// Its name.
@@ -138,10 +155,10 @@ impl Workspace {
     /// # Errors
     /// `Agent` with the agent's [`problem`](Error::problem), `AgentUnavailable` when it can't be reached.
     pub async fn call<T: Tool>(&self, request: &T::Request) -> Result<T::Response> {
-        let mut place = self.place().await?;
+        let mut place = self.enter().await?;
         loop {
             match place.client.call::<T>(&self.tokens(&place), request).await {
-                Err(error) => place = self.elsewhere(&place, error).await?,
+                Err(error) => self.elsewhere(&mut place, error).await?,
                 answered => return answered,
             }
         }
@@ -152,10 +169,10 @@ impl Workspace {
     /// # Errors
     /// As [`call`](Self::call), here or later in the stream.
     pub async fn stream<T: Tool>(&self, request: &T::Request) -> Result<ToolStream<T>> {
-        let mut place = self.place().await?;
+        let mut place = self.enter().await?;
         loop {
             match place.client.stream::<T>(&self.tokens(&place), request).await {
-                Err(error) => place = self.elsewhere(&place, error).await?,
+                Err(error) => self.elsewhere(&mut place, error).await?,
                 answered => return answered,
             }
         }
@@ -186,10 +203,10 @@ impl Workspace {
     /// # Errors
     /// `Agent` with the agent's problem when there is no such file, or it isn't one.
     pub async fn read_file(&self, path: impl AsRef<Path>) -> Result<Bytes> {
-        let mut place = self.place().await?;
+        let mut place = self.enter().await?;
         loop {
             match place.client.read_file(&self.tokens(&place), path.as_ref()).await {
-                Err(error) => place = self.elsewhere(&place, error).await?,
+                Err(error) => self.elsewhere(&mut place, error).await?,
                 answered => return answered,
             }
         }
@@ -200,10 +217,10 @@ impl Workspace {
     /// # Errors
     /// As [`read_file`](Self::read_file).
     pub async fn open_file(&self, path: impl AsRef<Path>) -> Result<FileStream> {
-        let mut place = self.place().await?;
+        let mut place = self.enter().await?;
         loop {
             match place.client.open_file(&self.tokens(&place), path.as_ref()).await {
-                Err(error) => place = self.elsewhere(&place, error).await?,
+                Err(error) => self.elsewhere(&mut place, error).await?,
                 answered => return answered,
             }
         }
@@ -214,10 +231,10 @@ impl Workspace {
     /// # Errors
     /// `Agent` with the agent's problem: the path leads outside, the disk is full, …
     pub async fn write_file(&self, path: impl AsRef<Path>, content: impl Into<Bytes>) -> Result<FileWritten> {
-        let (mut place, content) = (self.place().await?, content.into());
+        let (mut place, content) = (self.enter().await?, content.into());
         loop {
             match place.client.write_file(&self.tokens(&place), path.as_ref(), content.clone()).await {
-                Err(error) => place = self.elsewhere(&place, error).await?,
+                Err(error) => self.elsewhere(&mut place, error).await?,
                 answered => return answered,
             }
         }
@@ -232,7 +249,7 @@ impl Workspace {
         path: impl AsRef<Path>,
         content: impl Stream<Item = Result<Bytes>> + Send + 'static,
     ) -> Result<FileWritten> {
-        let place = self.place().await?;
+        let place = self.enter().await?;
         place.client.upload_file(&self.tokens(&place), path.as_ref(), Box::pin(content)).await
     }
 
@@ -243,10 +260,10 @@ impl Workspace {
     /// `Agent` with the agent's problem: `NOT_LISTENING` (retryable) when nothing listens there, `LIMIT_EXCEEDED` when too
     /// many are open; `AgentUnavailable` when the agent can't be reached.
     pub async fn tunnel(&self, port: u16) -> Result<Tunnel> {
-        let mut place = self.place().await?;
+        let mut place = self.enter().await?;
         loop {
             match place.client.tunnel(&self.tokens(&place), port).await {
-                Err(error) => place = self.elsewhere(&place, error).await?,
+                Err(error) => self.elsewhere(&mut place, error).await?,
                 answered => return answered,
             }
         }
@@ -383,15 +400,32 @@ impl Workspace {
 
     /// Where to try again after an error: where the workspace is, if that is not where it was and nothing was begun there. Who
     /// slept and was woken by another process is in another container.
-    async fn elsewhere(&self, old: &Place, error: Error) -> Result<Arc<Place>> {
+    async fn elsewhere(&self, at: &mut Entered, error: Error) -> Result<()> {
         if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AgentUnavailable) {
             return Err(error);
         }
-        match self.look_up(Some(old)).await {
+        self.about.gate.close();
+        match self.look_up(Some(&at.place)).await {
             // The engine didn't find it, so no agent was asked.
-            Ok(Some(place)) if error.kind() == ErrorKind::NotFound => Ok(place),
+            Ok(Some(place)) if error.kind() == ErrorKind::NotFound => {
+                at.place = place;
+                Ok(())
+            }
             _ => Err(self.gone(error)),
         }
+    }
+
+    /// Where it is, woken if it was paused or asleep and this handle does that.
+    async fn enter(&self) -> Result<Entered> {
+        // Those of other homes are theirs to wake.
+        let _pass = match self.wakes && self.about.labelled.home == self.host.fingerprint {
+            true => {
+                let wake = || idle::wake(self.host.clone(), self.id().clone());
+                Some(self.about.gate.pass(&self.host.cleanups, wake).await?)
+            }
+            false => None,
+        };
+        Ok(Entered { place: self.place().await?, _pass })
     }
 
     /// Asks the store where it is, and takes note for all handles. None when it is nowhere, or where it was.
@@ -411,23 +445,23 @@ impl Workspace {
     /// What its container is doing; none while it has none.
     async fn container_state(&self) -> Result<Option<ContainerState>> {
         let mut place = match self.place().await {
-            Ok(place) => place,
+            Ok(place) => Entered { place, _pass: None },
             Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
             Err(error) => return Err(error),
         };
         loop {
             match self.host.runtime.inspect(&place.container).await {
-                Err(error) => place = self.elsewhere(&place, error).await?,
+                Err(error) => self.elsewhere(&mut place, error).await?,
                 found => return found.map(Some),
             }
         }
     }
 
     async fn endpoint(&self, port: u16) -> Result<Endpoint> {
-        let mut place = self.place().await?;
+        let mut place = Entered { place: self.place().await?, _pass: None };
         loop {
             match self.host.runtime.endpoint(&place.container, port).await {
-                Err(error) => place = self.elsewhere(&place, error).await?,
+                Err(error) => self.elsewhere(&mut place, error).await?,
                 found => return found,
             }
         }

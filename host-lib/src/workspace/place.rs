@@ -10,6 +10,7 @@ use super::{Labelled, WorkspaceId};
 use crate::{
     client::{AgentClient, Patience, TokenSource},
     host::{AGENT_PORT, HostInner},
+    idle::{Gate, Pass},
     runtime::ContainerId,
 };
 
@@ -42,9 +43,25 @@ impl fmt::Debug for Place {
     }
 }
 
+/// A place on the way to which somebody is: as long as this is held, the workspace isn't taken for idle.
+pub(crate) struct Entered {
+    pub(crate) place: Arc<Place>,
+    pub(crate) _pass: Option<Pass>,
+}
+
+impl std::ops::Deref for Entered {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
 /// Where a workspace is, for all handles of it in this process.
 pub(crate) struct Whereabouts {
     pub(crate) labelled: Labelled,
+    /// Before it.
+    pub(crate) gate: Arc<Gate>,
     place: Mutex<Option<Arc<Place>>>,
 }
 
@@ -89,9 +106,15 @@ impl Directory {
         }
         all.retain(|_, known| known.strong_count() > 0);
         let id = labelled.id.clone();
-        let new = Arc::new(Whereabouts { labelled, place: Mutex::new(place) });
+        let new = Arc::new(Whereabouts { labelled, gate: Arc::default(), place: Mutex::new(place) });
         all.insert(id, Arc::downgrade(&new));
         new
+    }
+
+    /// Nobody knows any more which of them run.
+    pub(crate) fn close_gates(&self) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().filter_map(Weak::upgrade).for_each(|about| about.gate.close());
     }
 
     /// Of a workspace that has a handle.

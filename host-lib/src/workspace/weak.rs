@@ -19,9 +19,23 @@ impl Workspace {
 }
 
 impl WeakWorkspace {
-    /// The workspace; none when its host has ended.
+    /// The workspace, as those have it who only look: a call doesn't wake it. None when its host has ended.
     pub(crate) fn upgrade(&self) -> Option<Workspace> {
-        Some(Workspace { host: self.host.upgrade()?, about: self.about.clone(), subject: self.subject.clone() })
+        let host = self.host.upgrade()?;
+        Some(Workspace { host, about: self.about.clone(), subject: self.subject.clone(), wakes: false })
+    }
+
+    /// Has it woken if it isn't known to run, and doesn't wait for it.
+    pub(crate) fn knock(&self) {
+        let Some(knock) = self.about.gate.knock() else { return };
+        let Some(workspace) = self.upgrade().map(Workspace::waking) else { return };
+        let tasks = workspace.host.cleanups.clone();
+        tasks.spawn(async move {
+            let _knock = knock;
+            if let Err(error) = workspace.enter().await {
+                tracing::debug!(workspace = %workspace.id(), %error, "it could not be woken for an open connection");
+            }
+        });
     }
 
     /// Whether it is this workspace, not another one that was given the same name later.

@@ -18,6 +18,8 @@ mod engine_faults;
 mod examples;
 // Ports inside, reached through the agent.
 mod forward;
+// Workspaces that are paused, woken and restarted by themselves.
+mod idle;
 // The core image: built, cached, measured, and what is in it.
 mod image;
 // Killing Corehold at any step leaves nothing that `ls` and `down --all` don't find.

@@ -27,7 +27,7 @@ async fn asleep_it_has_no_container_and_awake_it_has_its_files_and_its_handles_s
         }
         let listed = host.list().await.unwrap();
         assert_eq!((listed.len(), listed[0].state, &listed[0].container), (1, WorkspaceState::Asleep, &None));
-        let error = workspace.read_file("kept").await.unwrap_err();
+        let error = workspace.agent_endpoint().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
         workspace.stop(GRACE).await.expect("nothing runs");
         for _ in 0..2 {

@@ -33,6 +33,11 @@ pub(in crate::workspace) trait Destination: Send + Sync + 'static {
     /// Bytes went through a connection.
     fn moved(held: &Self::Held);
 
+    /// They came from who made the connection.
+    fn asked(held: &Self::Held) {
+        Self::moved(held);
+    }
+
     /// A connection could not be accepted or not be carried; whoever made it sees a reset.
     fn failed(&self, error: Error);
 }
@@ -89,7 +94,7 @@ async fn carry<D: Destination>(mut outer: TcpStream, destination: Arc<D>, _permi
         }
     };
     tokio::select! {
-        carried = pump(&mut outer, &mut inner, || D::moved(&held)) => {
+        carried = pump(&mut outer, &mut inner, || D::asked(&held), || D::moved(&held)) => {
             let Err(error) = carried else { return };
             // One end broke off. To the other it must not look like an end in good order.
             tracing::debug!(%error, "a forwarded connection broke");
@@ -99,9 +104,9 @@ async fn carry<D: Destination>(mut outer: TcpStream, destination: Arc<D>, _permi
     reset(&outer);
 }
 
-async fn pump(outer: &mut TcpStream, inner: &mut Tunnel, moved: impl Fn()) -> io::Result<()> {
+async fn pump(outer: &mut TcpStream, inner: &mut Tunnel, asked: impl Fn(), moved: impl Fn()) -> io::Result<()> {
     outer.set_nodelay(true)?;
-    let mut outer = InspectReader::new(outer, |_: &[u8]| moved());
+    let mut outer = InspectReader::new(outer, |_: &[u8]| asked());
     let mut inner = InspectReader::new(inner, |_: &[u8]| moved());
     copy_bidirectional_with_sizes(&mut outer, &mut inner, BUFFER, BUFFER).await.map(|_| ())
 }

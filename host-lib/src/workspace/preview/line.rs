@@ -67,9 +67,9 @@ impl Destination for Line {
     type Held = Connected;
 
     async fn open(&self) -> Result<(Tunnel, Lifeline, Connected)> {
-        let connected = Connected::begin(&self.traffic);
+        let connected = Connected::begin(&self.traffic, &self.workspace);
         let host_is_gone = || Error::new(ErrorKind::NotFound, "the host has ended");
-        let workspace = self.workspace.upgrade().ok_or_else(host_is_gone)?;
+        let workspace = self.workspace.upgrade().ok_or_else(host_is_gone)?.waking();
         let (tunnel, lifeline) = match self.reach(&workspace).await {
             Ok(reached) => reached,
             Err(error) => {
@@ -84,7 +84,13 @@ impl Destination for Line {
     }
 
     fn moved(connected: &Connected) {
-        connected.0.touch();
+        connected.traffic.touch();
+    }
+
+    /// A connection that was quiet keeps nobody awake, and whoever says something on it finds the workspace running.
+    fn asked(connected: &Connected) {
+        connected.traffic.touch();
+        connected.workspace.knock();
     }
 
     fn failed(&self, error: Error) {
@@ -127,19 +133,22 @@ impl Traffic {
 }
 
 /// Counts a connection as long as it is there.
-pub(super) struct Connected(Arc<Traffic>);
+pub(super) struct Connected {
+    traffic: Arc<Traffic>,
+    workspace: WeakWorkspace,
+}
 
 impl Connected {
-    fn begin(traffic: &Arc<Traffic>) -> Self {
+    fn begin(traffic: &Arc<Traffic>, workspace: &WeakWorkspace) -> Self {
         traffic.connections.fetch_add(1, Ordering::Relaxed);
         traffic.touch();
-        Self(traffic.clone())
+        Self { traffic: traffic.clone(), workspace: workspace.clone() }
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.touch();
+        self.traffic.connections.fetch_sub(1, Ordering::Relaxed);
+        self.traffic.touch();
     }
 }

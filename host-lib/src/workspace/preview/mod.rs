@@ -151,7 +151,8 @@ impl Previews {
         self.lock().retain(|(of, _), open| of != workspace || !std::ptr::eq(&*open.line, line));
     }
 
-    fn used(&self, workspace: &WorkspaceId) -> Vec<PreviewUse> {
+    /// How those of a workspace are used.
+    pub(crate) fn used(&self, workspace: &WorkspaceId) -> Vec<PreviewUse> {
         let open = self.lock();
         open.iter().filter(|((of, _), _)| of == workspace).map(|((_, port), open)| open.line.used(*port)).collect()
     }

@@ -1,0 +1,270 @@
+//! What a host does by itself, on the test engine: short policies, awaited by their events.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use corehold_types::{
+    Timestamp,
+    tools::{ActiveSource, ActivitySource, EndedSource},
+};
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+use crate::{
+    CreateWorkspace, ErrorKind, Event, EventKind, Events, Host, TransitionCause, Workspace, WorkspaceState,
+    testing::{AgentScript, EngineScript, FakeEngine},
+};
+
+/// Long enough that what must not happen by then would have.
+const SHORT: Duration = Duration::from_millis(150);
+
+struct Stage {
+    engine: Arc<FakeEngine>,
+    agent: AgentScript,
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let agent = AgentScript::default();
+        let engine = Arc::new(FakeEngine::new(EngineScript::default(), agent.clone()));
+        Self { engine, agent, folder: tempfile::tempdir().unwrap() }
+    }
+
+    async fn host(&self, policy: IdlePolicy) -> Host {
+        Host::builder().runtime(self.engine.clone()).home(self.folder.path()).idle(policy).build().await.unwrap()
+    }
+
+    /// Something is active from now on; nothing, if none.
+    fn active(&self, source: Option<ActivitySource>) {
+        let mut activity = self.agent.activity.lock().unwrap();
+        activity.1 = activity.0.iter().map(|was| EndedSource { source: was.source, at: Timestamp::now() }).collect();
+        activity.0 = source
+            .map(|source| ActiveSource {
+                source,
+                count: 1,
+                since: Timestamp::now(),
+                reason: "1 command runs: make".to_owned(),
+                labels: BTreeMap::new(),
+            })
+            .into_iter()
+            .collect();
+    }
+}
+
+fn pausing() -> IdlePolicy {
+    IdlePolicy::default().pause_after(SHORT)
+}
+
+async fn until(events: &mut Events, what: impl Fn(&Event) -> bool) -> Event {
+    let wait = async {
+        loop {
+            let event = events.next().await.expect("the host lives");
+            if what(&event) {
+                return event;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it happens")
+}
+
+async fn until_state(events: &mut Events, state: WorkspaceState) -> TransitionCause {
+    let event = until(events, |event| matches!(event.kind, EventKind::Transition { to, .. } if to == state)).await;
+    let EventKind::Transition { cause, .. } = event.kind else { unreachable!("it was asked for") };
+    cause
+}
+
+async fn create(host: &Host) -> Workspace {
+    host.create(CreateWorkspace::empty().id("w")).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_nobody_uses_is_paused_and_the_next_call_wakes_it() {
+    let stage = Stage::new();
+    let host = stage.host(pausing()).await;
+    let mut events = host.events();
+    let workspace = create(&host).await;
+    assert_eq!(until_state(&mut events, WorkspaceState::Paused).await, TransitionCause::Idle);
+    workspace.write_file("a", "b").await.unwrap();
+    assert_eq!(until_state(&mut events, WorkspaceState::Ready).await, TransitionCause::Called);
+    assert_eq!(workspace.read_file("a").await.unwrap(), "b");
+    assert_eq!(until_state(&mut events, WorkspaceState::Paused).await, TransitionCause::Idle, "and so on");
+}
+
+#[tokio::test]
+async fn what_is_used_stays_awake_and_says_why() {
+    let stage = Stage::new();
+    let host = stage.host(pausing()).await;
+    let mut events = host.events();
+    stage.active(Some(ActivitySource::Command));
+    let workspace = create(&host).await;
+    tokio::time::sleep(SHORT * 4).await;
+    assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Ready);
+    let why = workspace.why_awake().await.unwrap();
+    assert_eq!((why.state, why.idle), (WorkspaceState::Ready, None));
+    assert_eq!(why.reasons[0].source, AwakeSource::Command);
+    let next = workspace.next_transition().await.unwrap().unwrap();
+    assert_eq!((next.to, next.after), (TransitionTo::Paused, SHORT));
+    assert_eq!(next.because, "150 ms after nothing keeps it awake any more; now: 1 command runs: make");
+    stage.active(None);
+    until_state(&mut events, WorkspaceState::Paused).await;
+    let why = workspace.why_awake().await.unwrap();
+    assert!(why.reasons.is_empty() && why.idle.unwrap() >= SHORT);
+    assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Paused, "to ask wakes nobody");
+    assert_eq!(workspace.next_transition().await.unwrap(), None, "nothing else is to happen");
+}
+
+#[tokio::test]
+async fn many_calls_at_once_wake_it_once() {
+    let stage = Stage::new();
+    let host = stage.host(IdlePolicy::default()).await;
+    let workspace = create(&host).await;
+    workspace.write_file("a", "b").await.unwrap();
+    for _ in 0..5 {
+        workspace.pause().await.unwrap();
+        let mut events = host.events();
+        let read = join_all((0..20).map(|_| workspace.read_file("a"))).await;
+        assert!(read.into_iter().all(|content| content.unwrap() == "b"));
+        assert_eq!(until_state(&mut events, WorkspaceState::Resuming).await, TransitionCause::Called);
+        until_state(&mut events, WorkspaceState::Ready).await;
+        assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Ready);
+        let more = tokio::time::timeout(
+            Duration::from_millis(20),
+            until(&mut events, |event| matches!(event.kind, EventKind::Transition { .. })),
+        );
+        assert!(more.await.is_err(), "it was woken once");
+    }
+}
+
+#[tokio::test]
+async fn what_was_stopped_is_started_by_a_call_only_if_it_may() {
+    let stage = Stage::new();
+    let host = stage.host(IdlePolicy::default()).await;
+    let workspace = create(&host).await;
+    workspace.stop(Duration::ZERO).await.unwrap();
+    assert!(workspace.read_file("a").await.is_err());
+    assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Stopped);
+    workspace.set_idle(IdlePolicy::default().wake_stopped(true)).await.unwrap();
+    workspace.write_file("a", "b").await.unwrap();
+    assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Ready);
+}
+
+/// Its gate is open, and nobody of this process has closed it.
+#[tokio::test]
+async fn what_another_process_paused_is_woken_too() {
+    let stage = Stage::new();
+    let (one, other) = (stage.host(IdlePolicy::default()).await, stage.host(IdlePolicy::default()).await);
+    let workspace = create(&one).await;
+    workspace.write_file("a", "b").await.unwrap();
+    let theirs = other.workspace("w").await.unwrap();
+    for _ in 0..20 {
+        theirs.pause().await.unwrap();
+        // Before the engine's word of it is here, or after: a call that hangs already goes on.
+        let read = tokio::time::timeout(Duration::from_secs(5), workspace.read_file("a"));
+        assert_eq!(read.await.expect("it is woken").unwrap(), "b");
+        assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Ready);
+    }
+}
+
+/// A browser keeps its connections: what it says on one must not be lost on who sleeps.
+#[tokio::test]
+async fn a_quiet_connection_of_a_preview_keeps_nobody_awake_and_its_next_byte_wakes() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let echo = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut reader, mut writer) = stream.split();
+        tokio::io::copy(&mut reader, &mut writer).await.unwrap();
+    });
+    let stage = Stage::new();
+    let host = stage.host(IdlePolicy::default()).await;
+    let workspace = create(&host).await;
+    let preview = workspace.preview(port).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(preview.url.strip_prefix("http://").unwrap()).await.unwrap();
+    let mut answer = [0; 5];
+    stream.write_all(b"hello").await.unwrap();
+    stream.read_exact(&mut answer).await.unwrap();
+    workspace.pause().await.unwrap();
+    let mut events = host.events();
+    stream.write_all(b"again").await.unwrap();
+    assert_eq!(until_state(&mut events, WorkspaceState::Ready).await, TransitionCause::Called);
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"again");
+    drop(stream);
+    echo.await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_hosts_one_acts_and_the_policy_is_the_workspaces_own() {
+    let stage = Stage::new();
+    let (one, other) = (stage.host(pausing()).await, stage.host(pausing()).await);
+    let (mut told_by_one, mut told_by_other) = (one.events(), other.events());
+    create(&one).await;
+    let state = || async { one.workspace("w").await.unwrap().state().await.unwrap() };
+    let mut seen = one.events();
+    if state().await != WorkspaceState::Paused {
+        // Whichever of them does it, the engine tells both.
+        let _ = tokio::time::timeout(SHORT * 10, until_state(&mut seen, WorkspaceState::Paused)).await;
+    }
+    assert_eq!(state().await, WorkspaceState::Paused);
+    tokio::time::sleep(SHORT).await;
+    let mut pauses = 0;
+    for events in [&mut told_by_one, &mut told_by_other] {
+        while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(20), events.next()).await {
+            pauses += usize::from(matches!(event.kind, EventKind::Transition { to: WorkspaceState::Pausing, .. }));
+        }
+    }
+    assert_eq!(pauses, 1);
+
+    // Another host, which has no policy: the workspace has.
+    drop((one, other));
+    let host = stage.host(IdlePolicy::default()).await;
+    let workspace = host.workspace("w").await.unwrap();
+    workspace.set_idle(pausing().max_lifetime(SHORT).expiry(Expiry::Remove)).await.unwrap();
+    let mut events = host.events();
+    until(&mut events, |event| matches!(event.kind, EventKind::Removed)).await;
+    assert_eq!(host.workspace("w").await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn whose_time_is_up_is_removed_with_its_files_where_the_policy_says_so() {
+    let stage = Stage::new();
+    let host = stage.host(IdlePolicy::default()).await;
+    let mut events = host.events();
+    let policy = IdlePolicy::default().archive_after(SHORT).expiry(Expiry::Remove);
+    let workspace = host.create(CreateWorkspace::empty().id("w").idle(policy)).await.unwrap();
+    let expired = until(&mut events, |event| matches!(event.kind, EventKind::Expired { .. })).await;
+    let because = "nothing has counted as activity for 150 ms".to_owned();
+    assert_eq!(expired.kind, EventKind::Expired { files: ExpiredFiles::Deleted, because });
+    assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Removed);
+    assert!(stage.engine.names().is_empty());
+    assert_eq!(workspace.read_file("a").await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_waking_that_fails_is_told_to_all_who_wait() {
+    let stage = Stage::new();
+    let host = stage.host(IdlePolicy::default()).await;
+    let workspace = create(&host).await;
+    workspace.pause().await.unwrap();
+    stage.engine.resume_fails.store(1, Ordering::Relaxed);
+    let failed = join_all((0..10).map(|_| workspace.read_file("a"))).await;
+    assert!(failed.into_iter().all(|result| result.unwrap_err().kind() == ErrorKind::Engine));
+    workspace.write_file("a", "b").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_that_no_time_fits_is_refused() {
+    let stage = Stage::new();
+    let wrong = || IdlePolicy::default().pause_after(Duration::ZERO);
+    let builder = Host::builder().runtime(stage.engine.clone()).home(stage.folder.path()).idle(wrong());
+    assert_eq!(builder.build().await.unwrap_err().kind(), ErrorKind::Invalid);
+    let host = stage.host(IdlePolicy::default()).await;
+    let refused = host.create(CreateWorkspace::empty().idle(wrong())).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(create(&host).await.set_idle(wrong()).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
