@@ -190,7 +190,7 @@ async fn runs(
             let failures = policy.failures;
             host.events.emit(Some(id), EventKind::Unhealthy { failures, reason: reason.clone() });
             host.events.emit(Some(id), EventKind::Restarted { restart, reason });
-            life::perform(host, id, Verb::Restart, GRACE, TransitionCause::Health).await?;
+            life::perform_unchanged(host, entry.clone(), Verb::Restart, GRACE, TransitionCause::Health).await?;
         }
     }
     Ok(Some(now.after(policy.every)))
@@ -213,7 +213,7 @@ async fn stopped(
         }
         monitor.started();
         supervision.monitors().insert(id.clone(), monitor);
-        life::perform(host, id, Verb::Start, GRACE, TransitionCause::Health).await?;
+        life::perform_unchanged(host, entry.clone(), Verb::Start, GRACE, TransitionCause::Health).await?;
         return Ok(Some(supervision.clock.now()));
     }
     let Some(container) = &entry.container else { return Ok(None) };

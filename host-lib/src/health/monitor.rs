@@ -74,6 +74,7 @@ impl Monitor {
             self.failures = 0;
             self.up_since = None;
             self.well_since = None;
+            self.start = None;
         }
     }
 
@@ -280,6 +281,17 @@ mod tests {
         assert_eq!(told(RestartPolicy::Always), [true, true, true, true, false, true]);
         assert_eq!(told(RestartPolicy::UnlessStopped), [true, true, true, true, false, false]);
         assert_eq!(told(RestartPolicy::OnFailure), [true, false, true, true, false, false]);
+    }
+
+    #[test]
+    fn whoever_changes_the_workspace_meanwhile_leaves_nothing_to_be_started() {
+        let mut monitor = Monitor::default();
+        monitor.of(1);
+        monitor.start_at(at(1));
+        monitor.of(1);
+        assert_eq!(monitor.start_due(), Some(at(1)));
+        monitor.of(2);
+        assert_eq!(monitor.start_due(), None);
     }
 
     #[test]

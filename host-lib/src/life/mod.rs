@@ -58,7 +58,7 @@ pub(crate) use self::{
     reconcile::{all as reconcile_all, look, supervise},
     remove::remove,
     sleep::Bed,
-    transition::{Verb, existing, is_in_use, perform},
+    transition::{Verb, existing, is_in_use, perform, perform_unchanged},
     turn::{Turn, Turns},
 };
 use crate::{host::HostInner, runtime::ContainerStatus, state::Entry};

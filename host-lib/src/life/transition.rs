@@ -87,7 +87,29 @@ pub(crate) async fn perform(
     grace: Duration,
     cause: TransitionCause,
 ) -> Result<()> {
-    let Some(mut turn) = begin(host, id, verb, cause).await? else { return Ok(()) };
+    match begin(host, id, verb, cause).await? {
+        Some(turn) => carry_out(turn, verb, grace).await,
+        None => Ok(()),
+    }
+}
+
+/// Does what was decided of an entry, to its end; nothing if somebody has changed the workspace since: they meant it.
+pub(crate) async fn perform_unchanged(
+    host: &Arc<HostInner>,
+    entry: Entry,
+    verb: Verb,
+    grace: Duration,
+    cause: TransitionCause,
+) -> Result<()> {
+    let Next::Through(to) = verb.next(entry.state) else { return Ok(()) };
+    match Turn::take(host, entry, to, cause).await? {
+        Taking::Taken(turn) => carry_out(*turn, verb, grace).await,
+        Taking::Late => Ok(()),
+    }
+}
+
+async fn carry_out(mut turn: Turn, verb: Verb, grace: Duration) -> Result<()> {
+    let id = turn.entry.id.clone();
     let done = match turn.entry.state {
         WorkspaceState::Pausing => pause(&turn).await,
         WorkspaceState::Resuming => resume(&turn).await,
