@@ -15,15 +15,18 @@ const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(3600);
 
 async fn until(events: &mut Events, what: impl Fn(&EventKind) -> bool) -> EventKind {
+    let mut others = Vec::new();
     let wait = async {
         loop {
             let Event { kind, .. } = events.next().await.expect("the host lives");
             if what(&kind) {
                 return kind;
             }
+            others.push(kind);
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it happens")
+    let found = tokio::time::timeout(Duration::from_secs(60), wait).await;
+    found.unwrap_or_else(|_| panic!("it doesn't happen, only {others:?}"))
 }
 
 async fn until_state(events: &mut Events, state: WorkspaceState) -> TransitionCause {
