@@ -161,7 +161,8 @@ impl Host {
     }
 
     /// What happens from now on: creations and their steps, removals, and what the engine says of workspaces. Any number may read;
-    /// nothing waits for them, and who falls more than 1,024 events behind is told how many it missed.
+    /// nothing waits for them, and who falls more than 1,024 events behind is told how many it missed. What another host process
+    /// does to a workspace is told by that one; here, only what the engine says of it.
     pub fn events(&self) -> Events {
         self.inner.engine.start();
         self.inner.events.subscribe()

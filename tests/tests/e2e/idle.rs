@@ -1,4 +1,5 @@
 //! Workspaces on a real engine that are paused by themselves, wake with the next call or connection, and are restarted when they end.
+//! One host each: of several that watch a workspace one acts, and it alone tells of it.
 
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ async fn until_state(events: &mut Events, state: WorkspaceState) -> TransitionCa
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_workspace_is_paused_and_wakes_with_the_next_call_or_connection() {
     let corehold = Corehold::start().await;
-    let host = corehold.builder().build().await.unwrap();
+    let host = &corehold.host;
     let mut events = host.events();
     let template = host.catalog().find("node-api").unwrap();
     let request = CreateWorkspace::from_template(&template).idle(IdlePolicy::default().pause_after(SHORT));
@@ -61,7 +62,7 @@ async fn an_idle_workspace_is_paused_and_wakes_with_the_next_call_or_connection(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_keeps_a_workspace_awake_and_is_told_as_the_reason() {
     let corehold = Corehold::start().await;
-    let host = corehold.builder().build().await.unwrap();
+    let host = &corehold.host;
     let mut events = host.events();
     let request = CreateWorkspace::empty().idle(IdlePolicy::default().pause_after(SHORT).archive_after(LONG));
     let workspace = host.create(request).await.unwrap();
@@ -81,7 +82,7 @@ async fn a_command_keeps_a_workspace_awake_and_is_told_as_the_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workspace_that_ends_is_started_again_unless_it_was_stopped() {
     let corehold = Corehold::start().await;
-    let host = corehold.builder().build().await.unwrap();
+    let host = &corehold.host;
     let mut events = host.events();
     let request = CreateWorkspace::empty().health(HealthPolicy::default().every(SHORT));
     let workspace = host.create(request).await.unwrap();

@@ -118,15 +118,13 @@ async fn connections_beyond_the_bound_wait_for_their_turn() {
     let (_fixture, workspace) = workspace(None).await;
     let (listener, port) = listen().await;
     let forward = workspace.forward(port, ForwardOptions::default().connections(2)).await.unwrap();
-    let mut clients = Vec::new();
-    for _ in 0..3 {
-        clients.push(connect(&forward).await);
-    }
+    // One after the other: which tunnel is whose is to be known.
+    let mut client = connect(&forward).await;
     let first = accept(&listener).await;
-    let _second = accept(&listener).await;
+    let _others = (connect(&forward).await, accept(&listener).await, connect(&forward).await);
     assert!(timeout(Duration::from_millis(100), listener.accept()).await.is_err(), "a third got through");
     drop(first);
-    clients.remove(0).shutdown().await.unwrap();
+    client.shutdown().await.unwrap();
     accept(&listener).await;
 }
 
