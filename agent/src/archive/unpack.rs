@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     blocking::Cancelled,
-    root::{Own, openat, stat_at},
+    root::{Own, RESERVED, openat, stat_at},
 };
 
 /// Bytes of an entry's name; the kernel takes no longer path at once.
@@ -345,7 +345,7 @@ fn components(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
         return Err("leads upwards by `..`");
     }
     if components.iter().any(|component| Own::of(component).is_some()) {
-        return Err("has a name that the agent keeps for itself: it would never be listed, and be swept one day");
+        return Err(RESERVED);
     }
     Ok(components)
 }

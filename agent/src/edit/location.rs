@@ -22,7 +22,7 @@ use rustix::{
 use super::{attributes::Attributes, disk, locks::Key};
 use crate::{
     config::Limits,
-    root::{FinalLink, Own, Root, is_hash, mark, os_problem},
+    root::{FinalLink, Root, is_hash, mark, os_problem},
 };
 
 /// A name beneath a directory that is held open, or beneath directories that are yet to be made in it.
@@ -44,14 +44,10 @@ impl Location {
     /// # Errors
     /// A [`Problem`] that names the path.
     pub(crate) fn resolve(root: &Root, path: &WorkspacePath, link: FinalLink) -> Result<Self, Problem> {
-        let found = match root.place(path, link) {
-            Err(problem) if problem.code == Code::NotFound => return Self::with_missing(root, path),
-            found => found?,
-        };
-        if Own::of(found.name.as_bytes()).is_some() {
-            return Err(own_name(path));
+        match root.place(path, link) {
+            Err(problem) if problem.code == Code::NotFound => Self::with_missing(root, path),
+            found => found.and_then(|found| Self::new(path, found.directory, Vec::new(), found.name)),
         }
-        Self::new(path, found.directory, Vec::new(), found.name)
     }
 
     /// Finds where a name is that shall be moved, copied or removed itself; a link is not followed.
@@ -98,9 +94,6 @@ impl Location {
             if missing.iter().any(|name| name == ".." || name == ".") {
                 let what = format!("{path} has `..` or a slash after a directory that doesn't exist");
                 return Err(Problem::new(Code::InvalidRequest, what));
-            }
-            if missing.iter().any(|name| Own::of(name.as_bytes()).is_some()) {
-                return Err(own_name(path));
             }
             // There is the one that was pushed, and the name.
             let name = missing.pop().unwrap_or_default();
@@ -164,11 +157,6 @@ impl Location {
         }
         Ok(relative)
     }
-}
-
-fn own_name(path: &WorkspacePath) -> Problem {
-    let what = format!("{path} has a name that the agent uses for its own work in progress");
-    Problem::new(Code::InvalidRequest, what).with("path", serde_json::to_value(path).unwrap_or_default())
 }
 
 /// What is at a location before a transaction.

@@ -32,7 +32,7 @@ use rustix::{
 };
 
 pub use made::Made;
-pub use own::{JOURNALS, Own};
+pub use own::{JOURNALS, Own, RESERVED};
 pub use path::RelativePath;
 pub use problem::os_problem;
 pub use version::Version;
@@ -132,7 +132,7 @@ impl Root {
     /// What a caller's path means lexically: relative to the root.
     ///
     /// # Errors
-    /// Malformed, too long, with a NUL, or absolute and not under the root.
+    /// Malformed, too long, with a NUL, with a name of the agent's own, or absolute and not under the root.
     pub fn relative(&self, path: &WorkspacePath) -> Result<RelativePath, Problem> {
         RelativePath::new(path, &[&self.path, &self.canonical])
     }
@@ -183,6 +183,7 @@ impl Root {
             let found = walk::walk(self, &relative, FinalLink::Follow)
                 .map_err(|errno| os_problem(errno, "follow the link", path))?;
             let Some(name) = found.name else { return Err(problem::not_a_file(path, "a directory")) };
+            own::refuse(name.as_bytes(), path)?;
             return Ok(Place { directory: found.directory, name });
         }
         Ok(Place { directory, name: name.to_owned() })

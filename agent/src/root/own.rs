@@ -1,15 +1,35 @@
 //! Names of the agent's own in the workspace, while it works: never listed, and swept when a killed agent left them.
 //!
-//! Random, and matched exactly, so that nobody's file is taken for one.
+//! Random, and matched exactly, so that nobody's file is taken for one. No caller may name one, by whatever tool or route:
+//! [`refuse`] is asked of every path where it is first looked at ([`RelativePath`](super::RelativePath)), and of the name that a
+//! link at its end leads to. A link *above* the end, which a command may have made, isn't looked through: commands reach these
+//! names anyhow, since they run as the agent's own user.
 
 use std::ffi::OsString;
 
+use corehold_types::{Code, Problem, WorkspacePath};
 use rustix::io::Errno;
 
 use crate::agent::{letters, random_id};
 
 /// The folder in the root with the journals of transactions; it is there only while there are any.
 pub const JOURNALS: &str = ".corehold-journal";
+
+/// What is wrong with such a name, behind what has it.
+pub const RESERVED: &str = "has a name that the agent keeps for itself: it would never be listed, and be swept one day";
+
+/// Refuses a component of a caller's path that is the agent's own name.
+///
+/// # Errors
+/// `INVALID_REQUEST` names the path.
+pub(super) fn refuse(component: &[u8], path: &WorkspacePath) -> Result<(), Problem> {
+    if Own::of(component).is_none() {
+        return Ok(());
+    }
+    Err(Problem::new(Code::InvalidRequest, format!("{path} {RESERVED}"))
+        .with("path", serde_json::to_value(path).unwrap_or_default())
+        .suggest("choose another name"))
+}
 
 /// What the agent has a name for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,8 @@ use std::{
 
 use corehold_types::{Code, Problem, WorkspacePath};
 
+use super::own;
+
 /// The kernel's `PATH_MAX`, its NUL included.
 const PATH_MAX: usize = 4096;
 
@@ -30,11 +32,15 @@ impl RelativePath {
         if bytes.len() >= PATH_MAX {
             return Err(malformed(&format!("has {} bytes; at most {} are possible", bytes.len(), PATH_MAX - 1)));
         }
-        if bytes.first() != Some(&b'/') {
-            return Ok(Self::clean(&bytes));
-        }
-        match roots.iter().find_map(|root| strip_root(&bytes, root)) {
-            Some(rest) => Ok(Self::clean(rest)),
+        let relative = match bytes.first() {
+            Some(b'/') => roots.iter().find_map(|root| strip_root(&bytes, root)),
+            _ => Some(&bytes[..]),
+        };
+        match relative {
+            Some(relative) => {
+                components(relative).try_for_each(|component| own::refuse(component, path))?;
+                Ok(Self::clean(relative))
+            }
             None => Err(Problem::new(
                 Code::PathOutsideRoot,
                 format!("{path} is not under the workspace root {}", roots[0].display()),
@@ -161,6 +167,18 @@ mod tests {
         assert_eq!(relative(&"a/".repeat(2048)), Err(Code::InvalidRequest));
         let bad = WorkspacePath::Bytes { base64: "*".into() };
         assert_eq!(RelativePath::new(&bad, &[Path::new("/app")]).unwrap_err().code, Code::InvalidRequest);
+    }
+
+    #[test]
+    fn names_of_the_agents_own_are_refused_wherever_they_stand() {
+        for own in [".corehold-journal", ".corehold-file-abcdefghijklmnop", ".corehold-stage-ponmlkjihgfedcba"] {
+            for path in [own.to_owned(), format!("{own}/x"), format!("/app/a/./{own}//"), format!("{own}/..")] {
+                assert_eq!(relative(&path), Err(Code::InvalidRequest), "{path}");
+            }
+            assert!(relative(&format!("{own}x")).is_ok() && relative(&format!("x{own}")).is_ok());
+        }
+        let bytes = WorkspacePath::Bytes { base64: "LmNvcmVob2xkLWpvdXJuYWw=".into() };
+        assert!(RelativePath::new(&bytes, &[Path::new("/app")]).unwrap_err().detail.contains(own::RESERVED));
     }
 
     #[test]

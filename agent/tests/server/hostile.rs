@@ -4,7 +4,7 @@
 
 use corehold_types::rpc::{SUBPROTOCOL, codes};
 use futures_util::{SinkExt as _, StreamExt as _};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -18,7 +18,7 @@ use tokio_tungstenite::{
 use crate::{
     bad_input,
     own_process::AgentProcess,
-    schemas::{choices, kind, object, resolved, smallest, tools, types},
+    schemas::{HERE, places, smallest, tools, types},
     served::PATIENCE,
 };
 
@@ -64,34 +64,6 @@ impl Connection {
 
 fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned()
-}
-
-/// Stands for what is put in its place as it is, which no [`Value`] can hold.
-const HERE: &str = "HERE";
-
-/// The request's fields at any depth: each in the smallest request in which it may stand.
-fn places(schema: &Value, request: &Value, found: &mut Vec<(Value, Value)>, wrap: &dyn Fn(Value) -> Value) {
-    let schema = resolved(schema, request);
-    match kind(&schema) {
-        "object" => {
-            let none = Map::new();
-            for (name, field) in schema["properties"].as_object().unwrap_or(&none) {
-                let wrap = |value: Value| {
-                    let mut whole = object(&schema, request, "x", Some(name));
-                    whole.insert(name.clone(), value);
-                    wrap(Value::Object(whole))
-                };
-                found.push((wrap(json!(HERE)), resolved(field, request)));
-                places(field, request, found, &wrap);
-            }
-        }
-        "array" => {
-            let wrap = |value: Value| wrap(json!([value]));
-            found.push((wrap(json!(HERE)), resolved(&schema["items"], request)));
-            places(&schema["items"], request, found, &wrap);
-        }
-        _ => choices(&schema).iter().for_each(|choice| places(choice, request, found, wrap)),
-    }
 }
 
 /// What a place of this schema can't hold.

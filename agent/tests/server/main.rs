@@ -20,6 +20,7 @@ mod hostile; // what is no request, to every tool on every surface of a real age
 mod mcp; // POST /mcp
 mod memory; // callers who do not read, in bounded memory
 mod metrics; // GET /metrics
+mod own_names; // names of the agent's own in the workspace, to every tool and route
 mod own_process; // the binary in a process of its own, for these and other tests
 mod refusals; // what is turned away, and what of it is recorded
 mod repeats; // Idempotency-Key

@@ -106,6 +106,41 @@ pub(crate) fn object(schema: &Value, request: &Value, id: &str, field: Option<&s
     fields.collect()
 }
 
+/// Stands for what is put in its place as it is, which no [`Value`] can hold.
+pub(crate) const HERE: &str = "HERE";
+
+/// The request's fields at any depth: each in the smallest request in which it may stand.
+pub(crate) fn places(schema: &Value, request: &Value, found: &mut Vec<(Value, Value)>, wrap: &dyn Fn(Value) -> Value) {
+    let schema = resolved(schema, request);
+    match kind(&schema) {
+        "object" => {
+            let none = Map::new();
+            for (name, field) in schema["properties"].as_object().unwrap_or(&none) {
+                let wrap = |value: Value| {
+                    let mut whole = object(&schema, request, "x", Some(name));
+                    whole.insert(name.clone(), value);
+                    wrap(Value::Object(whole))
+                };
+                found.push((wrap(json!(HERE)), resolved(field, request)));
+                places(field, request, found, &wrap);
+            }
+        }
+        "array" => {
+            let wrap = |value: Value| wrap(json!([value]));
+            found.push((wrap(json!(HERE)), resolved(&schema["items"], request)));
+            places(&schema["items"], request, found, &wrap);
+        }
+        _ => choices(&schema).iter().for_each(|choice| places(choice, request, found, wrap)),
+    }
+}
+
+/// Whether a place of this schema is a path in the workspace.
+pub(crate) fn is_path(schema: &Value, request: &Value) -> bool {
+    let path = &request["$defs"]["WorkspacePath"]["anyOf"];
+    let is = |schema: &Value| path.is_array() && resolved(schema, request)["anyOf"] == *path;
+    is(schema) || choices(schema).iter().any(is)
+}
+
 /// The JSON type that a schema asks for, besides `null`; empty where it says it in another way.
 pub(crate) fn kind(schema: &Value) -> &str {
     types(schema).into_iter().find(|name| *name != "null").unwrap_or_default()
