@@ -79,6 +79,8 @@ pub(crate) struct HostInner {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) resources: Resources,
+    /// Where workspaces reach the backend's API.
+    pub(crate) api_url: Option<String>,
     pub(crate) subject: String,
     pub(crate) packer: Packer,
     pub(crate) setup_cache: SetupCache,

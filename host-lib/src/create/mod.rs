@@ -48,6 +48,8 @@ pub struct CreateWorkspace {
     pub(crate) template: Option<Template>,
     pub(crate) archive: Option<Archive>,
     pub(crate) id: Option<String>,
+    pub(crate) owner: Option<String>,
+    pub(crate) team: Option<String>,
     pub(crate) image: Option<String>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -71,6 +73,8 @@ impl CreateWorkspace {
             template: None,
             archive: None,
             id: None,
+            owner: None,
+            team: None,
             image: None,
             env: BTreeMap::new(),
             labels: BTreeMap::new(),
@@ -87,6 +91,19 @@ impl CreateWorkspace {
     /// characters.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
+        self
+    }
+
+    /// Whose it is: any text of at most 256 bytes, such as a user's id. An owner may have any number of workspaces. Commands see it
+    /// as `COREHOLD_OWNER_ID`. Default: nobody's; with [`Host::get_or_create`](crate::Host::get_or_create), its owner's.
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = Some(owner.into());
+        self
+    }
+
+    /// The owner's team, or organization: any text of at most 256 bytes. Commands see it as `COREHOLD_TEAM_ID`. Default: none.
+    pub fn team(mut self, team: impl Into<String>) -> Self {
+        self.team = Some(team.into());
         self
     }
 

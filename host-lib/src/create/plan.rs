@@ -44,6 +44,9 @@ impl Plan {
         check_env(&request.env)?;
         check_labels(&request.labels)?;
         check_published(&request.publish)?;
+        for (what, name) in [("an owner", &request.owner), ("a team", &request.team)] {
+            name.as_deref().map_or(Ok(()), |name| check_name(what, name))?;
+        }
         request.idle.as_ref().map_or(Ok(()), IdlePolicy::check)?;
         request.health.as_ref().map_or(Ok(()), HealthPolicy::check)?;
         let template = request.template;
@@ -65,6 +68,8 @@ impl Plan {
             },
             image: request.image.or_else(|| template.as_ref().and_then(|template| template.image.clone())),
             env,
+            owner: request.owner,
+            team: request.team,
             labels: request.labels,
             memory_bytes: limits.memory_bytes,
             cpu_millis: limits.cpu_millis,
@@ -124,7 +129,7 @@ fn container(host: &HostInner, labelled: &Labelled, recipe: &Recipe) -> Containe
     let mut env = base_env(host);
     env.insert(env_vars::INSTANCE.to_owned(), labelled.instance.clone());
     env.insert(env_vars::WORKSPACE_ID.to_owned(), labelled.id.to_string());
-    env.extend(recipe.env.clone());
+    env.extend(own_env(host, recipe));
 
     let mut all_labels = host.labels.clone();
     all_labels.extend(recipe.labels.clone());
@@ -142,6 +147,29 @@ fn container(host: &HostInner, labelled: &Labelled, recipe: &Recipe) -> Containe
         resources: resources(&[limits, host.resources]),
         ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
     }
+}
+
+/// The variables of one workspace's commands: its own, and whose it is. They come into a container of a pool by its claim.
+pub(crate) fn own_env(host: &HostInner, recipe: &Recipe) -> BTreeMap<String, String> {
+    let whose = [
+        (env_vars::OWNER_ID, &recipe.owner),
+        (env_vars::TEAM_ID, &recipe.team),
+        (env_vars::API_URL, &host.api_url),
+    ];
+    let whose = whose.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
+    recipe.env.clone().into_iter().chain(whose).collect()
+}
+
+/// Bytes that the name of an owner or a team may have.
+const NAME_BYTES: usize = 256;
+
+/// The name of an owner or a team: the backend's own, of any characters.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > NAME_BYTES || name.contains('\0') {
+        let message = format!("the name of {what} has 1 to {NAME_BYTES} bytes, none of them NUL");
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    Ok(())
 }
 
 /// Ports that a request or a class wants published.

@@ -64,6 +64,7 @@ pub struct HostBuilder {
     env: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
     resources: Resources,
+    api_url: Option<String>,
     subject: Option<String>,
     archive_bytes: Option<u64>,
     cache_bytes: Option<u64>,
@@ -109,6 +110,12 @@ impl HostBuilder {
     /// the tools inside would use otherwise. Default: `$COREHOLD_CA_FILE`, else none.
     pub fn ca_bundle(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_bundle = Some(file.into());
+        self
+    }
+
+    /// Where workspaces reach the API of your backend: commands see it as `COREHOLD_API_URL`. Default: none.
+    pub fn api_url(mut self, url: impl Into<String>) -> Self {
+        self.api_url = Some(url.into());
         self
     }
 
@@ -243,6 +250,9 @@ impl HostBuilder {
         env.extend(self.env);
         check_env(&env)?;
         check_labels(&self.labels)?;
+        if let Some(url) = &self.api_url {
+            check_env(&BTreeMap::from([("API_URL".to_owned(), url.clone())]))?;
+        }
         self.idle.check()?;
         self.health.as_ref().map_or(Ok(()), HealthPolicy::check)?;
         for (_, options) in &self.pools {
@@ -327,6 +337,7 @@ impl HostBuilder {
                 cpu_millis: self.resources.cpu_millis,
                 pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
             },
+            api_url: self.api_url,
             subject,
             _auditor: auditor,
             events,

@@ -2,16 +2,13 @@
 
 use super::WorkspaceState;
 use crate::{
-    create::CreateWorkspace,
-    error::{Error, ErrorKind, Result},
+    create::{CreateWorkspace, plan::check_name},
+    error::{ErrorKind, Result},
     host::Host,
     runtime::ContainerId,
     state::Entry,
     workspace::{Labelled, Place, Workspace, WorkspaceId},
 };
-
-/// Bytes that an owner's key may have.
-const OWNER_BYTES: usize = 256;
 
 impl Host {
     /// The workspace of an owner, ready: it is started, resumed or woken where it isn't, and made by the request where there is none. Of
@@ -24,10 +21,8 @@ impl Host {
     /// `Invalid` for an owner that is empty or too long; as a creation and [`Workspace::start`].
     pub async fn get_or_create(&self, owner: impl Into<String>, request: CreateWorkspace) -> Result<Workspace> {
         let owner = owner.into();
-        if owner.is_empty() || owner.len() > OWNER_BYTES || owner.contains('\0') {
-            let message = format!("an owner's key has 1 to {OWNER_BYTES} bytes, none of them NUL");
-            return Err(Error::new(ErrorKind::Invalid, message));
-        }
+        check_name("an owner", &owner)?;
+        let request = CreateWorkspace { owner: request.owner.or_else(|| Some(owner.clone())), ..request };
         let wanted: Option<WorkspaceId> = request.id.as_deref().map(str::parse).transpose()?;
         let wanted = wanted.as_ref();
         loop {

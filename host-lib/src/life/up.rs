@@ -1,5 +1,7 @@
 //! From a container that is there to a workspace as its user knows it.
 
+use std::collections::BTreeMap;
+
 use corehold_types::{
     Code,
     tools::{Claim, ClaimRequest, Info, InfoRequest},
@@ -11,6 +13,7 @@ use crate::{
     create::{
         AGENT_TIMEOUT, DEV,
         agent::{self, DeathWatch},
+        plan::own_env,
         serve,
     },
     error::{Error, ErrorKind, Result},
@@ -30,7 +33,7 @@ pub(super) async fn bring_up(turn: &Turn) -> Result<Workspace> {
         let mut watch = DeathWatch::new(host.runtime.as_ref(), &entry.instance);
         watch.during(host.runtime.start(&container)).await?;
         agent::wait(&place.client, &mut watch, AGENT_TIMEOUT, host.runtime.as_ref()).await?;
-        own(&place.client, &place, entry.id.as_str(), &entry.recipe).await
+        own(&place.client, &place, entry.id.as_str(), own_env(host, &entry.recipe)).await
     };
     if let Err(error) = answering.await {
         if error.kind() != ErrorKind::NotFound
@@ -44,14 +47,19 @@ pub(super) async fn bring_up(turn: &Turn) -> Result<Workspace> {
 }
 
 /// A container that came from a pool knows whose it is only until it ends, and then is told again.
-async fn own(client: &AgentClient, place: &Place, workspace: &str, recipe: &Recipe) -> Result<()> {
+async fn own(
+    client: &AgentClient,
+    place: &Place,
+    workspace: &str,
+    env: BTreeMap<String, String>,
+) -> Result<()> {
     match client.call::<Info>(&place.tokens, &InfoRequest {}).await {
         Ok(info) if info.workspace.as_deref() == Some(workspace) => return Ok(()),
         Ok(_) => {}
         Err(error) if error.problem().is_some_and(|problem| problem.code == Code::NotClaimed) => {}
         Err(error) => return Err(error),
     }
-    let request = ClaimRequest { workspace: workspace.to_owned(), claim_id: random_word(24)?, env: recipe.env.clone() };
+    let request = ClaimRequest { workspace: workspace.to_owned(), claim_id: random_word(24)?, env };
     client.call::<Claim>(&place.tokens, &request).await.map(|_| ())
 }
 

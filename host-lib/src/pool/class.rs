@@ -8,7 +8,7 @@ use std::{
 use corehold_types::{Timestamp, env_vars};
 
 use crate::{
-    create::plan::{CA_PATH, Plan, base_env, resources},
+    create::plan::{CA_PATH, Plan, base_env, own_env, resources},
     error::Result,
     host::{AGENT_PORT, HostInner},
     labels,
@@ -152,9 +152,9 @@ impl Blank {
     }
 
     /// Whether a container of this class is what a request needs, but for what a claim brings.
-    pub(super) fn meets(&self, plan: &Plan) -> bool {
+    pub(super) fn meets(&self, plan: &Plan, host: &HostInner) -> bool {
         // As the agent counts them: more don't come in by a claim.
-        let bytes: usize = plan.recipe.env.iter().map(|(name, value)| variable_bytes(name, value)).sum();
+        let bytes: usize = own_env(host, &plan.recipe).iter().map(|(name, value)| variable_bytes(name, value)).sum();
         plan.spec.image == self.reference
             && plan.spec.resources == self.spec.resources
             && plan.spec.publish.iter().all(|port| self.spec.publish.contains(port))

@@ -219,8 +219,8 @@ impl Pools {
     }
 
     /// A pool whose containers are what a plan needs.
-    pub(crate) fn meeting(&self, plan: &Plan) -> Option<&Arc<Pool>> {
-        self.pools.iter().find(|pool| pool.blank().meets(plan))
+    pub(crate) fn meeting(&self, plan: &Plan, host: &HostInner) -> Option<&Arc<Pool>> {
+        self.pools.iter().find(|pool| pool.blank().meets(plan, host))
     }
 
     pub(crate) fn status(&self) -> Vec<PoolStatus> {

@@ -1,6 +1,6 @@
 //! Pools over an engine and agents in memory: what is handed out, what isn't, and what a killed host leaves.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use corehold_types::{Code, Problem, Timestamp};
 
@@ -46,6 +46,33 @@ async fn until(condition: impl Fn() -> bool) {
         }
     };
     tokio::time::timeout(PATIENCE, waiting).await.expect("it becomes so");
+}
+
+#[tokio::test]
+async fn whose_a_workspace_is_its_commands_see_wherever_its_container_comes_from() {
+    let fixture = fixture().await;
+    let builder = fixture.builder().api_url("http://api.example").pool(Class::default(), exactly(1));
+    let host = builder.build().await.unwrap();
+    tokio::time::timeout(PATIENCE, host.pools_filled()).await.expect("it is filled").unwrap();
+    let wanted = [
+        ("COREHOLD_API_URL", "http://api.example"),
+        ("COREHOLD_OWNER_ID", "ada \u{fc}"),
+        ("COREHOLD_TEAM_ID", "acme"),
+    ];
+    let wanted = BTreeMap::from(wanted.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let request = CreateWorkspace::empty().owner("ada \u{fc}").team("acme");
+    host.create(request.clone().id("pooled")).await.unwrap();
+    assert_eq!(fixture.engine.claimed_env("corehold-pooled"), wanted);
+    host.create(request.id("cold").label("a", "b")).await.unwrap();
+    let spec = fixture.engine.spec("corehold-cold");
+    assert!(wanted.iter().all(|(name, value)| spec.env.get(name) == Some(value)), "{:?}", spec.env);
+    for info in host.list().await.unwrap() {
+        assert_eq!((info.owner.as_deref(), info.team.as_deref()), (Some("ada \u{fc}"), Some("acme")));
+    }
+    for request in [CreateWorkspace::empty().owner(""), CreateWorkspace::empty().team("a\0b")] {
+        assert_eq!(host.create(request).await.unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    host.drain_pools().await.unwrap();
 }
 
 #[tokio::test]

@@ -28,9 +28,12 @@ pub struct WorkspaceInfo {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The key by which [`Host::get_or_create`](crate::Host::get_or_create) finds it.
+    /// Whose it is, as who asked for it said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// The owner's team.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team: Option<String>,
     /// The template it was made from; absent for an empty workspace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
@@ -172,7 +175,8 @@ pub(crate) fn describe(host: &HostInner, described: Described) -> Option<Workspa
         id: labelled.id,
         state: now,
         reason,
-        owner: entry.and_then(|entry| entry.owner),
+        owner: entry.as_ref().and_then(|entry| entry.recipe.owner.clone().or_else(|| entry.owner.clone())),
+        team: entry.and_then(|entry| entry.recipe.team),
         template: labelled.template,
         created: labelled.created,
         preview_port: labelled.preview_port,
