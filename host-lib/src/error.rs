@@ -4,7 +4,7 @@ use std::{error::Error as StdError, fmt};
 
 use corehold_types::Problem;
 
-use crate::create::Step;
+use crate::{create::Step, policy::Quota};
 
 /// What a caller can decide by. No kind names an engine or an HTTP library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,6 +16,10 @@ pub enum ErrorKind {
     Conflict,
     /// What was asked for is malformed: a template, a name, a limit.
     Invalid,
+    /// An owner, a team or the host has not that much; [`Error::quota`] says of what, and how much there is.
+    Quota,
+    /// The host's policy forbids it.
+    Forbidden,
     /// The engine can't be reached, or died half-way.
     EngineUnavailable,
     /// The engine answered with an error of its own.
@@ -45,6 +49,7 @@ pub struct Error {
     output: Option<String>,
     step: Option<Step>,
     problem: Option<Box<Problem>>,
+    quota: Option<Box<Quota>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -55,7 +60,16 @@ impl Error {
     /// An error of a kind, with a message that names what it is about.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, output: None, step: None, problem: None, source: None }
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+            output: None,
+            step: None,
+            problem: None,
+            quota: None,
+            source: None,
+        }
     }
 
     /// Says what to do next.
@@ -103,6 +117,13 @@ impl Error {
         self
     }
 
+    /// Adds what would be exceeded.
+    #[must_use]
+    pub(crate) fn with_quota(mut self, quota: Quota) -> Self {
+        self.quota = Some(Box::new(quota));
+        self
+    }
+
     /// What a caller can decide by.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -125,6 +146,12 @@ impl Error {
     #[must_use]
     pub fn step(&self) -> Option<Step> {
         self.step
+    }
+
+    /// What would have been exceeded, for errors of the kind [`Quota`](ErrorKind::Quota).
+    #[must_use]
+    pub fn quota(&self) -> Option<&Quota> {
+        self.quota.as_deref()
     }
 
     /// The agent's problem, when the agent answered with one.

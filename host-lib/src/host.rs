@@ -30,6 +30,7 @@ use crate::{
     logs::LogRooms,
     metrics::Metrics,
     pack::Packer,
+    policy::Policy,
     pool::{self, PoolStatus, Pools, Records, Seat},
     runtime::{ContainerState, Resources, Runtime},
     state::{Entry, HostProcess, Store},
@@ -100,6 +101,7 @@ pub(crate) struct HostInner {
     /// What must be done even when nobody waits for it: removing containers of abandoned creations, transitions.
     pub(crate) cleanups: TaskTracker,
     pub(crate) store: Store,
+    pub(crate) policy: Arc<Policy>,
     /// That this host lives, as the store's other users see it.
     pub(crate) process: HostProcess,
     pub(crate) turns: Arc<Turns>,

@@ -21,6 +21,7 @@ mod life;
 pub mod logs;
 mod metrics;
 mod pack;
+pub mod policy;
 mod pool;
 pub mod runtime;
 mod state;

@@ -35,7 +35,8 @@ pub(super) async fn run(
     owner: Option<String>,
     events: mpsc::Sender<CreateEvent>,
 ) -> Result<Made> {
-    let plan = Plan::new(&host, request)?;
+    let ceiling = host.ceiling(request.owner.as_deref()).await?;
+    let plan = Plan::new(&host, request, &ceiling)?;
     let reporter = Reporter::new(events, host.events.clone(), plan.labelled.id.clone());
     let ending = Ending::new(host.events.clone(), plan.labelled.id.clone());
     let span = tracing::info_span!("creation", workspace = %plan.labelled.id);

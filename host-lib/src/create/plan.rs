@@ -15,6 +15,7 @@ use crate::{
     host::{AGENT_PORT, HostInner, check_env, check_labels},
     idle::{IdlePolicy, Stored},
     labels,
+    policy::Ceiling,
     runtime::{CaBundle, ContainerSpec, Resources},
     state::{Dev, Entry, Recipe},
     template::{DEFAULT_PORT, Template, variable_bytes},
@@ -40,7 +41,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(host: &HostInner, request: CreateWorkspace) -> Result<Self> {
+    pub(crate) fn new(host: &HostInner, request: CreateWorkspace, ceiling: &Ceiling) -> Result<Self> {
+        request.resources.check()?;
         check_env(&request.env)?;
         check_labels(&request.labels)?;
         check_published(&request.publish)?;
@@ -57,7 +59,9 @@ impl Plan {
         };
         let port = template.as_ref().map_or(DEFAULT_PORT, |template| template.port);
         let of_template = template.as_ref().map(|template| template.resources).unwrap_or_default();
-        let limits = resources(&[request.resources, of_template]);
+        let limits = ceiling.apply(resources(&[request.resources, of_template]), host.resources)?;
+        // What it is counted with stays with it, whatever the host's default becomes.
+        let limits = resources(&[limits, host.resources]);
         let mut env = template.as_ref().map(|template| template.env.clone()).unwrap_or_default();
         env.extend(request.env);
         let recipe = Recipe {
@@ -80,6 +84,9 @@ impl Plan {
         };
         let labelled = labelled(host, id, &recipe, Timestamp::now())?;
         let spec = container(host, &labelled, &recipe);
+        if spec.image != host.image {
+            host.policy.check_image(&spec.image)?;
+        }
         check_room(&spec.env)?;
         Ok(Self {
             template,
@@ -90,7 +97,7 @@ impl Plan {
             port,
             agent_timeout: request.agent_timeout,
             keep_on_failure: request.keep_on_failure,
-            policy: Stored::of_request(request.idle, request.health),
+            policy: Stored::of_request(request.idle.or_else(|| ceiling.idle()), request.health),
         })
     }
 
@@ -151,11 +158,8 @@ fn container(host: &HostInner, labelled: &Labelled, recipe: &Recipe) -> Containe
 
 /// The variables of one workspace's commands: its own, and whose it is. They come into a container of a pool by its claim.
 pub(crate) fn own_env(host: &HostInner, recipe: &Recipe) -> BTreeMap<String, String> {
-    let whose = [
-        (env_vars::OWNER_ID, &recipe.owner),
-        (env_vars::TEAM_ID, &recipe.team),
-        (env_vars::API_URL, &host.api_url),
-    ];
+    let whose =
+        [(env_vars::OWNER_ID, &recipe.owner), (env_vars::TEAM_ID, &recipe.team), (env_vars::API_URL, &host.api_url)];
     let whose = whose.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
     recipe.env.clone().into_iter().chain(whose).collect()
 }

@@ -30,6 +30,7 @@ use crate::{
     life::Bed,
     logs::LogRooms,
     pack::{Limits, Packer},
+    policy::Policy,
     pool::{Class, PoolOptions, Pools, Records},
     runtime::{
         AuditorSlot, Observed, Resources, Runtime,
@@ -65,6 +66,7 @@ pub struct HostBuilder {
     labels: BTreeMap<String, String>,
     resources: Resources,
     api_url: Option<String>,
+    policy: Policy,
     subject: Option<String>,
     archive_bytes: Option<u64>,
     cache_bytes: Option<u64>,
@@ -116,6 +118,12 @@ impl HostBuilder {
     /// Where workspaces reach the API of your backend: commands see it as `COREHOLD_API_URL`. Default: none.
     pub fn api_url(mut self, url: impl Into<String>) -> Self {
         self.api_url = Some(url.into());
+        self
+    }
+
+    /// What owners, teams and the host may have, and of which images. Default: no limit but each workspace's own.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -266,11 +274,14 @@ impl HostBuilder {
         let auditor_slot = AuditorSlot::default();
         let runtime: Arc<dyn Runtime> =
             Arc::new(Observed::new(runtime, removals.clone(), auditor_slot.clone(), events.metrics().clone()));
+        self.policy.check()?;
+        let policy = Arc::new(self.policy);
+        let rules = policy.clone();
         let (home, key, ca_bundle, store, process) = tokio::task::spawn_blocking(move || {
             let home = prepare_home(&home)?;
             let key = HostKey::load_or_create(&home)?;
             let ca_bundle = ca_file.as_deref().map(read_ca_bundle).transpose()?;
-            let store = Store::open(&home)?;
+            let store = Store::open(&home)?.ruled_by(rules);
             let process = HostProcess::begin(&home)?;
             Ok::<_, Error>((home, key, ca_bundle, store, process))
         })
@@ -352,6 +363,7 @@ impl HostBuilder {
             ),
             home,
             store,
+            policy,
             process,
             turns: Arc::default(),
             directory: Directory::default(),

@@ -47,12 +47,7 @@ pub(super) async fn bring_up(turn: &Turn) -> Result<Workspace> {
 }
 
 /// A container that came from a pool knows whose it is only until it ends, and then is told again.
-async fn own(
-    client: &AgentClient,
-    place: &Place,
-    workspace: &str,
-    env: BTreeMap<String, String>,
-) -> Result<()> {
+async fn own(client: &AgentClient, place: &Place, workspace: &str, env: BTreeMap<String, String>) -> Result<()> {
     match client.call::<Info>(&place.tokens, &InfoRequest {}).await {
         Ok(info) if info.workspace.as_deref() == Some(workspace) => return Ok(()),
         Ok(_) => {}

@@ -54,11 +54,8 @@ async fn whose_a_workspace_is_its_commands_see_wherever_its_container_comes_from
     let builder = fixture.builder().api_url("http://api.example").pool(Class::default(), exactly(1));
     let host = builder.build().await.unwrap();
     tokio::time::timeout(PATIENCE, host.pools_filled()).await.expect("it is filled").unwrap();
-    let wanted = [
-        ("COREHOLD_API_URL", "http://api.example"),
-        ("COREHOLD_OWNER_ID", "ada \u{fc}"),
-        ("COREHOLD_TEAM_ID", "acme"),
-    ];
+    let wanted =
+        [("COREHOLD_API_URL", "http://api.example"), ("COREHOLD_OWNER_ID", "ada \u{fc}"), ("COREHOLD_TEAM_ID", "acme")];
     let wanted = BTreeMap::from(wanted.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let request = CreateWorkspace::empty().owner("ada \u{fc}").team("acme");
     host.create(request.clone().id("pooled")).await.unwrap();

@@ -196,6 +196,33 @@ pub struct Resources {
     pub pids: Option<u64>,
 }
 
+/// What a machine may have at most: a limit beyond it is a mistake.
+const MOST_MEMORY: u64 = 1 << 46;
+/// The least that an engine takes: its own start needs that much.
+const LEAST_MEMORY: u64 = 6 << 20;
+const MOST_CPU_MILLIS: u64 = 10_000_000;
+/// The kernel has no more ids.
+const MOST_PIDS: u64 = 1 << 22;
+
+impl Resources {
+    /// Refuses limits that no workspace could live with, and absurd ones.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the limit and what it may be.
+    pub fn check(&self) -> Result<()> {
+        let within = |what: &str, value: Option<u64>, least: u64, most: u64| match value {
+            Some(value) if !(least..=most).contains(&value) => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("a limit of {value} {what} can't be: it is {least} to {most}"),
+            )),
+            _ => Ok(()),
+        };
+        within("bytes of memory", self.memory_bytes, LEAST_MEMORY, MOST_MEMORY)?;
+        within("thousandths of a CPU", self.cpu_millis, 1, MOST_CPU_MILLIS)?;
+        within("processes", self.pids, 1, MOST_PIDS)
+    }
+}
+
 /// How the host reaches a port inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -150,7 +150,7 @@ fn parsed<T: std::str::FromStr>(row: &Row<'_>, column: &str) -> rusqlite::Result
     text.parse().map_err(|_| damaged(row, column, format!("{column} is {text:?}").into()))
 }
 
-fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {
+pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {
     let text: Option<String> = row.get(column)?;
     text.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| damaged(row, column, error.into()))
 }

@@ -7,6 +7,7 @@
 //!
 //! A write survives the death of the process, and with [`Durability::Disk`] the loss of power too.
 
+mod accounts;
 mod entry;
 mod process;
 mod schema;
@@ -29,6 +30,8 @@ pub(crate) use self::{
 use crate::{
     error::{Error, ErrorKind, Result},
     idle::Field,
+    life::WorkspaceState,
+    policy::{Policy, Quota},
     workspace::WorkspaceId,
 };
 
@@ -58,6 +61,7 @@ pub(crate) enum Taken {
 pub(crate) struct Store {
     path: Arc<PathBuf>,
     connection: Arc<Mutex<Connection>>,
+    policy: Arc<Policy>,
 }
 
 impl Store {
@@ -73,33 +77,49 @@ impl Store {
     fn open_with(home: &Path, patience: Duration) -> Result<Self> {
         let path = home.join("state.db");
         let connection = schema::open(&path, patience)?;
-        Ok(Self { path: Arc::new(path), connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { path: Arc::new(path), connection: Arc::new(Mutex::new(connection)), policy: Arc::default() })
+    }
+
+    /// The same with rules for what may be had.
+    pub(crate) fn ruled_by(self, policy: Arc<Policy>) -> Self {
+        Self { policy, ..self }
     }
 
     /// Adds an entry. Its generation is to be 0.
+    ///
+    /// # Errors
+    /// `Quota` when its accounts have no room for it.
     pub(crate) async fn insert(&self, entry: Entry) -> Result<Result<(), Taken>> {
         let policy = entry.policy.as_ref().map(entry::to_json).transpose();
-        self.call(move |connection| {
+        let rules = self.policy.clone();
+        let inserted = self.call(move |connection| {
             let policy = policy?;
             let columns = entry::COLUMNS;
-            let added = entry.write(|values| {
-                let mut all = values.to_vec();
-                all.extend_from_slice(&[(":owner", &entry.owner), (":policy", &policy)]);
-                connection
-                    .prepare_cached(&format!(
-                        "INSERT INTO workspaces ({columns}) VALUES (:id, :owner, :state, :reason, :engine, :container, :instance, \
-                         :recipe, :archive, :created, :entered_at, :generation, :actor, :policy) ON CONFLICT DO NOTHING"
-                    ))?
-                    .execute(all.as_slice())
-            })?;
+            let add = || {
+                entry.write(|values| {
+                    let mut all = values.to_vec();
+                    all.extend_from_slice(&[(":owner", &entry.owner), (":policy", &policy)]);
+                    connection
+                        .prepare_cached(&format!(
+                            "INSERT INTO workspaces ({columns}) VALUES (:id, :owner, :state, :reason, :engine, :container, \
+                             :instance, :recipe, :archive, :created, :entered_at, :generation, :actor, :policy) \
+                             ON CONFLICT DO NOTHING"
+                        ))?
+                        .execute(all.as_slice())
+                })
+            };
+            let added = match accounts::admitted(connection, &rules, &entry, add, |added| *added == 1)? {
+                Ok(added) => added,
+                Err(quota) => return Ok(Err(quota)),
+            };
             if added == 1 {
-                return Ok(Ok(()));
+                return Ok(Ok(Ok(())));
             }
             let id = entry.id.as_str();
             let same = connection.query_row("SELECT count(*) FROM workspaces WHERE id = ?", [id], |row| row.get(0));
-            Ok(Err(if same? { Taken::Id } else { Taken::Owner }))
-        })
-        .await
+            Ok(Ok(Err(if same? { Taken::Id } else { Taken::Owner })))
+        });
+        Ok(inserted.await??)
     }
 
     /// The entry of a workspace.
@@ -146,8 +166,12 @@ impl Store {
     }
 
     /// Writes what became of an entry, unless somebody has changed it since it was read: then none. The owner and the policy stay.
+    ///
+    /// # Errors
+    /// `Quota` when it is to run again and its accounts have no room for that.
     pub(crate) async fn put(&self, entry: Entry, durability: Durability) -> Result<Option<Entry>> {
-        self.call(move |connection| {
+        let rules = self.policy.clone();
+        let put = self.call(move |connection| {
             let columns = entry::COLUMNS;
             let put = || {
                 entry.write(|values| {
@@ -163,16 +187,19 @@ impl Store {
                 })
             };
             match durability {
-                Durability::Process => put(),
+                Durability::Process if matches!(entry.state, WorkspaceState::Starting | WorkspaceState::Waking) => {
+                    accounts::admitted(connection, &rules, &entry, put, Option::is_some)
+                }
+                Durability::Process => put().map(Ok),
                 Durability::Disk => {
                     connection.pragma_update(None, "synchronous", "FULL")?;
                     let result = put();
                     connection.pragma_update(None, "synchronous", "NORMAL")?;
-                    result
+                    result.map(Ok::<_, Quota>)
                 }
             }
-        })
-        .await
+        });
+        Ok(put.await??)
     }
 
     /// Writes one of the things that stand beside a workspace's state, and leaves the others as they are. No transition is disturbed by

@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How the tables look; a file of a newer version is left alone.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Says in the file's head whose it is: `core`.
 const APPLICATION: i64 = 0x636f_7265;
 
@@ -34,6 +34,19 @@ const TABLES: &str = "
         actor TEXT,
         policy TEXT
     ) STRICT, WITHOUT ROWID;
+";
+
+/// Since version 2: what owners and teams may have, and by whom workspaces are counted.
+const ACCOUNTS: &str = "
+    CREATE TABLE accounts (
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        plan TEXT,
+        totals TEXT,
+        PRIMARY KEY (kind, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX workspaces_by_owner ON workspaces (iif(json_valid(recipe), json_extract(recipe, '$.owner'), NULL));
+    CREATE INDEX workspaces_by_team ON workspaces (iif(json_valid(recipe), json_extract(recipe, '$.team'), NULL));
 ";
 
 /// Between two attempts at what another process has locked while it opens the file.
@@ -69,10 +82,15 @@ fn attempt(path: &Path, patience: Duration) -> rusqlite::Result<Result<Connectio
         // Nobody has written to it.
         (0, 0, 0) => {
             transaction.execute_batch(TABLES)?;
+            transaction.execute_batch(ACCOUNTS)?;
             transaction.pragma_update(None, "application_id", APPLICATION)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         (APPLICATION, VERSION, _) => {}
+        (APPLICATION, 1, _) => {
+            transaction.execute_batch(ACCOUNTS)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
         (APPLICATION, version, _) => {
             let message =
                 format!("the state store {shown} is of version {version}; this corehold knows version {VERSION}");

@@ -54,6 +54,25 @@ async fn what_is_written_is_read_back_by_whoever_opens_it() {
 }
 
 #[tokio::test]
+async fn a_store_of_the_first_version_is_brought_to_this_one() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("state.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("version-1.sql")).unwrap();
+    drop(old);
+    let store = open(home.path()).unwrap();
+    let found = store.get(&"old".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!((found.owner.as_deref(), found.recipe.memory_bytes), (Some("ada"), Some(1 << 29)));
+    assert_eq!((found.recipe.owner, found.state), (None, WorkspaceState::Asleep));
+    let account = crate::policy::Account::Owner("ada".to_owned());
+    store.set_plan(&account, Some("pro".to_owned())).await.unwrap();
+    drop(store);
+    let store = open(home.path()).unwrap();
+    assert_eq!(store.account(&account).await.unwrap().plan.as_deref(), Some("pro"));
+    assert_eq!(store.insert(entry("new")).await.unwrap(), Ok(()));
+}
+
+#[tokio::test]
 async fn a_name_and_an_owner_are_given_once() {
     let home = tempfile::tempdir().unwrap();
     let store = open(home.path()).unwrap();
@@ -146,9 +165,9 @@ async fn a_damaged_file_is_said_and_left_as_it_is() {
 async fn a_file_of_a_newer_version_or_of_somebody_else_is_left_alone() {
     let home = tempfile::tempdir().unwrap();
     let store = open(home.path()).unwrap();
-    store.call(|connection| connection.pragma_update(None, "user_version", 2)).await.unwrap();
+    store.call(|connection| connection.pragma_update(None, "user_version", 3)).await.unwrap();
     drop(store);
-    refused(open(home.path()), ErrorKind::Invalid, "is of version 2", "upgrade corehold");
+    refused(open(home.path()), ErrorKind::Invalid, "is of version 3", "upgrade corehold");
 
     fs::remove_file(home.path().join("state.db")).unwrap();
     let foreign = Connection::open(home.path().join("state.db")).unwrap();

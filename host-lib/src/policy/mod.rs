@@ -1,0 +1,197 @@
+//! What may be had: limits of a workspace by its owner's plan, totals of owners, teams and the host, and which images.
+//!
+//! The rules are the backend's configuration. Which plan an owner has, and totals of one owner's or team's own, stand in the state store,
+//! the same for all host processes of a home. What is used is counted there too, in the transaction that adds a workspace or has one
+//! run again: however many are asked for at once, in however many processes, together they never get more than there is. What a host that
+//! was killed had begun counts until it is cleared away.
+//!
+//! Without rules nothing is limited but each workspace, by its [`Resources`].
+
+mod images;
+mod plan;
+mod quota;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    host::{Host, HostInner},
+    idle::IdlePolicy,
+    runtime::Resources,
+};
+
+pub(crate) use self::quota::Asked;
+pub use self::{
+    images::Images,
+    plan::{Plan, Totals},
+    quota::{Account, AccountUsage, Measure, Quota},
+};
+
+/// The rules of a host. All its processes should have the same.
+#[derive(Debug, Clone, Default)]
+#[must_use = "it holds for a host that is built with it"]
+pub struct Policy {
+    plans: Vec<Plan>,
+    team: Totals,
+    host: Totals,
+    images: Option<Images>,
+}
+
+impl Policy {
+    /// Limits nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a plan that owners may have; one of the same name is replaced. An owner who has none, or one that isn't among these, has the
+    /// least. Default: none, and owners aren't limited.
+    pub fn plan(mut self, plan: Plan) -> Self {
+        self.plans.retain(|other| other.name != plan.name);
+        self.plans.push(plan);
+        self
+    }
+
+    /// Adds several, such as [`Plan::shipped`].
+    pub fn plans(self, plans: impl IntoIterator<Item = Plan>) -> Self {
+        plans.into_iter().fold(self, Self::plan)
+    }
+
+    /// What each team may have that has no totals of its own. Default: no limit.
+    pub fn each_team(mut self, totals: Totals) -> Self {
+        self.team = totals;
+        self
+    }
+
+    /// What all workspaces of this home may have together. Default: no limit.
+    pub fn host(mut self, totals: Totals) -> Self {
+        self.host = totals;
+        self
+    }
+
+    /// Which images a workspace may be made of, besides the host's own. Default: any.
+    pub fn images(mut self, images: Images) -> Self {
+        self.images = Some(images);
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        self.plans.iter().try_for_each(Plan::check)
+    }
+
+    /// The plan that an owner has by the name that is stored.
+    pub(crate) fn plan_of(&self, stored: Option<&str>) -> Option<&Plan> {
+        let named = stored.and_then(|name| self.plans.iter().find(|plan| plan.name == name));
+        named.or_else(|| self.plans.iter().min_by_key(|plan| plan.rank()))
+    }
+
+    /// The totals of an account by what is stored of it.
+    pub(crate) fn totals_of(&self, account: &Account, stored: &StoredAccount) -> Totals {
+        let ruled = match account {
+            Account::Owner(_) => self.plan_of(stored.plan.as_deref()).map(|plan| plan.totals).unwrap_or_default(),
+            Account::Team(_) => self.team,
+            Account::Host => self.host,
+        };
+        stored.totals.unwrap_or(ruled)
+    }
+
+    /// Refuses an image that isn't allowed.
+    pub(crate) fn check_image(&self, reference: &str) -> Result<()> {
+        self.images.as_ref().map_or(Ok(()), |images| images.check(reference))
+    }
+}
+
+/// What the store has of an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StoredAccount {
+    /// An owner's plan.
+    pub(crate) plan: Option<String>,
+    /// Totals of its own, instead of its plan's or the host's.
+    pub(crate) totals: Option<Totals>,
+}
+
+/// What one workspace of an owner may have.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ceiling {
+    of: Option<(String, Plan)>,
+}
+
+impl Ceiling {
+    /// The limits of a workspace for which these are asked for, or the plan's where none are.
+    pub(crate) fn apply(&self, asked: Resources, otherwise: Resources) -> Result<Resources> {
+        let Some((owner, plan)) = &self.of else { return Ok(asked) };
+        let most = plan.workspace;
+        let limit = |measure, asked: Option<u64>, most: Option<u64>, otherwise: Option<u64>| match (asked, most) {
+            (Some(asked), Some(limit)) if asked > limit => {
+                let account = Account::Owner(owner.clone());
+                Err(Quota { account, measure, limit, used: 0, asked, of_each: true, plan: Some(plan.name.clone()) }
+                    .into())
+            }
+            (Some(asked), _) => Ok(Some(asked)),
+            (None, most) => Ok::<_, Error>(most.or(otherwise)),
+        };
+        Ok(Resources {
+            memory_bytes: limit(Measure::Memory, asked.memory_bytes, most.memory_bytes, otherwise.memory_bytes)?,
+            cpu_millis: limit(Measure::Cpu, asked.cpu_millis, most.cpu_millis, otherwise.cpu_millis)?,
+            pids: limit(Measure::Processes, asked.pids, most.pids, otherwise.pids)?,
+        })
+    }
+
+    /// When a workspace is paused by itself, unless its request says otherwise.
+    pub(crate) fn idle(&self) -> Option<IdlePolicy> {
+        self.of.as_ref().and_then(|(_, plan)| plan.idle.clone())
+    }
+}
+
+impl HostInner {
+    /// What one more workspace of an owner may have.
+    pub(crate) async fn ceiling(&self, owner: Option<&str>) -> Result<Ceiling> {
+        let Some(owner) = owner.filter(|_| !self.policy.plans.is_empty()) else { return Ok(Ceiling::default()) };
+        let stored = self.store.account(&Account::Owner(owner.to_owned())).await?;
+        let plan = self.policy.plan_of(stored.plan.as_deref());
+        Ok(Ceiling { of: plan.map(|plan| (owner.to_owned(), plan.clone())) })
+    }
+}
+
+impl Host {
+    /// Gives an owner a plan, from the next creation on; `None` takes it back. Workspaces that there are keep their limits.
+    ///
+    /// # Errors
+    /// `NotFound` for a plan that the host's [`Policy`] doesn't have, `Invalid` for an owner that can't be.
+    pub async fn set_plan(&self, owner: &str, plan: Option<&str>) -> Result<()> {
+        let account = Account::Owner(owner.to_owned());
+        account.check()?;
+        if let Some(plan) = plan
+            && !self.inner.policy.plans.iter().any(|known| known.name == plan)
+        {
+            let names: Vec<&str> = self.inner.policy.plans.iter().map(|plan| plan.name.as_str()).collect();
+            return Err(Error::new(ErrorKind::NotFound, format!("there is no plan named {plan:?}"))
+                .hint(format!("this host has: {}", names.join(", "))));
+        }
+        self.inner.store.set_plan(&account, plan.map(str::to_owned)).await
+    }
+
+    /// Gives an account totals of its own, instead of its plan's or the policy's, from the next creation on; `None` takes them back. What
+    /// is above them already stays, and nothing is added.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that can't be.
+    pub async fn set_totals(&self, account: &Account, totals: Option<Totals>) -> Result<()> {
+        account.check()?;
+        self.inner.store.set_totals(account, totals).await
+    }
+
+    /// What an account has, and what it may have.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that can't be.
+    pub async fn usage(&self, account: &Account) -> Result<AccountUsage> {
+        account.check()?;
+        let (stored, used) = self.inner.store.usage(account).await?;
+        let policy = &self.inner.policy;
+        let plan = match account {
+            Account::Owner(_) => policy.plan_of(stored.plan.as_deref()).map(|plan| plan.name.clone()),
+            _ => None,
+        };
+        Ok(AccountUsage { plan, used, limits: policy.totals_of(account, &stored) })
+    }
+}

@@ -1,0 +1,155 @@
+//! What owners, teams and the host have: counted where it is changed.
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, named_params, params};
+
+use super::{Entry, Store, entry};
+use crate::{
+    error::Result,
+    life::WorkspaceState,
+    policy::{Account, Asked, Policy, Quota, StoredAccount, Totals},
+};
+
+/// The states in which nothing of a workspace can run: they take no memory and no CPU.
+const AT_REST: &str = "'stopped', 'asleep', 'failed', 'removed'";
+
+/// What a recipe says, by a path. A damaged one says nothing. Indexes have the same words.
+fn of_recipe(path: &str) -> String {
+    format!("iif(json_valid(recipe), json_extract(recipe, '$.{path}'), NULL)")
+}
+
+/// What stands in the columns for an account.
+fn key(account: &Account) -> (&'static str, &str) {
+    match account {
+        Account::Owner(name) => ("owner", name),
+        Account::Team(name) => ("team", name),
+        Account::Host => ("host", ""),
+    }
+}
+
+impl Store {
+    pub(crate) async fn account(&self, account: &Account) -> Result<StoredAccount> {
+        let account = account.clone();
+        self.call(move |connection| stored(connection, &account)).await
+    }
+
+    /// What an account has, and what is stored of it.
+    pub(crate) async fn usage(&self, account: &Account) -> Result<(StoredAccount, Totals)> {
+        let account = account.clone();
+        self.call(move |connection| Ok((stored(connection, &account)?, used(connection, &account, "")?))).await
+    }
+
+    pub(crate) async fn set_plan(&self, account: &Account, plan: Option<String>) -> Result<()> {
+        self.set_account(account, "plan", plan).await
+    }
+
+    pub(crate) async fn set_totals(&self, account: &Account, totals: Option<Totals>) -> Result<()> {
+        let totals = totals.map(|totals| serde_json::to_string(&totals)).transpose();
+        let totals = totals.map_err(|error| crate::Error::new(crate::ErrorKind::Invalid, error.to_string()))?;
+        self.set_account(account, "totals", totals).await
+    }
+
+    async fn set_account(&self, account: &Account, column: &'static str, value: Option<String>) -> Result<()> {
+        let account = account.clone();
+        self.call(move |connection| {
+            let (kind, name) = key(&account);
+            let line = format!(
+                "INSERT INTO accounts (kind, name, {column}) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (kind, name) DO UPDATE SET {column} = excluded.{column}"
+            );
+            connection.prepare_cached(&line)?.execute(params![kind, name, value])?;
+            connection
+                .prepare_cached(
+                    "DELETE FROM accounts WHERE kind = ?1 AND name = ?2 AND plan IS NULL AND totals IS NULL",
+                )?
+                .execute(params![kind, name])
+                .map(|_| ())
+        })
+        .await
+    }
+}
+
+fn stored(connection: &Connection, account: &Account) -> rusqlite::Result<StoredAccount> {
+    let (kind, name) = key(account);
+    let row = connection
+        .prepare_cached("SELECT plan, totals FROM accounts WHERE kind = ?1 AND name = ?2")?
+        .query_row(params![kind, name], |row| {
+            Ok(StoredAccount { plan: row.get("plan")?, totals: entry::from_json(row, "totals")? })
+        });
+    Ok(row.optional()?.unwrap_or_default())
+}
+
+/// What an account has, but for one workspace.
+fn used(connection: &Connection, account: &Account, without: &str) -> rusqlite::Result<Totals> {
+    let (whose, name) = match account {
+        Account::Owner(name) => (of_recipe("owner"), name.as_str()),
+        Account::Team(name) => (of_recipe("team"), name.as_str()),
+        Account::Host => ("''".to_owned(), ""),
+    };
+    let sum = |path| {
+        let amount = of_recipe(path);
+        format!("coalesce(sum(CASE WHEN state NOT IN ({AT_REST}) THEN {amount} END), 0)")
+    };
+    let (memory, cpu) = (sum("memoryBytes"), sum("cpuMillis"));
+    let line = format!(
+        "SELECT count(*), {memory}, {cpu} FROM workspaces WHERE {whose} = :name AND id <> :without AND state <> 'removed'"
+    );
+    let values = named_params! { ":name": name, ":without": without };
+    connection.prepare_cached(&line)?.query_row(values, |row| {
+        let amount = |column: usize| row.get::<_, i64>(column).map(|amount| Some(amount.unsigned_abs()));
+        Ok(Totals::of(amount(0)?, amount(1)?, amount(2)?))
+    })
+}
+
+/// Whether an entry that is to be added, or to run again, has room. In the transaction that writes it.
+fn admit(
+    transaction: &Transaction<'_>,
+    policy: &Policy,
+    entry: &Entry,
+    workspaces: u64,
+) -> rusqlite::Result<Result<(), Quota>> {
+    let recipe = &entry.recipe;
+    let asked = Asked { workspaces, memory_bytes: recipe.memory_bytes, cpu_millis: recipe.cpu_millis };
+    let owner = recipe.owner.clone().map(Account::Owner);
+    let team = recipe.team.clone().map(Account::Team);
+    for account in [owner, team, Some(Account::Host)].into_iter().flatten() {
+        let stored = stored(transaction, &account)?;
+        let totals = policy.totals_of(&account, &stored);
+        if totals == Totals::default() {
+            continue;
+        }
+        if let Err(mut quota) = totals.admit(&account, &used(transaction, &account, entry.id.as_str())?, &asked) {
+            if let Account::Owner(_) = account {
+                quota.plan = policy.plan_of(stored.plan.as_deref()).map(|plan| plan.name.clone());
+            }
+            return Ok(Err(quota));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Does a write of an entry by which something may run, if there is room for it. Whether it was written, `is_written` says.
+pub(super) fn admitted<T>(
+    connection: &Connection,
+    policy: &Policy,
+    entry: &Entry,
+    write: impl FnOnce() -> rusqlite::Result<T>,
+    is_written: impl FnOnce(&T) -> bool,
+) -> rusqlite::Result<Result<T, Quota>> {
+    // Who else asks waits, whatever process it is: between counting and writing nobody comes.
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let new = entry.state == WorkspaceState::Creating;
+    // What runs is counted already, whatever the totals have become since.
+    let rests = format!("SELECT count(*) FROM workspaces WHERE id = ? AND state IN ({AT_REST})");
+    let rests: i64 = transaction.prepare_cached(&rests)?.query_row([entry.id.as_str()], |row| row.get(0))?;
+    let written = write()?;
+    // That somebody was faster comes before that there is no room: it may be theirs that takes it.
+    if is_written(&written)
+        && (new || rests > 0)
+        && let Err(quota) = admit(&transaction, policy, entry, u64::from(new))?
+    {
+        // Dropped, the transaction is undone.
+        return Ok(Err(quota));
+    }
+    transaction.commit()?;
+    Ok(Ok(written))
+}
