@@ -16,7 +16,7 @@ pub(crate) use answers::{Begin, Outcome, Turn, mismatch};
 pub use json::Json;
 pub(crate) use once::REPLAYED;
 pub(crate) use once::key_in;
-pub(crate) use room::SMALL;
+pub(crate) use room::{Allowance, FREE, SMALL, Taken, memory_of};
 pub use room::{Room, Share};
 pub use table::{Entry, ErasedEvent, entries, entry};
 

@@ -3,7 +3,7 @@
 //! It runs in a task of the agent's, not of its caller's: a caller who goes away and comes again gets the answer. What
 //! failed for the moment only (a time-out, a full disk, a limit) is not kept, and the next repeat tries it again.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{io::BufWriter, panic::AssertUnwindSafe, sync::Arc};
 
 use blake3::Hash;
 use corehold_types::{Code, Problem, Tool};
@@ -142,7 +142,9 @@ async fn answer<T: Handler>(
 fn digest_of<T: Tool>(request: &T::Request) -> Result<Hash, Problem> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(T::NAME.as_bytes()).update(&[0]);
-    hasher.update(&body::to_json(request)?);
+    // Piece by piece: a large request isn't there a second time for it.
+    serde_json::to_writer(BufWriter::new(&mut hasher), request)
+        .map_err(|error| Problem::new(Code::Internal, format!("the request can't be written as JSON: {error}")))?;
     Ok(hasher.finalize())
 }
 

@@ -1,8 +1,11 @@
-//! The room for large answers: bytes of memory that all who call share.
+//! The room for large requests and answers: bytes of memory that all who call share.
 //!
 //! A call takes its share of the room before it gathers what it answers. The share goes over to the answer's bytes, and comes
 //! back as they are written to the caller's connection or as that breaks. So it is the room that callers who don't read use up,
-//! and not the agent's memory. Who finds too little of it waits, for a bounded time. Small answers take nothing.
+//! and not the agent's memory. Who finds too little of it waits, for a bounded time. What is small takes nothing. Of what comes
+//! in, [`request`] tells.
+
+mod request;
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -18,6 +21,7 @@ use tokio::{
 };
 
 use crate::config::{Limit, Limits};
+pub(crate) use request::{Allowance, FREE, Taken, memory_of};
 
 /// Bytes of an answer that needs no share.
 pub(crate) const SMALL: usize = 64 << 10;
@@ -29,6 +33,9 @@ const UNIT: usize = 1 << 10;
 #[derive(Debug)]
 pub struct Room {
     free: Arc<Semaphore>,
+    /// What requests may take of it.
+    for_requests: Arc<Semaphore>,
+    most_of_requests: usize,
     waiting: AtomicUsize,
     bytes: Limit,
     patience: Limit,
@@ -41,6 +48,8 @@ impl Room {
         let units = units(limits.answer_bytes.as_usize()).min(u32::MAX as usize);
         Self {
             free: Arc::new(Semaphore::new(units)),
+            for_requests: Arc::new(Semaphore::new(units / 2)),
+            most_of_requests: units / 2,
             waiting: AtomicUsize::new(0),
             bytes: limits.answer_bytes,
             patience: limits.answer_ms,
@@ -67,17 +76,15 @@ impl Room {
         if let Some(permit) = self.try_take(units) {
             return Ok(permit);
         }
-        let asked = u32::try_from(units).unwrap_or(u32::MAX);
         let _waiting = Waiting::begin(&self.waiting);
-        match timeout(self.patience.as_duration(), Arc::clone(&self.free).acquire_many_owned(asked)).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(self.full()),
-        }
+        let taken = timeout(self.patience.as_duration(), permit(&self.free, units)).await;
+        taken.ok().flatten().ok_or_else(|| self.full())
     }
 
     /// There was no room in time. There may be in a moment: as soon as others have read their answers.
     fn full(&self) -> Problem {
-        let mut problem = self.bytes.exceeded("the memory of answers that their callers haven't read yet");
+        let mut problem =
+            self.bytes.exceeded("the memory that the requests and the unread answers of all callers hold");
         problem.status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
         problem.retryable = true;
         let (bytes, patience) = (self.bytes.variable, self.patience.variable);
@@ -86,11 +93,9 @@ impl Room {
         ))
     }
 
-    /// One answer needs more than there is.
-    fn too_small(&self) -> Problem {
-        self.bytes
-            .exceeded("the memory of this one answer")
-            .suggest(format!("ask for less at a time; {} sets this limit", self.bytes.variable))
+    /// One request or answer needs more than there is.
+    fn too_small(&self, what: &str) -> Problem {
+        self.bytes.exceeded(what).suggest(format!("ask for less at a time; {} sets this limit", self.bytes.variable))
     }
 }
 
@@ -119,6 +124,10 @@ pub struct Share {
 
 #[derive(Debug, Default)]
 struct Held {
+    /// The request's, until the call ends.
+    request: Option<Taken>,
+    /// The same, of what its connection has besides the room.
+    allowed: Option<OwnedSemaphorePermit>,
     permit: Option<OwnedSemaphorePermit>,
     /// Bytes that the call has gathered by now.
     content: usize,
@@ -178,7 +187,7 @@ impl Share {
     async fn hold(&self, bytes: usize) -> Result<(), Problem> {
         let units = units(bytes);
         if units > self::units(self.room.bytes.as_usize()) {
-            return Err(self.room.too_small());
+            return Err(self.room.too_small("the memory of this one answer"));
         }
         let missing = units.saturating_sub(self.held().units());
         if missing > 0 {
@@ -224,10 +233,34 @@ impl Share {
         Bound { bytes, permit }
     }
 
-    /// Gives back what is left.
+    /// Gives back what is left; not what the request holds.
     pub(super) fn give_back(&self) {
-        let left = std::mem::take(&mut *self.held());
-        drop(left);
+        let mut held = self.held();
+        let left = held.permit.take();
+        held.content = 0;
+        drop((held, left));
+    }
+
+    /// The call holds this until it ends: what its request takes of the room.
+    pub(crate) fn keep_request(&self, taken: Option<Taken>) {
+        self.held().request = taken;
+    }
+
+    /// The same, where the request's connection has so much besides the room.
+    pub(crate) fn keep_allowed(&self, allowed: OwnedSemaphorePermit) {
+        self.held().allowed = Some(allowed);
+    }
+
+    /// The request is done with but for these bytes of it, which may be kept for longer than the call: they hold its part of the
+    /// room from now on.
+    pub(crate) fn bind_request(&self, bytes: Vec<u8>) -> Bytes {
+        match self.held().request.take() {
+            Some(taken) => {
+                let taken = taken.part(bytes.len());
+                Bytes::from_owner(OfRequest { bytes, _taken: taken })
+            }
+            None => bytes.into(),
+        }
     }
 }
 
@@ -273,6 +306,23 @@ impl From<Bound> for Bytes {
     }
 }
 
+/// Bytes of a request with their part of the room.
+struct OfRequest {
+    bytes: Vec<u8>,
+    _taken: Taken,
+}
+
+impl AsRef<[u8]> for OfRequest {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Waits for permits; nothing if there can't be so many.
+async fn permit(of: &Arc<Semaphore>, units: usize) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(of).acquire_many_owned(u32::try_from(units).ok()?).await.ok()
+}
+
 fn units(bytes: usize) -> usize {
     bytes.div_ceil(UNIT)
 }
@@ -291,7 +341,7 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn room(mebibytes: u64) -> Arc<Room> {
+    pub(super) fn room(mebibytes: u64) -> Arc<Room> {
         let mut limits = Limits::default();
         limits.answer_bytes.value = mebibytes << 20;
         limits.answer_ms.value = 1;

@@ -1,5 +1,6 @@
 //! The tools with their types erased, for surfaces that learn a tool's name only with the call.
 
+use bytes::Bytes;
 use corehold_types::{Event, EventBytes, Problem, Scope, for_each_tool};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -26,7 +27,7 @@ pub struct Entry {
     call: CallFn,
 }
 
-type CallFn = fn(Call, Vec<u8>, Option<mpsc::Sender<ErasedEvent>>) -> BoxFuture<'static, Result<Json, Problem>>;
+type CallFn = fn(Call, Bytes, Option<mpsc::Sender<ErasedEvent>>) -> BoxFuture<'static, Result<Json, Problem>>;
 
 /// An event as a surface sends it.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Entry {
     pub fn call(
         &self,
         call: Call,
-        request: Vec<u8>,
+        request: Bytes,
         events: Option<mpsc::Sender<ErasedEvent>>,
     ) -> BoxFuture<'static, Result<Json, Problem>> {
         // Here again, so that no surface can forget it.
@@ -93,13 +94,14 @@ const fn of<T: Handler>() -> Entry {
 
 fn call<T: Handler>(
     call: Call,
-    request: Vec<u8>,
+    request: Bytes,
     events: Option<mpsc::Sender<ErasedEvent>>,
 ) -> BoxFuture<'static, Result<Json, Problem>> {
     Box::pin(async move {
         let share = call.share.clone();
-        let request: T::Request =
-            body::parse(&request).inspect_err(|problem| super::refused(&call, T::NAME, problem))?;
+        let text = request;
+        let request: T::Request = body::parse(&text).inspect_err(|problem| super::refused(&call, T::NAME, problem))?;
+        drop(text);
         let response = match events {
             None => super::run::<T>(call, request, Events::none()).await?,
             Some(out) => {
@@ -142,7 +144,7 @@ mod tests {
     async fn a_tool_is_found_by_name_and_called_with_json() {
         let agent = testing::agent();
         let info = entry("info").unwrap();
-        let answer = info.call(testing::call(&agent), b"{}".to_vec(), None).await.unwrap();
+        let answer = info.call(testing::call(&agent), Bytes::from_static(b"{}"), None).await.unwrap();
         let answer: InfoResponse = serde_json::from_slice(&answer.into_contiguous()).unwrap();
         assert_eq!(answer.tools.len(), entries().len());
         assert!(entry("telepathy").is_none());
@@ -158,7 +160,7 @@ mod tests {
         reader.scopes = [Scope::Read].into_iter().collect();
         call.caller = std::sync::Arc::new(reader);
         let remove = entry("remove").unwrap();
-        let problem = remove.call(call, br#"{"path":"a"}"#.to_vec(), None).await.unwrap_err();
+        let problem = remove.call(call, Bytes::from_static(br#"{"path":"a"}"#), None).await.unwrap_err();
         assert_eq!(problem.code, Code::Forbidden);
         let records =
             agent.audit.page(&crate::access::Caller::with_every_scope("x"), &AuditReadRequest::default(), 0, 9).records;
@@ -169,8 +171,11 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_is_none_is_refused_before_the_handler() {
         let agent = testing::agent();
-        let problem =
-            entry("read").unwrap().call(testing::call(&agent), br#"{"nonsense":1}"#.to_vec(), None).await.unwrap_err();
+        let problem = entry("read")
+            .unwrap()
+            .call(testing::call(&agent), Bytes::from_static(br#"{"nonsense":1}"#), None)
+            .await
+            .unwrap_err();
         assert_eq!(problem.code, Code::InvalidRequest);
     }
 }

@@ -113,11 +113,12 @@ limits! {
     mcp_text_bytes: "mcpTextBytes", "bytes", "COREHOLD_LIMIT_MCP_TEXT_BYTES", 32 << 10;
     /// Bytes of a tool's request. Default 16 MiB.
     body_bytes: "bodyBytes", "bytes", "COREHOLD_LIMIT_BODY_BYTES", 16 << 20;
-    /// Bytes of memory for answers of tools, and for what they are made of, of all callers together. Who finds too little left
-    /// waits; answers of less than 64 KiB take none. Default 64 MiB, in which the longest answer of `read` has room.
+    /// Bytes of memory for requests and answers of tools, and for what they are made of, of all callers together; requests have
+    /// half of them. Who finds too little left waits; what is less than 64 KiB takes none. Default 64 MiB, in which the
+    /// longest request and the longest answer of `read` have room.
     answer_bytes: "answerBytes", "bytes", "COREHOLD_LIMIT_ANSWER_BYTES", 64 << 20;
-    /// Milliseconds for which a call waits for that memory, which callers hold who haven't read their answers yet. Default
-    /// 10,000.
+    /// Milliseconds for which a request or an answer waits for that memory, which callers hold who haven't sent all of theirs or
+    /// read it yet. Default 10,000.
     answer_ms: "answerMs", "ms", "COREHOLD_LIMIT_ANSWER_MS", 10_000;
     /// Milliseconds in which a tool's request body or a message on a WebSocket must have come, and the next 16 KiB of a streamed
     /// body, or its end. Default 30,000.

@@ -1,37 +1,36 @@
 //! `tools/call`: from a model's arguments to a tool and back.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use corehold_types::{Problem, rpc::RpcId};
 use futures_util::FutureExt as _;
-use serde::Deserialize;
-use serde_json::{Map, Value, json, value::RawValue};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{
     Client, list,
-    message::{Answer, Incoming, Meta},
+    message::{Answer, Meta},
     shape,
 };
 use crate::{
     audit::{self, Notes},
-    calls::{SMALL, Share},
+    calls::SMALL,
     handler::{Call, Progress, Surface},
     server::panicked,
 };
 
 #[derive(Deserialize)]
-struct Params {
+struct Params<'a> {
     name: String,
-    #[serde(default)]
-    arguments: Option<Box<RawValue>>,
+    #[serde(default, borrow)]
+    arguments: Option<&'a RawValue>,
     #[serde(default, rename = "_meta")]
     meta: Option<Meta>,
 }
 
 /// Calls a tool.
-pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming, progress: Progress) -> Answer {
-    let params = incoming.params.as_ref().map_or("{}", |params| params.get());
-    let params: Params = match serde_json::from_str(params) {
+pub(super) async fn call(client: &Client, id: RpcId, given: Option<Box<RawValue>>, progress: Progress) -> Answer {
+    let params: Params<'_> = match serde_json::from_str(given.as_ref().map_or("{}", |params| params.get())) {
         Ok(params) => params,
         Err(error) => return Answer::invalid_params(id, error.to_string().chars().take(400).collect()),
     };
@@ -41,21 +40,24 @@ pub(super) async fn call(client: &Client, id: RpcId, incoming: &Incoming, progre
         return Answer::invalid_params(id, format!("there is no tool {name:?}; `tools/list` names those there are"));
     };
     let cap = client.agent.config.limits.mcp_text_bytes.as_usize();
-    let arguments = with_defaults(entry.name, params.arguments.as_deref().map_or("{}", RawValue::get), cap);
+    let arguments = with_defaults(entry.name, params.arguments.map_or("{}", RawValue::get), cap);
+    let key = params.meta.and_then(|meta| meta.idempotency_key).map(Arc::from);
+    // A large one isn't kept beside the arguments that were made of it.
+    drop(given);
     let name = (client.caller.subject.clone(), client.session.clone(), id.clone());
     let under_way = client.agent.mcp.begin(name);
     let call = Call {
         agent: Arc::clone(&client.agent),
         caller: Arc::clone(&client.caller),
         surface: Surface::Mcp,
-        idempotency_key: params.meta.and_then(|meta| meta.idempotency_key).map(Arc::from),
+        idempotency_key: key,
         request_id: client.request_id.to_string(),
         notes: Notes::default(),
         progress,
-        share: Share::of(&client.agent.room),
+        share: client.share.clone(),
     };
     let notes = call.notes.clone();
-    let work = std::panic::AssertUnwindSafe(entry.call(call, arguments, None)).catch_unwind();
+    let work = std::panic::AssertUnwindSafe(entry.call(call, arguments.into(), None)).catch_unwind();
     let result = tokio::select! {
         result = work => result.unwrap_or_else(|_| Err(panicked())),
         () = under_way.cancel.cancelled() => return Answer::cancelled(id),
@@ -89,7 +91,7 @@ fn with_defaults(tool: &str, arguments: &str, cap: usize) -> Vec<u8> {
         "command" | "commandOutput" => &[("maxOutputBytes", json!(half))],
         _ => &[],
     };
-    let fields = serde_json::from_str::<Map<String, Value>>(arguments);
+    let fields = serde_json::from_str::<HashMap<String, IgnoredAny>>(arguments);
     let (Ok(fields), Some(rest)) = (fields, arguments.trim_start().strip_prefix('{')) else {
         // The tool says what is wrong with it.
         return arguments.as_bytes().to_vec();

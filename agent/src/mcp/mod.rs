@@ -41,6 +41,7 @@ use self::{
 use crate::{
     access::Caller,
     agent::{self, Agent},
+    calls::Share,
     handler::Progress,
     server::{RequestId, body, problem::Failure},
 };
@@ -120,6 +121,8 @@ struct Client {
     request_id: Arc<str>,
     /// Empty for a client that doesn't name it.
     session: String,
+    /// What the call holds of the room, and its request.
+    share: Share,
 }
 
 /// Answers a message.
@@ -130,7 +133,10 @@ pub(crate) async fn post(
 ) -> Response {
     let (head, body) = request.into_parts();
     let client = match agent.access.identify(&head.headers, Standing::Served) {
-        Ok(caller) => Client { agent, caller, request_id: request_id.0, session: session(&head.headers) },
+        Ok(caller) => {
+            let (session, share) = (session(&head.headers), Share::of(&agent.room));
+            Client { agent, caller, request_id: request_id.0, session, share }
+        }
         Err(problem) => return Failure(problem).into_response(),
     };
     match answer(client, &head.headers, body).await {
@@ -140,11 +146,14 @@ pub(crate) async fn post(
 }
 
 async fn answer(client: Client, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
-    let body = body::raw(headers, body, &client.agent.config.limits).await?;
+    let (body, taken) = body::raw(headers, body, &client.agent.config.limits, &client.agent.room).await?;
+    client.share.keep_request(taken);
     let messages = match message::parse(&body) {
         Ok(messages) => messages,
         Err(answer) => return Ok(json(StatusCode::BAD_REQUEST, &answer.to_json())),
     };
+    // There are copies of what is needed.
+    drop(body);
     match messages {
         message::Messages::One(incoming) => one(client, headers, incoming).await,
         message::Messages::Batch(_) if era::version(headers).is_some_and(|version| version != WITH_BATCHES) => {
@@ -156,9 +165,12 @@ async fn answer(client: Client, headers: &HeaderMap, body: Body) -> Result<Respo
             Ok(json(StatusCode::BAD_REQUEST, &answer.to_json()))
         }
         message::Messages::Batch(batch) => {
-            let answers = futures_util::future::join_all(
-                batch.into_iter().map(|incoming| handle(&client, Era::Handshake, incoming, Progress::default())),
-            );
+            let answers = batch.into_iter().map(|incoming| {
+                // What came is held until all are answered, what each answers by itself.
+                let client = Client { share: Share::of(&client.agent.room), ..client.clone() };
+                async move { handle(&client, Era::Handshake, incoming, Progress::default()).await }
+            });
+            let answers = futures_util::future::join_all(answers);
             let answers: Vec<String> = answers.await.into_iter().flatten().map(|answer| answer.to_json()).collect();
             Ok(if answers.is_empty() { accepted() } else { json(StatusCode::OK, &format!("[{}]", answers.join(","))) })
         }
@@ -225,7 +237,7 @@ async fn handle(client: &Client, era: Era, incoming: Incoming, progress: Progres
         (Era::Handshake, "ping") => Answer::result(id, "{}".to_owned()),
         (Era::Stateless, "server/discover") => Answer::result(id, message::discovered()),
         (_, "tools/list") => Answer::result(id, list::for_scopes(&client.caller.scopes, era)),
-        (_, "tools/call") => call::call(client, id, &incoming, progress).await,
+        (_, "tools/call") => call::call(client, id, incoming.params, progress).await,
         (_, other) => Answer::method_not_found(id, other),
     };
     Some(if era == Era::Stateless { answer.alone() } else { answer })

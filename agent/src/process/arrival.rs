@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -34,14 +35,14 @@ pub(super) struct Arrival {
 #[derive(Debug)]
 pub(super) struct Feed {
     pipe: OwnedFd,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     done: usize,
     /// Whoever writes to the same input waits for this.
     turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Feed {
-    pub(super) fn new(pipe: OwnedFd, bytes: Vec<u8>) -> Self {
+    pub(super) fn new(pipe: OwnedFd, bytes: Bytes) -> Self {
         Self { pipe, bytes, done: 0, turn: None }
     }
 

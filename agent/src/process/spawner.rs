@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use corehold_types::tools::{CommandLimits, PtySize};
 use rustix::{
     fs::{Mode, OFlags},
@@ -58,7 +59,7 @@ pub struct Start {
     /// Variables besides those that every command gets.
     pub environment: BTreeMap<String, String>,
     /// What it reads first.
-    pub stdin: Vec<u8>,
+    pub stdin: Bytes,
     /// Whether its standard input then stays open, for [`Command::write`].
     pub interactive: bool,
     /// The size of the terminal that its streams are, if they are one. Its input stays open.
@@ -81,7 +82,7 @@ impl Start {
             program,
             directory,
             environment: BTreeMap::new(),
-            stdin: Vec::new(),
+            stdin: Bytes::new(),
             interactive: false,
             terminal: None,
             limits: CommandLimits::default(),
@@ -276,7 +277,7 @@ impl Ends {
 }
 
 /// Pipes, the first of them with as much of the input as it takes; nothing at all for no input.
-fn pipe_ends(bytes: Vec<u8>, interactive: bool) -> Result<Ends, StartError> {
+fn pipe_ends(bytes: Bytes, interactive: bool) -> Result<Ends, StartError> {
     let (output, output_end) = output_pipe()?;
     let (error, error_end) = output_pipe()?;
     let mut ends =
@@ -296,7 +297,7 @@ fn pipe_ends(bytes: Vec<u8>, interactive: bool) -> Result<Ends, StartError> {
 }
 
 /// A terminal for all three streams.
-fn terminal_ends(size: PtySize, bytes: Vec<u8>) -> Result<Ends, StartError> {
+fn terminal_ends(size: PtySize, bytes: Bytes) -> Result<Ends, StartError> {
     let (ours, theirs) = terminal::open(size).map_err(no_descriptor)?;
     let writer = rustix::io::fcntl_dupfd_cloexec(&ours, 3).map_err(no_descriptor)?;
     let input_end = rustix::io::fcntl_dupfd_cloexec(&theirs, 3).map_err(no_descriptor)?;
@@ -306,7 +307,7 @@ fn terminal_ends(size: PtySize, bytes: Vec<u8>) -> Result<Ends, StartError> {
 
 impl Ends {
     /// An input that stays open, with these bytes before all others.
-    fn with_input(mut self, writer: OwnedFd, bytes: Vec<u8>, is_terminal: bool) -> Result<Self, StartError> {
+    fn with_input(mut self, writer: OwnedFd, bytes: Bytes, is_terminal: bool) -> Result<Self, StartError> {
         let feed_end = rustix::io::fcntl_dupfd_cloexec(&writer, 3).map_err(no_descriptor)?;
         let input = Input::new(writer, is_terminal);
         let mut feed = Feed::new(feed_end, bytes).in_turn(input.first_turn());

@@ -9,32 +9,48 @@ use http_body_util::BodyExt as _;
 use hyper::body::Frame;
 use serde::de::DeserializeOwned;
 
-use crate::config::{Limit, Limits};
+use crate::{
+    calls::{FREE, Room, Taken},
+    config::{Limit, Limits},
+};
 
-/// Reads a tool's request.
+/// Reads a tool's request. Beside it is what it holds of the room, for as long as it is kept.
 ///
 /// An empty body is an empty object. `null` for an optional field means that it is absent, since that is how many
 /// languages write one; answers never contain it.
 ///
 /// # Errors
 /// `INVALID_REQUEST` says the field, line and column; `LIMIT_EXCEEDED` and `TIMEOUT` name the limit and its variable.
-pub(crate) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<T, Problem> {
+pub(crate) async fn json<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &Limits,
+    room: &Room,
+) -> Result<(T, Option<Taken>), Problem> {
     if body.is_end_stream() {
-        return parse(b"{}");
+        return Ok((parse(b"{}")?, None));
     }
-    let bytes = raw(headers, body, limits).await?;
-    parse(if bytes.is_empty() { b"{}" } else { &bytes })
+    let (bytes, taken) = raw(headers, body, limits, room).await?;
+    Ok((parse(if bytes.is_empty() { b"{}" } else { &bytes })?, taken))
 }
 
 /// A body that says that it is JSON, as it came.
 ///
 /// # Errors
 /// `INVALID_REQUEST`, `LIMIT_EXCEEDED` and `TIMEOUT`, as [`json`].
-pub(crate) async fn raw(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, Problem> {
+pub(crate) async fn raw(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &Limits,
+    room: &Room,
+) -> Result<(Bytes, Option<Taken>), Problem> {
     if !is_json(headers) {
         return Err(unsupported_media_type(headers));
     }
-    within(limits.receive_ms, limits.receive_ms.as_duration(), collect(body, limits.body_bytes)).await?
+    let coming = collect(body, limits.body_bytes, room);
+    let (bytes, mut taken) = within(limits.receive_ms, limits.receive_ms.as_duration(), coming).await??;
+    room.settle_request(&mut taken, &bytes)?;
+    Ok((bytes, taken))
 }
 
 /// Bytes of a streamed body that must come while it is waited for as long as `receiveMs`, unless it ends: who sends a byte
@@ -92,11 +108,15 @@ async fn within<T>(limit: Limit, left: Duration, work: impl Future<Output = T>) 
     })
 }
 
-async fn collect(mut body: Body, limit: Limit) -> Result<Bytes, Problem> {
+async fn collect(mut body: Body, limit: Limit, room: &Room) -> Result<(Bytes, Option<Taken>), Problem> {
     let too_large = || limit.exceeded("the request's body");
     if body.size_hint().lower() > limit.value {
         return Err(too_large());
     }
+    // Of one whose length isn't known, as much as it may be.
+    let most = body.size_hint().exact().unwrap_or(limit.value);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let mut taken = None;
     let mut first: Option<Bytes> = None;
     let mut rest: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -105,6 +125,9 @@ async fn collect(mut body: Body, limit: Limit) -> Result<Bytes, Problem> {
         if u64::try_from(length).unwrap_or(u64::MAX) > limit.value {
             return Err(too_large());
         }
+        if taken.is_none() && 2 * length > FREE {
+            taken = Some(room.take_for_request(most.saturating_mul(2)).await?);
+        }
         // Most bodies are one piece, which is then parsed where it lies.
         match &first {
             None => first = Some(piece),
@@ -112,11 +135,15 @@ async fn collect(mut body: Body, limit: Limit) -> Result<Bytes, Problem> {
                 if rest.is_empty() {
                     rest.extend_from_slice(head);
                 }
+                if taken.is_some() && rest.capacity() < most {
+                    // Once, and what nothing comes for is never the agent's: the kernel gives pages as they are written.
+                    rest.reserve_exact(most - rest.len());
+                }
                 rest.extend_from_slice(&piece);
             }
         }
     }
-    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.into() })
+    Ok((if rest.is_empty() { first.unwrap_or_default() } else { rest.into() }, taken))
 }
 
 fn broken(error: &axum::Error) -> Problem {

@@ -74,7 +74,7 @@ pub(super) async fn serve(agent: Arc<Agent>, caller: Arc<Caller>, request_id: Re
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(2 * MAX_PAYLOAD);
     let meter = Meter::default();
-    let upgraded = Metered::new(upgraded, meter.clone());
+    let upgraded = Metered::new(upgraded, meter.clone(), Arc::clone(&agent.room), largest);
     let socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config)).await;
     let (sink, mut source) = socket.split();
     let (out, queue) = mpsc::channel(QUEUE);
@@ -121,11 +121,10 @@ async fn listen(
         tokio::select! {
             message = source.next() => {
                 heard = Instant::now();
-                match &message {
-                    Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => meter.heard_control(payload.len()),
-                    Some(Ok(_)) => meter.heard_message(),
-                    Some(Err(_)) | None => {}
-                }
+                let taken = match &message {
+                    Some(Ok(Message::Text(_) | Message::Binary(_))) => meter.heard_message(),
+                    _ => None,
+                };
                 let text = match message {
                     Some(Ok(Message::Text(text))) => text,
                     Some(Ok(Message::Binary(bytes))) => match dispatch.take(&bytes) {
@@ -139,7 +138,7 @@ async fn listen(
                 };
                 // Who asks and asks but never reads is not waited for.
                 tokio::select! {
-                    () = dispatch.hear(&text) => {}
+                    () = dispatch.hear(text, taken) => {}
                     _ = &mut *writer => return None,
                     () = sleep(idle) => return Some(silent()),
                 }
@@ -159,6 +158,7 @@ async fn listen(
                 let _ = out.try_send(Message::Ping(Vec::new().into()).into());
             }
             () = meter.overdue(receive) => return Some(close(CloseCode::Policy, "a message took longer to come than the limit receiveMs")),
+            () = meter.starved() => return Some(close(CloseCode::Again, "there was no room for a long message: the limit answerBytes")),
             () = sleep_until(heard + idle) => return Some(silent()),
         }
     }

@@ -16,6 +16,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -28,7 +29,7 @@ use crate::{
     activity::Guard,
     agent::Agent,
     audit::{self, Notes},
-    calls::{self, Entry, Json, Share},
+    calls::{self, Allowance, Entry, Json, Share, Taken},
     handler::{Call, Progress, Surface},
     server::{RequestId, panicked},
 };
@@ -100,6 +101,7 @@ pub(super) struct Dispatch {
     calls: Arc<Calls>,
     asked: u64,
     streams: u32,
+    allowance: Allowance,
     /// Held once something was asked.
     active: Option<Guard>,
 }
@@ -125,6 +127,7 @@ impl Dispatch {
             calls: Arc::default(),
             asked: 0,
             streams: 0,
+            allowance: Allowance::new(),
             active: None,
         }
     }
@@ -145,9 +148,9 @@ impl Dispatch {
         }
     }
 
-    /// Does what a text says.
-    pub(super) async fn hear(&mut self, text: &str) {
-        if let Err((id, error)) = self.understand(text).await {
+    /// Does what a text says, and what comes with it of the room.
+    pub(super) async fn hear(&mut self, text: Utf8Bytes, taken: Option<Taken>) {
+        if let Err((id, error)) = self.understand(text, taken).await {
             self.say(failure(id.as_ref(), &error, false)).await;
         }
     }
@@ -171,8 +174,8 @@ impl Dispatch {
         })
     }
 
-    async fn understand(&mut self, text: &str) -> Result<(), (Option<RpcId>, RpcError)> {
-        let incoming: Incoming<'_> = parse(text).map_err(|error| (None, error))?;
+    async fn understand(&mut self, text: Utf8Bytes, taken: Option<Taken>) -> Result<(), (Option<RpcId>, RpcError)> {
+        let incoming: Incoming<'_> = parse(&text).map_err(|error| (None, error))?;
         let id = incoming.id.clone();
         let malformed = |detail: &str| (id.clone(), invalid(codes::INVALID_REQUEST, detail));
         if incoming.jsonrpc != "2.0" {
@@ -189,10 +192,21 @@ impl Dispatch {
         if self.calls.running().contains_key(&id) {
             return Err(malformed("id: it names a call that is under way"));
         }
-        self.begin(id.clone(), incoming).map_err(|error| (Some(id), error))
+        let params = match incoming.params {
+            // Not copied: a long text is there once.
+            Some(params) => Bytes::from(text.clone()).slice_ref(params.get().as_bytes()),
+            None => Bytes::from_static(b"{}"),
+        };
+        self.begin(id.clone(), incoming, params, taken).await.map_err(|error| (Some(id), error))
     }
 
-    fn begin(&mut self, id: RpcId, incoming: Incoming<'_>) -> Result<(), RpcError> {
+    async fn begin(
+        &mut self,
+        id: RpcId,
+        incoming: Incoming<'_>,
+        params: Bytes,
+        taken: Option<Taken>,
+    ) -> Result<(), RpcError> {
         let limit = &self.agent.config.limits.socket_calls;
         if self.calls.running().len() >= limit.as_usize() {
             return Err(failed(limit.exceeded("the number of calls under way on a socket")));
@@ -216,11 +230,11 @@ impl Dispatch {
             share: Share::of(&self.agent.room),
         };
         entry.allow(&call).map_err(failed)?;
+        self.admit(&call, entry, &params, taken).await.map_err(failed)?;
         if self.active.is_none() {
             let label = self.caller.subject.clone();
             self.active = Some(self.agent.activity.hold(ActivitySource::Socket, label));
         }
-        let params = incoming.params.map_or_else(|| b"{}".to_vec(), |params| params.get().as_bytes().to_vec());
         let (line, streamed) = incoming.stream.then(|| self.open(&id, entry)).unzip();
         let cancel = CancellationToken::new();
         self.calls.running().insert(id.clone(), Running { cancel: cancel.clone(), stream: line });
@@ -230,7 +244,7 @@ impl Dispatch {
             let work: BoxFuture<'static, _> = match streamed {
                 Some(Streamed::Input { input, number }) => {
                     let (id, out) = (id.clone(), out.clone());
-                    Box::pin(async move { input.run(call, &params, id, number, out).await })
+                    Box::pin(async move { input.run(call, params, id, number, out).await })
                 }
                 Some(Streamed::Events(stream)) => Box::pin(perform(entry, call, params, Some(stream))),
                 None => Box::pin(perform(entry, call, params, None)),
@@ -257,6 +271,25 @@ impl Dispatch {
             drop(running);
             calls.ended.notify_waiters();
         });
+        Ok(())
+    }
+
+    /// Sees to it that what a request takes is the call's: of what the socket may have besides, or of the room.
+    async fn admit(&self, call: &Call, entry: &Entry, params: &[u8], mut taken: Option<Taken>) -> Result<(), Problem> {
+        let room = &self.agent.room;
+        let settled = match &taken {
+            Some(_) => room.settle_request(&mut taken, params),
+            None => {
+                let needed = calls::memory_of(params);
+                if let Some(allowed) = self.allowance.take(needed) {
+                    call.share.keep_allowed(allowed);
+                    return Ok(());
+                }
+                room.take_for_request(needed).await.map(|room| taken = Some(room))
+            }
+        };
+        settled.inspect_err(|problem| calls::refused(call, entry.name, problem))?;
+        call.share.keep_request(taken);
         Ok(())
     }
 
@@ -327,7 +360,7 @@ impl Dispatch {
 }
 
 /// Calls the tool.
-async fn perform(entry: &'static Entry, call: Call, params: Vec<u8>, stream: Option<Stream>) -> Result<Json, Problem> {
+async fn perform(entry: &'static Entry, call: Call, params: Bytes, stream: Option<Stream>) -> Result<Json, Problem> {
     let Some(stream) = stream else { return entry.call(call, params, None).await };
     let (sender, receiver) = mpsc::channel(EVENTS);
     let (result, ()) = tokio::join!(entry.call(call, params, Some(sender)), stream.forward(receiver));

@@ -8,6 +8,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use axum::body::Bytes;
 use corehold_types::{
     Code, Problem, Tool as _,
     rpc::{Credit, INITIAL_CREDIT, RpcId, StreamOpened, methods},
@@ -88,13 +89,14 @@ impl Input {
     pub(super) async fn run(
         self,
         call: Call,
-        params: &[u8],
+        params: Bytes,
         id: RpcId,
         stream: u32,
         out: mpsc::Sender<Outgoing>,
     ) -> Result<Json, Problem> {
         let share = call.share.clone();
-        let request = parse(params).inspect_err(|problem| calls::refused(&call, CommandInput::NAME, problem))?;
+        let request = parse(&params).inspect_err(|problem| calls::refused(&call, CommandInput::NAME, problem))?;
+        drop(params);
         let work = async |call: Call, request: CommandInputRequest| {
             let command = tools::find_command(&call.agent, &request.id)?;
             self.write(&command, id, stream, &out, &call.notes).await

@@ -2,11 +2,12 @@
 //! `docs/protocol.md` the rules for clients.
 //!
 //! [`connection`] owns a socket from its upgrade to its end, [`dispatch`] reads what the client says, [`stream`] sends
-//! events as far as the client has granted credit, [`input`] takes what the client types, [`meter`] says how
-//! long a message has been coming.
+//! events as far as the client has granted credit, [`input`] takes what the client types, [`meter`] follows
+//! the message that is coming, by its [`frames`].
 
 mod connection;
 mod dispatch;
+mod frames;
 mod input;
 mod meter;
 mod stream;

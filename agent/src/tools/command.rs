@@ -14,6 +14,7 @@ use super::{
 use crate::{
     agent::Agent,
     audit::Touched,
+    calls::Share,
     handler::{Call, Events, Handler, Resumption},
     process::{Program, Start},
 };
@@ -41,7 +42,7 @@ impl Handler for Command {
         crate::policy::check(agent, &request)?;
         let most = command_output::most_bytes(agent, request.max_output_bytes)?;
         let detach = request.detach.unwrap_or(false);
-        let start = to_start(agent, request)?;
+        let start = to_start(agent, request, &call.share)?;
         let (progress, share) = (call.progress.clone(), call.share.clone());
         let mut untold = UntoldEnd::of(call, start);
         let command = untold.started().await?;
@@ -94,7 +95,7 @@ impl Handler for Command {
 }
 
 /// What a request asks for, as the process room wants it.
-fn to_start(agent: &Agent, request: CommandRequest) -> Result<Start, Problem> {
+fn to_start(agent: &Agent, request: CommandRequest, share: &Share) -> Result<Start, Problem> {
     let program = match (request.argv, request.line) {
         (Some(arguments), None) => Program::Arguments(arguments),
         (None, Some(line)) => Program::Line(line),
@@ -109,6 +110,8 @@ fn to_start(agent: &Agent, request: CommandRequest) -> Result<Start, Problem> {
         Some(data) => data.to_bytes().map_err(|error| refused("stdin", &format!("stdin is not base64: {error}")))?,
         None => Vec::new(),
     };
+    // The command may read it for as long as it likes.
+    let stdin = share.bind_request(stdin);
     let default_timeout = match request.detach {
         Some(true) => 0,
         _ => agent.config.limits.command_ms.value,

@@ -80,7 +80,7 @@ async fn input_ends_whether_there_is_any_or_not() {
 #[tokio::test]
 async fn input_larger_than_a_pipe_is_fed_while_it_is_read() {
     let mut start = argv(&["cksum"]);
-    start.stdin = vec![b'x'; 5 << 20];
+    start.stdin = vec![b'x'; 5 << 20].into();
     let cksum = run(start).await.stdout;
     assert!(cksum.ends_with(&format!(" {}\n", 5 << 20)), "{cksum}");
 }
@@ -88,10 +88,10 @@ async fn input_larger_than_a_pipe_is_fed_while_it_is_read() {
 #[tokio::test]
 async fn input_that_nobody_reads_holds_nobody_up() {
     let mut start = line("echo done");
-    start.stdin = vec![b'x'; 5 << 20];
+    start.stdin = vec![b'x'; 5 << 20].into();
     assert_eq!(run(start).await.stdout, "done\n");
     let mut start = line("exec <&-; echo closed; sleep 0.05");
-    start.stdin = vec![b'x'; 5 << 20];
+    start.stdin = vec![b'x'; 5 << 20].into();
     let ran = run(start).await;
     assert_eq!((ran.stdout.as_str(), ran.exit.code), ("closed\n", Some(0)));
 }

@@ -132,7 +132,7 @@ async fn the_leaders_end_hangs_the_terminal_up() {
 async fn end_of_input_ends_a_reader_of_a_terminal_and_of_a_pipe() {
     for start in [in_terminal(argv(&["cat"])), interactive(argv(&["cat"]))] {
         let is_terminal = start.terminal.is_some();
-        let command = begin(Start { stdin: b"first\n".to_vec(), ..start }).await;
+        let command = begin(Start { stdin: b"first\n".to_vec().into(), ..start }).await;
         let mut accepted = 0;
         command.write(b"second\n", true, &mut accepted).await.unwrap();
         let ran = end_of(Arc::clone(&command)).await;
@@ -144,7 +144,7 @@ async fn end_of_input_ends_a_reader_of_a_terminal_and_of_a_pipe() {
 
 #[tokio::test]
 async fn a_lot_of_input_arrives_whole_and_after_what_the_command_was_started_with() {
-    let command = begin(Start { stdin: vec![b'a'; 1 << 20], ..interactive(argv(&["sha256sum"])) }).await;
+    let command = begin(Start { stdin: vec![b'a'; 1 << 20].into(), ..interactive(argv(&["sha256sum"])) }).await;
     let mut all = vec![b'a'; 1 << 20];
     for number in 0..100_u8 {
         let part = vec![number; 1 << 20];
@@ -153,7 +153,7 @@ async fn a_lot_of_input_arrives_whole_and_after_what_the_command_was_started_wit
         assert_eq!(accepted, part.len());
         all.extend(part);
     }
-    let expected = run(Start { stdin: all, ..argv(&["sha256sum"]) }).await.stdout;
+    let expected = run(Start { stdin: all.into(), ..argv(&["sha256sum"]) }).await.stdout;
     assert_eq!(end_of(command).await.stdout, expected);
 }
 

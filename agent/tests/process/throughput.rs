@@ -52,7 +52,7 @@ async fn finished_commands_hold_no_descriptors() {
     let before = open();
     for round in 0..300 {
         let mut start = line("echo some output; cat >/dev/null");
-        start.stdin = vec![b'x'; 100_000];
+        start.stdin = vec![b'x'; 100_000].into();
         end_of(small.start_command(start).await.unwrap()).await;
         // Others of this process run beside: they open less than would be left behind.
         assert!(open() < before + 250, "round {round}: {before} before, {} now", open());

@@ -17,6 +17,7 @@ mod connections; // over a real socket: time-outs, shutdown, callers that go awa
 mod edits; // edit, write, stat, mkdir, move, copy, remove
 mod files; // GET, HEAD, PUT, DELETE /v1/files
 mod hostile; // what is no request, to every tool on every surface of a real agent
+mod incoming; // callers who send a lot, in bounded memory
 mod mcp; // POST /mcp
 mod memory; // callers who do not read, in bounded memory
 mod metrics; // GET /metrics

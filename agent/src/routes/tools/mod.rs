@@ -71,7 +71,9 @@ async fn answer<T: Handler>(
     call.caller.need(T::SCOPE).inspect_err(refuse)?;
     let form = Form::of(&head.headers);
     let limits = &call.agent.config.limits;
-    let request = body::json::<T::Request>(&head.headers, request_body, limits).await.inspect_err(refuse)?;
+    let coming = body::json::<T::Request>(&head.headers, request_body, limits, &call.agent.room);
+    let (request, taken) = coming.await.inspect_err(refuse)?;
+    share.keep_request(taken);
     if T::CHANGES {
         call.idempotency_key = calls::key_in(&head.headers).inspect_err(refuse)?;
     }
