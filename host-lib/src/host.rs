@@ -103,7 +103,7 @@ pub(crate) struct HostInner {
     pub(crate) store: Store,
     pub(crate) policy: Arc<Policy>,
     /// That this host lives, as the store's other users see it.
-    pub(crate) process: HostProcess,
+    pub(crate) process: Arc<HostProcess>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) directory: Directory,
     pub(crate) supervision: Supervision,

@@ -22,6 +22,7 @@ use crate::{
     life::{self, Turn, WorkspaceState},
     pack::{Found, PackedArchive, Stored},
     pool::{HandOver, Outcome, Pool, Pools, Wish},
+    runtime::Resources,
     state::{Entry, Taken},
     template::Template,
     workspace::{Labelled, Place, Workspace},
@@ -195,6 +196,8 @@ struct Arrival {
     image: Option<String>,
     /// Kept until it is filled and named.
     handing_over: Option<Arc<HandOver>>,
+    /// Its limits.
+    limits: Resources,
 }
 
 async fn bring_up(
@@ -209,11 +212,18 @@ async fn bring_up(
         && let Some(arrival) = take_over(host, plan, pool, place, reporter).await?
     {
         let (workspace, _handing_over) = (arrival.workspace.clone(), arrival.handing_over.clone());
-        // It can be filled while the engine still takes note of whose it is.
+        let limited = arrival.limits == plan.spec.resources;
+        // It can be filled while the engine still takes note of whose it is, and of what it may use. None of its commands runs before.
         let _ = arrived.send(arrival);
-        let named = host.runtime.rename(&workspace.place().await?.container, &plan.spec.name).await;
-        return match named {
-            Ok(()) => Ok(workspace),
+        let at = workspace.place().await?;
+        let limit = async {
+            match limited {
+                true => Ok(()),
+                false => host.runtime.update_limits(&at.container, &plan.spec.resources).await,
+            }
+        };
+        return match tokio::try_join!(host.runtime.rename(&at.container, &plan.spec.name), limit) {
+            Ok(_) => Ok(workspace),
             Err(error) => Err(refused(error, plan, host).in_step(Step::Claim)),
         };
     }
@@ -246,8 +256,12 @@ async fn take_over(
                     let labelled = Labelled { instance: won.instance.clone(), ..plan.labelled.clone() };
                     let at = Place::over(host, &labelled.id, won.client, won.instance);
                     let workspace = Workspace::at(host, labelled, Some(at));
-                    let arrival =
-                        Arrival { workspace, image: Some(won.image), handing_over: Some(handing_over.into()) };
+                    let arrival = Arrival {
+                        workspace,
+                        image: Some(won.image),
+                        handing_over: Some(handing_over.into()),
+                        limits: won.limits,
+                    };
                     return Ok((Some(arrival), Some(won.container.0)));
                 }
                 Some(Outcome::Refused(error)) => {
@@ -281,7 +295,7 @@ async fn make(host: &Arc<HostInner>, plan: &Plan, place: &mut Reservation, repor
     let waiting = agent::wait(&at.client, &mut watch, plan.agent_timeout, host.runtime.as_ref());
     reporter.step(Step::Agent, None, async { Ok((waiting.await?, None)) }).await?;
     let workspace = Workspace::at(host, plan.labelled.clone(), Some(at));
-    Ok(Arrival { workspace, image: id, handing_over: None })
+    Ok(Arrival { workspace, image: id, handing_over: None, limits: plan.spec.resources })
 }
 
 /// What a plan's image is now, if the set-up cache needs to know. An engine that doesn't say it says no worse than that later.

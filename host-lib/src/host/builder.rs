@@ -364,7 +364,7 @@ impl HostBuilder {
             home,
             store,
             policy,
-            process,
+            process: Arc::new(process),
             turns: Arc::default(),
             directory: Directory::default(),
             supervision: Supervision::new(self.idle, self.health),

@@ -39,7 +39,8 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    fn has(&self, id: &WorkspaceId) -> bool {
+    /// Whether somebody in this process changes a workspace.
+    pub(crate) fn has(&self, id: &WorkspaceId) -> bool {
         self.lock().contains(id)
     }
 

@@ -12,7 +12,7 @@ use super::{Member, Pool, Record};
 use crate::{
     client::AgentClient,
     error::{Error, ErrorKind, Result},
-    runtime::ContainerId,
+    runtime::{ContainerId, Resources},
     workspace::{WorkspaceId, random_word},
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct Won {
     pub(crate) container: ContainerId,
     /// Id of its image.
     pub(crate) image: String,
+    /// Its limits.
+    pub(crate) limits: Resources,
     pub(crate) instance: String,
     pub(crate) client: Arc<AgentClient>,
     pub(crate) record: Record,
@@ -134,7 +136,13 @@ impl Pool {
         let mut state = self.state();
         match &outcome {
             Outcome::Won(_) => state.claimed += 1,
-            Outcome::Lost => {}
+            Outcome::Lost => {
+                state.attended.remove(&member.container.0);
+                drop(state);
+                // Whoever was faster may be killed before they finish.
+                self.look_again();
+                return outcome;
+            }
             Outcome::Refused(_) => {
                 // Nothing happened to it.
                 state.ready.push_front(member);
@@ -152,6 +160,7 @@ impl Pool {
         let record = Record {
             container: member.container.0.clone(),
             workspace: workspace.clone(),
+            host: self.seat.process.name().to_owned(),
             template: wish.template,
             created: wish.created,
             preview_port: wish.preview_port,
@@ -167,8 +176,8 @@ impl Pool {
         let request = ClaimRequest { workspace: workspace.to_string(), claim_id, env: wish.env };
         let lost = match self.ask(member, &request).await {
             Ok(()) => {
-                let Member { container, image, instance, client } = member.clone();
-                return Outcome::Won(Won { container, image, instance, client, record });
+                let Member { container, image, limits, instance, client } = member.clone();
+                return Outcome::Won(Won { container, image, limits, instance, client, record });
             }
             Err(error) if is(&error, Code::AlreadyClaimed) || error.kind() == ErrorKind::NotFound => Outcome::Lost,
             Err(error) if error.kind() == ErrorKind::Agent => Outcome::Refused(error),

@@ -2,17 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use corehold_types::{Timestamp, env_vars};
 
+use super::Member;
 use crate::{
+    client::AgentClient,
     create::plan::{CA_PATH, Plan, base_env, own_env, resources},
     error::Result,
     host::{AGENT_PORT, HostInner},
     labels,
-    runtime::{CaBundle, ContainerSpec, ContainerState, Resources},
+    runtime::{CaBundle, ContainerId, ContainerSpec, ContainerState, Resources},
     template::variable_bytes,
     workspace::random_word,
 };
@@ -24,7 +27,8 @@ use crate::{
 pub struct Class {
     /// The image. Default: the host's.
     pub image: Option<String>,
-    /// The limits. Default: the host's.
+    /// The limits. Default: the host's. Where the runtime can change limits, requests with others are met too, and theirs are in
+    /// force before any of their commands runs; what can't be taken away is a limit that a request doesn't have.
     pub resources: Resources,
     /// TCP ports inside that are published, as [`CreateWorkspace::publish`](crate::CreateWorkspace::publish) does: a container
     /// of this class meets requests that want these or some of them. Default: none; previews need none.
@@ -112,6 +116,11 @@ impl Blank {
         &self.spec.image
     }
 
+    /// A container of this class that is ready.
+    pub(super) fn member(&self, container: ContainerId, instance: String, client: Arc<AgentClient>) -> Member {
+        Member { container, image: self.image_id().to_owned(), limits: *self.limits(), instance, client }
+    }
+
     /// Whether a container is of this class.
     pub(super) fn is_of(&self, state: &ContainerState) -> bool {
         state.labels.get(labels::CLASS) == Some(&self.key)
@@ -151,12 +160,16 @@ impl Blank {
         Ok((spec, instance))
     }
 
-    /// Whether a container of this class is what a request needs, but for what a claim brings.
+    /// The limits of its containers.
+    pub(super) fn limits(&self) -> &Resources {
+        &self.spec.resources
+    }
+
+    /// Whether a container of this class is what a request needs, but for what a claim brings and for its limits.
     pub(super) fn meets(&self, plan: &Plan, host: &HostInner) -> bool {
         // As the agent counts them: more don't come in by a claim.
         let bytes: usize = own_env(host, &plan.recipe).iter().map(|(name, value)| variable_bytes(name, value)).sum();
         plan.spec.image == self.reference
-            && plan.spec.resources == self.spec.resources
             && plan.spec.publish.iter().all(|port| self.spec.publish.contains(port))
             && plan.recipe.labels.is_empty()
             && bytes <= CLAIM_ENVIRONMENT_BYTES

@@ -59,6 +59,7 @@ impl Pool {
                     event = events.next() => match event {
                         Some(Ok(event)) => self.happened(event, &mut tasks),
                         Some(Err(_)) | None => {
+                            self.doubt();
                             tokio::time::sleep(RETRY).await;
                             break;
                         }
@@ -177,6 +178,15 @@ impl Pool {
         state.ready.retain(|member| member.container != *id);
         if state.ready.len() < before {
             state.attended.remove(&id.0);
+        }
+    }
+
+    /// Nobody told what happened meanwhile: the engine may have been restarted, and what was ready with it. Until it was looked into
+    /// again, it isn't handed out.
+    fn doubt(&self) {
+        let mut state = self.state();
+        for member in std::mem::take(&mut state.ready) {
+            state.attended.remove(&member.container.0);
         }
     }
 
@@ -305,7 +315,7 @@ impl Pool {
         match started.await {
             Ok(()) => {
                 reservation.keep();
-                Ok(Member { container, image: blank.image_id().to_owned(), instance, client })
+                Ok(blank.member(container, instance, client))
             }
             Err(error) => {
                 self.state().attended.remove(&container.0);

@@ -41,7 +41,9 @@ use crate::{
     error::{Error, ErrorKind, Result},
     host::HostInner,
     key::HostKey,
-    runtime::{ContainerId, Runtime},
+    life::Turns,
+    runtime::{ContainerId, Resources, Runtime},
+    state::HostProcess,
 };
 
 /// How many containers a pool holds, and how fast it is filled.
@@ -182,6 +184,9 @@ pub(crate) struct Seat {
     pub(crate) subject: String,
     pub(crate) records: Records,
     pub(crate) cleanups: TaskTracker,
+    /// As long as somebody works for the host, it lives.
+    process: Arc<HostProcess>,
+    turns: Arc<Turns>,
 }
 
 impl Seat {
@@ -192,6 +197,8 @@ impl Seat {
             subject: host.subject.clone(),
             records: host.records.clone(),
             cleanups: host.cleanups.clone(),
+            process: host.process.clone(),
+            turns: host.turns.clone(),
         }
     }
 
@@ -218,9 +225,11 @@ impl Pools {
         Self { pools, keepers }
     }
 
-    /// A pool whose containers are what a plan needs.
+    /// A pool whose containers are what a plan needs: best with its limits already.
     pub(crate) fn meeting(&self, plan: &Plan, host: &HostInner) -> Option<&Arc<Pool>> {
-        self.pools.iter().find(|pool| pool.blank().meets(plan, host))
+        let meeting = || self.pools.iter().filter(|pool| pool.blank().meets(plan, host));
+        let alike = |pool: &&Arc<Pool>| *pool.blank().limits() == plan.spec.resources;
+        meeting().find(alike).or_else(|| meeting().find(|pool| pool.can_take_on(&plan.spec.resources)))
     }
 
     pub(crate) fn status(&self) -> Vec<PoolStatus> {
@@ -279,6 +288,8 @@ pub(crate) struct Member {
     container: ContainerId,
     /// Id of its image.
     image: String,
+    /// Those of its class.
+    limits: Resources,
     instance: String,
     client: Arc<AgentClient>,
 }
@@ -337,6 +348,14 @@ impl Pool {
 
     fn blank(&self) -> Arc<class::Blank> {
         self.blank.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether its containers can get these limits. One that there is can be changed, not taken away.
+    fn can_take_on(&self, limits: &Resources) -> bool {
+        let blank = self.blank();
+        let kept = |limit: fn(&Resources) -> Option<u64>| limit(limits).is_some() || limit(blank.limits()).is_none();
+        let all = kept(|limits| limits.memory_bytes) && kept(|limits| limits.cpu_millis) && kept(|limits| limits.pids);
+        all && self.seat.runtime.updates_limits()
     }
 
     fn status(&self) -> PoolStatus {

@@ -5,9 +5,8 @@
 //! | created and never started, for more than a minute | removed: whoever made it is gone |
 //! | ended | removed: a container of a pool is never started again |
 //! | paused | left alone until it goes on |
-//! | runs, claimed, its record is older than 10 s | gets the name of its workspace; if another container has that, removed |
-//! | runs, claimed, its record is fresh | left to the host that claims it |
-//! | runs, claimed, without a record | removed: nobody can know whose it is |
+//! | runs, claimed, and who claims it is at it | left to them |
+//! | runs, claimed, and nobody is at it | removed: it has its workspace's name before it is ready, so it is nobody's workspace yet |
 //! | runs, and has ended before | removed: it was restarted, and may hold what somebody left |
 //! | runs, its agent does not answer for half a minute, without a record | removed |
 //! | runs, nobody's, has waited longer than it may | removed, of whichever class |
@@ -24,7 +23,7 @@ use corehold_types::{
     tools::{Claim, ClaimRequest, Info, InfoRequest},
 };
 
-use super::{Member, Pool, Seat, claim::is};
+use super::{Member, Pool, Record, Seat, claim::is};
 use crate::{
     client::{AgentClient, Patience},
     create::{AGENT_TIMEOUT, agent},
@@ -37,8 +36,8 @@ use crate::{
 
 /// Longer than a container is ever on its way from its making to its agent's first answer.
 const UNDER_WAY_SECONDS: i64 = 60;
-/// Longer than a claim is on its way from its record to its workspace's name.
-const CLAIM_SECONDS: i64 = 10;
+/// Between two looks at a claim that somebody is at: no event tells that they were killed.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// In which workspace's name an agent is asked that may have none.
 const NOBODY: &str = "nobody";
 /// An agent that is to be drained and says nothing for so long is no more.
@@ -73,9 +72,8 @@ impl Pool {
         match info {
             Ok(_) => {}
             Err(error) if is(&error, Code::NotClaimed) => {
-                if !seat.settle_claimed(state, &instance, &client).await? {
-                    let then = Instant::now() + Duration::from_secs(CLAIM_SECONDS.unsigned_abs());
-                    self.state().recheck = Some(then);
+                if !seat.settle_claimed(state).await? {
+                    self.look_again();
                 }
                 return Ok(None);
             }
@@ -86,7 +84,18 @@ impl Pool {
             tracing::warn!(container = state.name, "removing a container of a pool that was restarted");
             return seat.remove_unclaimed(state).await.map(|_| None);
         }
-        Ok(Some(Member { container: state.id.clone(), image: blank.image_id().to_owned(), instance, client }))
+        Ok(Some(blank.member(state.id.clone(), instance, client)))
+    }
+}
+
+impl Pool {
+    /// Has the pool looked at again before its time, where no event will tell.
+    pub(super) fn look_again(&self) {
+        let then = Instant::now() + LOOK_AGAIN;
+        let mut state = self.state();
+        state.recheck = Some(state.recheck.map_or(then, |before| before.min(then)));
+        drop(state);
+        self.wanted.notify_one();
     }
 }
 
@@ -95,38 +104,34 @@ impl Seat {
         Arc::new(AgentClient::new(self.runtime.clone(), state.id.clone(), AGENT_PORT, Patience::default()))
     }
 
-    /// A container that is claimed and still has its place's name: its host is about to rename it, or was killed before.
-    /// Says whether that is settled.
-    async fn settle_claimed(&self, state: &ContainerState, instance: &str, client: &AgentClient) -> Result<bool> {
-        let records = self.records.all().await.into_iter().filter(|record| record.container == state.id.0);
-        for record in records {
-            let asked = client.call::<Info>(&self.tokens(instance, record.workspace.as_str()), &InfoRequest {}).await;
-            match asked {
-                Ok(info) if info.workspace.as_deref() == Some(record.workspace.as_str()) => {}
-                Ok(_) => continue,
-                Err(error) if is(&error, Code::NotClaimed) => continue,
-                Err(error) => return Err(error),
-            }
-            if seconds_since(record.created) < CLAIM_SECONDS {
-                return Ok(false);
-            }
-            let name = format!("{}{}", labels::NAME_PREFIX, record.workspace);
-            return match self.runtime.rename(&state.id, &name).await {
-                Err(error) if error.kind() == ErrorKind::Conflict => {
-                    tracing::warn!(container = state.name, workspace = %record.workspace, "removing a container whose claim was given up");
-                    self.runtime.remove(&state.id).await?;
-                    self.records.forget(&state.id, &record.workspace).await;
-                    Ok(true)
-                }
-                result => {
-                    tracing::info!(container = state.name, workspace = %record.workspace, "finishing a claim that was cut off");
-                    result.map(|()| true)
-                }
-            };
-        }
+    /// A container that is claimed and had its place's name when it was listed: whoever claimed it is about to rename it, or was
+    /// killed before. Says whether that is settled.
+    async fn settle_claimed(&self, state: &ContainerState) -> Result<bool> {
         // Each claim is recorded before it is made.
-        tracing::warn!(container = state.name, "removing a container that nobody knows the owner of");
-        self.runtime.remove(&state.id).await.map(|()| true)
+        let records = self.records.all().await;
+        if records.iter().any(|record| record.container == state.id.0 && self.is_under_way(record)) {
+            return Ok(false);
+        }
+        // Only now: they may have finished since it was listed. Nobody else gives it a name.
+        match self.runtime.inspect(&state.id).await {
+            Ok(now) if now.name.starts_with(labels::POOL_NAME_PREFIX) => {}
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => return Ok(true),
+        }
+        tracing::warn!(container = state.name, "removing a container whose claim was cut off");
+        self.runtime.remove(&state.id).await?;
+        for record in records.into_iter().filter(|record| record.container == state.id.0) {
+            self.records.forget(&state.id, &record.workspace).await;
+        }
+        Ok(true)
+    }
+
+    /// Whether somebody is at a claim: of this process a task, of another one nothing is known but that it lives.
+    fn is_under_way(&self, record: &Record) -> bool {
+        match record.host == self.process.name() {
+            true => self.turns.has(&record.workspace),
+            false => self.process.lives(&record.host),
+        }
     }
 
     /// Undoes what was claimed for a workspace that never came to be: whatever is claimed for it and has its place's name still.
@@ -207,7 +212,7 @@ impl Seat {
             if let Ok(Err(error)) = &claimed
                 && is(error, Code::AlreadyClaimed)
             {
-                self.settle_claimed(state, instance, &client).await?;
+                self.settle_claimed(state).await?;
                 return Ok(false);
             }
         }

@@ -31,6 +31,8 @@ pub(crate) struct Record {
     pub(crate) container: String,
     /// For which workspace.
     pub(crate) workspace: WorkspaceId,
+    /// The host process that claims it.
+    pub(crate) host: String,
     /// The template it is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) template: Option<String>,
@@ -155,6 +157,7 @@ mod tests {
         Record {
             container: container.to_owned(),
             workspace: workspace.parse().unwrap(),
+            host: "h1".to_owned(),
             template: Some("web".to_owned()),
             created: Timestamp::from_unix(1_700_000_000, 0),
             preview_port: Some(4321),

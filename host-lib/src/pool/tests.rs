@@ -7,7 +7,7 @@ use corehold_types::{Code, Problem, Timestamp};
 use super::*;
 use crate::{
     CreateEvent, CreateEventKind, CreateWorkspace, Host, Step, WorkspaceState, labels,
-    runtime::Runtime as _,
+    runtime::{ContainerStatus, Resources, Runtime as _},
     testing::{AgentScript, EngineScript, Fixture},
 };
 
@@ -111,9 +111,10 @@ async fn a_workspace_is_handed_over_with_all_that_a_claim_brings() {
 
 #[tokio::test]
 async fn what_no_claim_can_bring_is_made() {
-    let fixture = fixture().await;
+    let script = EngineScript { limits_are_fixed: true, ..EngineScript::default() };
+    let fixture = Fixture::new(script, AgentScript::default()).await;
     let host = filled(&fixture, exactly(1)).await;
-    let limits = crate::runtime::Resources { pids: Some(7), ..Default::default() };
+    let limits = Resources { pids: Some(7), ..Default::default() };
     for request in [
         CreateWorkspace::empty().image("another:1"),
         CreateWorkspace::empty().resources(limits),
@@ -126,6 +127,46 @@ async fn what_no_claim_can_bring_is_made() {
         assert!(!steps.contains(&Step::Claim) && steps.contains(&Step::Create), "{steps:?}");
     }
     assert_eq!(fixture.engine.waiting().len(), 1);
+}
+
+#[tokio::test]
+async fn limits_of_the_owner_are_in_force_on_what_is_handed_over() {
+    let fixture = fixture().await;
+    let host = filled(&fixture, exactly(1)).await;
+    let own = Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), ..Default::default() };
+    let (workspace, steps) = steps(&host, CreateWorkspace::empty().id("own").resources(own)).await;
+    workspace.unwrap();
+    assert!(steps.contains(&Step::Claim) && !steps.contains(&Step::Create), "{steps:?}");
+    let limits = fixture.engine.spec("corehold-own").resources;
+    assert_eq!((limits.memory_bytes, limits.cpu_millis), (own.memory_bytes, own.cpu_millis));
+    assert!(limits.pids.is_some(), "the host's");
+}
+
+#[tokio::test]
+async fn a_class_with_the_limits_is_taken_first_and_no_limit_is_taken_away() {
+    let fixture = fixture().await;
+    let limited =
+        |cpu_millis| Class::default().resources(Resources { cpu_millis: Some(cpu_millis), ..Default::default() });
+    let builder = fixture.builder().pool(limited(500), exactly(1)).pool(limited(700), exactly(1));
+    let host = builder.build().await.unwrap();
+    for (cpu_millis, claimed) in [(None, [0, 0]), (Some(700), [0, 1]), (Some(300), [1, 1])] {
+        host.pools_filled().await.unwrap();
+        host.create(CreateWorkspace::empty().resources(Resources { cpu_millis, ..Default::default() })).await.unwrap();
+        let pools = host.pools();
+        assert_eq!([pools[0].claimed, pools[1].claimed], claimed, "{cpu_millis:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_workspace_whose_limits_cant_be_had_is_not_made() {
+    let script = EngineScript { update_limits: true, ..EngineScript::default() };
+    let fixture = Fixture::new(script, AgentScript::default()).await;
+    let host = filled(&fixture, exactly(1)).await;
+    let own = Resources { pids: Some(7), ..Default::default() };
+    let error = host.create(CreateWorkspace::empty().resources(own)).await.unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Engine, Some(Step::Claim)));
+    host.pools_filled().await.unwrap();
+    assert_eq!(fixture.engine.names(), fixture.engine.waiting(), "nothing is left of it");
 }
 
 /// Its preview goes through the agent, so the port need not be known when the container is made.
@@ -285,8 +326,8 @@ async fn dropped_in_the_middle_of_a_claim_it_leaves_nothing_of_ours_and_all_of_o
     }
 }
 
-/// Claims as a host does, and is killed before the engine knows whose it is.
-async fn claimed_and_killed(fixture: &Fixture, workspace: &str, created: Timestamp) -> ContainerId {
+/// Claims as a host does, and is left before the engine knows whose it is. The host lives as long as it is held.
+async fn claimed(fixture: &Fixture, workspace: &str) -> (Host, ContainerId) {
     let host = filled(fixture, exactly(1)).await;
     let pool = host.pool(0);
     let (member, _) = pool.take(tokio::time::Instant::now()).await.unwrap();
@@ -294,46 +335,54 @@ async fn claimed_and_killed(fixture: &Fixture, workspace: &str, created: Timesta
     let wish = Wish {
         workspace: workspace.parse().unwrap(),
         template: Some("web".to_owned()),
-        created,
+        created: Timestamp::now(),
         preview_port: Some(4321),
         env: Default::default(),
     };
     assert!(matches!(pool.clone().claim(member, wish).await, Outcome::Won(_)));
-    id
+    (host, id)
+}
+
+/// Ends a host, as the end of its process does.
+async fn ended(fixture: &Fixture, host: Host) {
+    let name = host.inner.process.name().to_owned();
+    drop(host);
+    until(|| !fixture.host.inner.process.lives(&name)).await;
 }
 
 fn long_ago() -> Timestamp {
     Timestamp::from_unix(Timestamp::now().as_unix_seconds() - 100, 0)
 }
 
+/// No clock is waited for: its host is dead.
 #[tokio::test]
-async fn a_claim_that_was_cut_off_is_finished() {
-    let fixture = fixture().await;
-    let id = claimed_and_killed(&fixture, "cut-off", long_ago()).await;
-    let _next = fixture.pooled(exactly(0)).await;
-    until(|| fixture.engine.names().contains(&"corehold-cut-off".to_owned())).await;
-    let listed = fixture.host.list().await.unwrap();
-    let found = listed.iter().find(|info| info.id.as_str() == "cut-off").unwrap();
-    assert_eq!(found.template.as_deref(), Some("web"));
-    assert_eq!(fixture.engine.inspect(&id).await.unwrap().name, "corehold-cut-off");
-}
-
-#[tokio::test]
-async fn a_claim_that_was_given_up_or_that_nobody_remembers_is_undone() {
+async fn a_claim_that_was_cut_off_is_undone() {
     for forgotten in [false, true] {
         let fixture = fixture().await;
-        let id = claimed_and_killed(&fixture, "lost", long_ago()).await;
+        let (host, id) = claimed(&fixture, "cut-off").await;
         if forgotten {
-            fixture.host.seat().records.forget(&id, &"lost".parse().unwrap()).await;
-        } else {
-            // Its host went on with another container.
-            fixture.host.create(CreateWorkspace::empty().id("lost")).await.unwrap();
+            host.seat().records.forget(&id, &"cut-off".parse().unwrap()).await;
         }
+        ended(&fixture, host).await;
         let next = fixture.pooled(exactly(0)).await;
         until(|| !fixture.engine.ids().contains(&id.0)).await;
         until(|| host_is_idle(&next)).await;
-        assert_eq!(fixture.engine.names().len(), usize::from(!forgotten) + fixture.engine.waiting().len());
+        assert!(fixture.host.seat().records.all().await.iter().all(|record| record.container != id.0));
+        assert!(fixture.host.list().await.unwrap().is_empty());
     }
+}
+
+/// What a workspace needs is only said to be ready when it has its name; one that was renamed since the listing is somebody's.
+#[tokio::test]
+async fn what_was_named_meanwhile_is_left_alone() {
+    let fixture = fixture().await;
+    let (host, id) = claimed(&fixture, "named").await;
+    let listed = fixture.engine.inspect(&id).await.unwrap();
+    fixture.engine.rename(&id, "corehold-named").await.unwrap();
+    ended(&fixture, host).await;
+    let next = fixture.pooled(exactly(0)).await;
+    assert!(next.pool(0).examine(&listed).await.unwrap().is_none());
+    assert!(fixture.engine.names().contains(&"corehold-named".to_owned()));
 }
 
 fn host_is_idle(host: &Host) -> bool {
@@ -345,11 +394,14 @@ fn host_is_idle(host: &Host) -> bool {
 #[tokio::test]
 async fn a_claim_that_is_under_way_is_left_to_its_host() {
     let fixture = fixture().await;
-    let id = claimed_and_killed(&fixture, "fresh", Timestamp::now()).await;
+    let (host, id) = claimed(&fixture, "fresh").await;
     let next = fixture.pooled(exactly(1)).await;
     until(|| next.pool(0).state().recheck.is_some()).await;
     next.drain_pools().await.unwrap();
     assert!(fixture.engine.inspect(&id).await.unwrap().name.contains("pool."), "neither renamed nor removed");
+    // Its own host knows that nobody there is at it: an answer that never came leaves such a claim.
+    host.drain_pools().await.unwrap();
+    assert!(!fixture.engine.ids().contains(&id.0));
 }
 
 #[tokio::test]
@@ -368,6 +420,29 @@ async fn what_ended_or_was_restarted_is_replaced() {
     until(|| !fixture.engine.ids().contains(&ids[1].0)).await;
     until(|| host.pools()[0].ready == 2).await;
     assert!(before.iter().all(|id| !fixture.engine.ids().contains(id)));
+}
+
+/// Of what happened while the engine was away nobody tells.
+#[tokio::test]
+async fn what_a_restart_of_the_engine_ended_is_replaced_and_claims_are_made_meanwhile() {
+    for ended in [true, false] {
+        let fixture = fixture().await;
+        let host = filled(&fixture, exactly(2)).await;
+        let before = fixture.engine.ids();
+        fixture.engine.go_away();
+        until(|| host.pools()[0].ready == 0).await;
+        if ended {
+            fixture.engine.waiting().iter().for_each(|name| fixture.engine.set_status(name, ContainerStatus::Exited));
+        }
+        let (workspace, steps) = steps(&host, CreateWorkspace::empty().id("meanwhile")).await;
+        workspace.unwrap();
+        assert!(steps.contains(&Step::Create), "{steps:?}");
+        fixture.engine.come_back();
+        until(|| host.pools()[0].ready == 2).await;
+        let kept = before.iter().filter(|id| fixture.engine.ids().contains(id)).count();
+        assert_eq!(kept, if ended { 0 } else { 2 });
+        assert_eq!((fixture.engine.waiting().len(), host.pools()[0].failure.clone()), (2, None));
+    }
 }
 
 #[tokio::test]

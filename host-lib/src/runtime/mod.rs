@@ -118,6 +118,11 @@ pub trait Runtime: Send + Sync + 'static {
         Err(unsupported("resuming a container"))
     }
 
+    /// Whether [`update_limits`](Runtime::update_limits) is supported. Asked beforehand by who would do otherwise without.
+    fn updates_limits(&self) -> bool {
+        false
+    }
+
     /// Changes the limits of a place, running or not: each that is given; those that are absent stay as they are. Optional.
     ///
     /// # Errors

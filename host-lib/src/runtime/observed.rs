@@ -130,6 +130,10 @@ impl Runtime for Observed {
         self.count("resume", self.inner.resume(id)).await
     }
 
+    fn updates_limits(&self) -> bool {
+        self.inner.updates_limits()
+    }
+
     async fn update_limits(&self, id: &ContainerId, limits: &Resources) -> Result<()> {
         self.count("updateLimits", self.inner.update_limits(id, limits)).await
     }

@@ -42,6 +42,10 @@ pub(crate) struct EngineScript {
     pub(crate) no_events: bool,
     /// Renaming fails.
     pub(crate) rename: bool,
+    /// Limits can't be changed.
+    pub(crate) limits_are_fixed: bool,
+    /// Changing limits fails.
+    pub(crate) update_limits: bool,
     /// Removing fails as many times.
     pub(crate) remove_failures: usize,
 }
@@ -481,7 +485,14 @@ impl Runtime for FakeEngine {
         Ok(())
     }
 
+    fn updates_limits(&self) -> bool {
+        !self.script.limits_are_fixed
+    }
+
     async fn update_limits(&self, id: &ContainerId, limits: &Resources) -> Result<()> {
+        if self.script.update_limits {
+            return Err(failure("updateLimits"));
+        }
         let mut containers = self.containers();
         let container = containers.get_mut(&id.0).ok_or_else(gone)?;
         let old = container.spec.resources;

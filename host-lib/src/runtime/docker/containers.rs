@@ -245,6 +245,10 @@ impl Runtime for Docker {
         self.unless_already(ContainerStatus::Running, id, resumed).await
     }
 
+    fn updates_limits(&self) -> bool {
+        true
+    }
+
     async fn update_limits(&self, id: &ContainerId, limits: &Resources) -> Result<()> {
         let name = checked_name(&id.0)?;
         let body = update(limits, self.cpus().await?)?;
