@@ -1,5 +1,7 @@
 //! End-to-end tests against a real engine: one binary, one module a subject.
 
+// What somebody inside can see and do.
+mod attacker;
 // The command line as a person or a script uses it.
 mod command_line;
 // Each runtime through the suite that all of them pass.
