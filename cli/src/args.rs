@@ -1,8 +1,17 @@
 //! What the user may say: flags, their help, and nothing of what is done with them.
 
-use std::{ops::RangeInclusive, path::PathBuf};
+mod life;
+mod value;
+
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use self::value::{parse_ports, parse_variable};
+pub(crate) use self::{
+    life::{Chosen, Graced, Idle, Supervise},
+    value::PortPair,
+};
 
 /// Exit codes, shown by `corehold --help`.
 const EXIT_CODES: &str = "\
@@ -58,11 +67,27 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Make a workspace from a template or a folder, and return when its preview answers
     Up(Up),
-    /// List workspaces
+    /// List workspaces and what each is doing: ready, stopped, paused, asleep …
     #[command(visible_alias = "list")]
     Ls,
-    /// Say what keeps a workspace awake, and what becomes of it next by itself
+    /// Say what keeps a workspace awake, what becomes of it next by itself, and whether it is well
     Why(Why),
+    /// Have workspaces run again that were stopped, paused or put to sleep
+    Start(Chosen),
+    /// End all that runs in workspaces; their files stay
+    Stop(Graced),
+    /// Stop workspaces and start them again
+    Restart(Graced),
+    /// Freeze workspaces where they are: no CPU is used, memory is kept
+    Pause(Chosen),
+    /// Let paused workspaces go on
+    Resume(Chosen),
+    /// Save workspaces' files and remove their containers; the next call brings them back
+    Sleep(Graced),
+    /// Bring back workspaces that sleep or are paused; those that were stopped on purpose stay so
+    Wake(Chosen),
+    /// Stay, and pause, archive, wake and restart workspaces as their policies say, until Ctrl-C
+    Supervise(Supervise),
     /// Run a command in a workspace; its exit code is the exit code
     Exec(Exec),
     /// Reach ports inside, its own loopback included, on ports of this machine, until Ctrl-C
@@ -104,7 +129,9 @@ pub(crate) enum Command {
 Examples:
   corehold up vite-react                    a template of ./templates
   corehold up ./my-app --name demo          any folder; what to run is inferred without a template.json
-  corehold up node-api --attach             stay and follow the dev server's output; Ctrl-C leaves it running")]
+  corehold up node-api --attach             stay and follow the dev server's output; Ctrl-C leaves it running
+  corehold up node-api --pause-after 10m --archive-after 1d
+                                            paused and put to sleep when idle, while `corehold supervise` or a backend runs")]
 pub(crate) struct Up {
     /// A template's name, or a folder
     pub(crate) source: String,
@@ -138,6 +165,8 @@ pub(crate) struct Up {
     /// Keep the container when a step fails, to look at it; `corehold down` removes it
     #[arg(long)]
     pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) idle: Idle,
 }
 
 /// Flags of `exec`.
@@ -366,46 +395,6 @@ pub(crate) enum Cache {
     Clear,
 }
 
-fn parse_variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".to_owned()),
-    }
-}
-
-/// A port inside, and where it is to be reached here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PortPair {
-    pub(crate) inside: u16,
-    pub(crate) local: Option<RangeInclusive<u16>>,
-}
-
-/// Reads `<port>`, `<port>:<local>` or `<port>:<first>-<last>`.
-fn parse_ports(text: &str) -> Result<PortPair, String> {
-    let number = |text: &str| match text.parse::<u16>() {
-        // Digits only: a number may otherwise begin with a sign.
-        Ok(number) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
-        _ => Err(format!("{text:?} is no port: a number up to 65535 was expected")),
-    };
-    let (inside, local) = text.split_once(':').map_or((text, None), |(inside, local)| (inside, Some(local)));
-    let inside = number(inside)?;
-    if inside == 0 {
-        return Err("nothing can listen on port 0 inside".to_owned());
-    }
-    let local = match local.map(|local| (local, local.split_once('-'))) {
-        None => None,
-        Some((local, None)) => Some(number(local)?).map(|port| port..=port),
-        Some((_, Some((first, last)))) => {
-            let range = number(first)?..=number(last)?;
-            if range.is_empty() {
-                return Err(format!("{first} is greater than {last}"));
-            }
-            Some(range)
-        }
-    };
-    Ok(PortPair { inside, local })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -423,22 +412,5 @@ mod tests {
         let Command::Exec(exec) = arguments.command else { panic!("not exec") };
         assert_eq!(exec.argv, ["ls", "--json", "-la"]);
         assert!(!arguments.global.json);
-    }
-
-    #[test]
-    fn a_variable_needs_a_name() {
-        assert!(parse_variable("=x").is_err() && parse_variable("x").is_err());
-        assert_eq!(parse_variable("a=b=c"), Ok(("a".into(), "b=c".into())));
-    }
-
-    #[test]
-    fn ports_are_read_as_the_help_says() {
-        let pair = |inside, local| Ok(PortPair { inside, local });
-        assert_eq!(parse_ports("8080"), pair(8080, None));
-        assert_eq!(parse_ports("8080:0"), pair(8080, Some(0..=0)));
-        assert_eq!(parse_ports("80:9000-9010"), pair(80, Some(9000..=9010)));
-        for wrong in ["", ":", "0", "8080:", ":8080", "+80", "65536", "80:9-8", "80:1-", "80:a", "80:1:2", "-1"] {
-            assert!(parse_ports(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use args::{Arguments, Cache, Command, Image, Template};
 use clap::Parser as _;
+use commands::life::Verb;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -23,6 +24,14 @@ async fn main() -> ExitCode {
         Command::Up(up) => commands::up::run(global, up).await,
         Command::Ls => commands::ls::run(global).await,
         Command::Why(why) => commands::why::run(global, why).await,
+        Command::Start(chosen) => commands::life::at_once(global, Verb::Start, chosen).await,
+        Command::Stop(graced) => commands::life::graced(global, Verb::Stop, graced).await,
+        Command::Restart(graced) => commands::life::graced(global, Verb::Restart, graced).await,
+        Command::Pause(chosen) => commands::life::at_once(global, Verb::Pause, chosen).await,
+        Command::Resume(chosen) => commands::life::at_once(global, Verb::Resume, chosen).await,
+        Command::Sleep(graced) => commands::life::graced(global, Verb::Sleep, graced).await,
+        Command::Wake(chosen) => commands::life::at_once(global, Verb::Wake, chosen).await,
+        Command::Supervise(supervise) => commands::events::supervise(global, supervise).await,
         Command::Exec(exec) => return commands::exec::run(global, exec).await,
         Command::Forward(forward) => commands::forward::run(global, forward).await,
         Command::Logs(logs) => commands::logs::run(global, logs).await,

@@ -72,13 +72,14 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A duration for people: `187 ms`, `12.3 s`, `2 min 5 s`.
+/// A duration for people: `187 ms`, `12.3 s`, `2 min 5 s`, `26 h 5 min`.
 pub(crate) fn duration(duration: std::time::Duration) -> String {
     let milliseconds = duration.as_millis();
     match milliseconds {
         0..1000 => format!("{milliseconds} ms"),
         1000..60_000 => format!("{:.1} s", duration.as_secs_f64()),
-        _ => format!("{} min {} s", duration.as_secs() / 60, duration.as_secs() % 60),
+        60_000..3_600_000 => format!("{} min {} s", duration.as_secs() / 60, duration.as_secs() % 60),
+        _ => format!("{} h {} min", duration.as_secs() / 3600, duration.as_secs() / 60 % 60),
     }
 }
 
@@ -94,7 +95,7 @@ mod tests {
             [0, 999, 1000, 118_200_000, 999_990_000].map(size),
             ["0 B", "999 B", "1.0 kB", "118.2 MB", "1.0 GB"]
         );
-        let durations = [0, 999, 1_000, 59_900, 125_000].map(|ms| duration(Duration::from_millis(ms)));
-        assert_eq!(durations, ["0 ms", "999 ms", "1.0 s", "59.9 s", "2 min 5 s"]);
+        let durations = [0, 999, 1_000, 59_900, 125_000, 93_900_000].map(|ms| duration(Duration::from_millis(ms)));
+        assert_eq!(durations, ["0 ms", "999 ms", "1.0 s", "59.9 s", "2 min 5 s", "26 h 5 min"]);
     }
 }

@@ -44,6 +44,15 @@ pub(crate) async fn host(global: &Global, engine: Docker) -> Result<Host> {
     builder(global, engine).build().await
 }
 
+/// The same for a command that may wake a workspace: its new container trusts what this machine trusts.
+pub(crate) async fn waking(global: &Global) -> Result<Host> {
+    let mut builder = builder(global, engine(global).await?);
+    if let Some(bundle) = machine_ca_bundle() {
+        builder = builder.ca_bundle(bundle);
+    }
+    builder.build().await
+}
+
 /// The same, still to be completed.
 pub(crate) fn builder(global: &Global, engine: Docker) -> corehold_host::HostBuilder {
     // A command does one thing and ends: what an earlier one left stays to be seen, and is removed by who asks for that.

@@ -11,8 +11,8 @@ use crate::{
 };
 
 pub(crate) async fn save(global: &Global, save: &Save) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
-    let workspace = host.workspace(&save.workspace).await?;
+    let host = surroundings::waking(global).await?;
+    let workspace = super::called(&host, &save.workspace).await?;
     let mut options = SaveOptions::default().verify(!save.no_verify);
     for pattern in &save.exclude {
         options = options.exclude(pattern);

@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global, diff: &Diff) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::waking(global).await?;
     let after = tree(&host, &diff.what).await?;
     let before = match &diff.against {
         Some(name) => tree(&host, name).await?,
@@ -44,7 +44,7 @@ async fn tree(host: &Host, name: &str) -> anyhow::Result<Tree> {
     if name.parse::<corehold_host::ArchiveRef>().is_ok() {
         return Ok(Tree::from(&archives::find(host, name).await?));
     }
-    match host.workspace(name).await {
+    match super::called(host, name).await {
         Ok(workspace) => Ok(Tree::from(&workspace)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => {
             match host.catalog().resolve(name) {

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use futures_util::future::join_all;
 use serde_json::json;
 
+use super::life::each;
 use crate::{
     args::{Down, Global},
     output, surroundings,
@@ -18,23 +18,17 @@ pub(crate) async fn run(global: &Global, down: &Down) -> anyhow::Result<ExitCode
     } else {
         down.workspaces.clone()
     };
-    let removals = names.iter().map(|name| {
-        let host = &host;
-        async move {
-            let removed = async { host.workspace(name).await?.remove().await };
-            (name, removed.await)
+    let code = each(global, &names, async |name| {
+        let removed = async { host.workspace(name).await?.remove().await };
+        removed.await.map_err(|error| error.context(format_args!("removing {name}")))?;
+        match global.json {
+            true => output::json(&json!({ "workspace": name, "removed": true }))?,
+            false => output::line(format_args!("removed {name}"))?,
         }
-    });
-
-    let mut failures = Vec::new();
-    for (name, removed) in join_all(removals).await {
-        match removed {
-            Ok(()) if global.json => output::json(&json!({ "workspace": name, "removed": true }))?,
-            Ok(()) => output::line(format_args!("removed {name}"))?,
-            Err(error) => failures.push(error.context(format_args!("removing {name}"))),
-        }
-    }
-    if down.all && failures.is_empty() {
+        Ok(())
+    })
+    .await?;
+    if down.all && code == ExitCode::SUCCESS {
         // What a backend on this home keeps ready; it starts anew what it needs.
         let waiting = host.drain_pools().await?;
         match (waiting, global.json) {
@@ -46,9 +40,5 @@ pub(crate) async fn run(global: &Global, down: &Down) -> anyhow::Result<ExitCode
         }
         engine.remove_unused().await?;
     }
-    let Some(last) = failures.pop() else { return Ok(ExitCode::SUCCESS) };
-    for failure in failures {
-        eprintln!("error: {failure}");
-    }
-    Err(last.into())
+    Ok(code)
 }

@@ -1,11 +1,34 @@
-//! `corehold events`: what happens to the workspaces of this home folder, whoever does it, until Ctrl-C.
+//! `corehold events`: what happens to the workspaces of this home folder, whoever does it, until Ctrl-C. And `corehold supervise`,
+//! which sees to it that something does: their policies of idleness and health.
 
 use std::process::ExitCode;
 
-use crate::{args::Global, output, surroundings};
+use corehold_host::Host;
+
+use crate::{
+    args::{Global, Supervise},
+    output, surroundings,
+};
 
 pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    show(global, &host).await
+}
+
+pub(crate) async fn supervise(global: &Global, supervise: &Supervise) -> anyhow::Result<ExitCode> {
+    let mut builder = surroundings::builder(global, surroundings::engine(global).await?).reconciles(true);
+    if let Some(bundle) = surroundings::machine_ca_bundle() {
+        // For the containers of those that wake.
+        builder = builder.ca_bundle(bundle);
+    }
+    if let Some(policy) = supervise.idle.policy() {
+        builder = builder.idle(policy);
+    }
+    let host = builder.build().await?;
+    show(global, &host).await
+}
+
+async fn show(global: &Global, host: &Host) -> anyhow::Result<ExitCode> {
     let mut events = host.events();
     loop {
         let event = tokio::select! {

@@ -49,8 +49,8 @@ async fn attempt(global: &Global, exec: &Exec) -> anyhow::Result<ExitCode> {
         );
         RawTerminal::check()?;
     }
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
-    let workspace = host.workspace(&exec.workspace).await?;
+    let host = surroundings::waking(global).await?;
+    let workspace = super::called(&host, &exec.workspace).await?;
     // From here on nothing that is signalled gets lost; the terminal's size is asked for after that.
     let mut signals = Signals::listen()?;
     let size = terminal::size();

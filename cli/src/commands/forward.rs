@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use corehold_host::{ErrorKind, Forward, ForwardOptions, Workspace};
+use corehold_host::{ErrorKind, Forward, ForwardOptions, Workspace, WorkspaceState};
 use futures_util::future;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,10 +14,17 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global, forward: &args::Forward) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::waking(global).await?;
     let workspace = host.workspace(&forward.workspace).await?;
-    // Asked once beforehand: an address that can lead nowhere is no help.
-    workspace.agent_endpoint().await?;
+    match workspace.state().await? {
+        state @ (WorkspaceState::Paused | WorkspaceState::Asleep) => {
+            eprintln!("note: {} is {state}; the first connection wakes it", workspace.id());
+        }
+        // Asked once beforehand: an address that can lead nowhere is no help.
+        _ => {
+            workspace.agent_endpoint().await?;
+        }
+    }
     // Whoever reads the address may send a signal at once.
     let mut interrupted = signal(SignalKind::interrupt()).context("waiting for Ctrl-C")?;
     let mut terminated = signal(SignalKind::terminate()).context("waiting for the end")?;

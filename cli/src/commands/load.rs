@@ -12,14 +12,10 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global, load: &Load) -> anyhow::Result<ExitCode> {
-    let mut builder = surroundings::builder(global, surroundings::engine(global).await?);
-    if let Some(bundle) = surroundings::machine_ca_bundle() {
-        builder = builder.ca_bundle(bundle);
-    }
-    let host = builder.build().await?;
+    let host = surroundings::waking(global).await?;
     let archive = archives::find(&host, &load.archive).await?;
     if let Some(into) = &load.into {
-        let workspace = host.workspace(into).await?;
+        let workspace = super::called(&host, into).await?;
         let done = host.archives().load(&archive, &workspace).await?;
         if global.json {
             output::json(&json!({ "archive": archive.reference(), "workspace": workspace.id(), "files": done.files }))?;
@@ -40,12 +36,8 @@ pub(crate) async fn run(global: &Global, load: &Load) -> anyhow::Result<ExitCode
 }
 
 pub(crate) async fn fork(global: &Global, fork: &Fork) -> anyhow::Result<ExitCode> {
-    let mut builder = surroundings::builder(global, surroundings::engine(global).await?);
-    if let Some(bundle) = surroundings::machine_ca_bundle() {
-        builder = builder.ca_bundle(bundle);
-    }
-    let host = builder.build().await?;
-    let workspace = host.workspace(&fork.workspace).await?;
+    let host = surroundings::waking(global).await?;
+    let workspace = super::called(&host, &fork.workspace).await?;
     let copies = tokio::select! {
         copies = workspace.fork(fork.copies) => copies?,
         interrupted = tokio::signal::ctrl_c() => {

@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod forward;
 pub(crate) mod image;
+pub(crate) mod life;
 pub(crate) mod load;
 pub(crate) mod logs;
 pub(crate) mod ls;
@@ -16,3 +17,17 @@ pub(crate) mod stats;
 pub(crate) mod template;
 pub(crate) mod up;
 pub(crate) mod why;
+
+use corehold_host::{Host, Result, Workspace, WorkspaceState};
+
+/// A workspace that is about to be called. The call wakes it, which may take a while: it is said.
+pub(crate) async fn called(host: &Host, name: &str) -> Result<Workspace> {
+    let workspace = host.workspace(name).await?;
+    match workspace.state().await? {
+        state @ (WorkspaceState::Paused | WorkspaceState::Asleep) => eprintln!("note: {name} is {state}; waking it"),
+        // Who stopped it meant it, unless its policy says otherwise.
+        WorkspaceState::Stopped => eprintln!("note: {name} is stopped; `corehold start {name}` has it run again"),
+        _ => {}
+    }
+    Ok(workspace)
+}

@@ -40,9 +40,16 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
         request = request.env(name, value);
     }
 
+    if let Some(policy) = up.idle.policy() {
+        request = request.idle(policy);
+    }
+
     let Some(workspace) = watched(global, &host, host.create(request)).await? else { return Ok(ExitCode::from(130)) };
     let info = workspace.info().await?;
     announce(global, &workspace, &info)?;
+    if up.idle.policy().is_some() && !global.json {
+        eprintln!("note: nothing happens by itself but while a host runs: a backend, or `corehold supervise`");
+    }
     if up.attach {
         return logs::follow(&workspace, true, global.json).await;
     }

@@ -122,7 +122,7 @@ impl Archives {
     }
 
     /// Saves a workspace. What earlier archives hold already isn't written again, and when nothing has changed since the last
-    /// one, that one is returned. Cancel-safe: an archive exists whole or not at all.
+    /// one, that one is returned. One that is paused or asleep is woken for it. Cancel-safe: an archive exists whole or not at all.
     ///
     /// The module says what is saved, and what is guaranteed while files change.
     ///
@@ -246,7 +246,7 @@ impl Archives {
     }
 
     /// Makes the files of a workspace those of an archive: what is not in it goes. All or nothing: when the archive is damaged,
-    /// or the connection breaks, the workspace stays as it was. Cancel-safe in the same sense.
+    /// or the connection breaks, the workspace stays as it was. One that is paused or asleep is woken for it. Cancel-safe in the same sense.
     ///
     /// # Errors
     /// `Damaged` when the archive is; `Agent` when the agent refuses it, as for want of room on the disk; `AgentUnavailable`;

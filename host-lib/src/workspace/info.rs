@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::WorkspaceId;
 use crate::{
+    archive::ArchiveRef,
     error::{Error, ErrorKind, Result},
     host::HostInner,
     labels,
@@ -49,6 +50,9 @@ pub struct WorkspaceInfo {
     /// The ports inside that are published on this machine, and where.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub published: BTreeMap<u16, SocketAddr>,
+    /// The archive that has the files of one that sleeps; absent for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveRef>,
     /// Name of its container in the engine; absent for one that sleeps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
@@ -170,7 +174,11 @@ pub(crate) fn describe(host: &HostInner, described: Described) -> Option<Workspa
         Some(address) => Some(format!("http://{address}")),
         None => host.previews.url(&labelled.id, port),
     });
+    let archive = entry.as_ref().and_then(|entry| entry.archive.as_ref()).filter(|_| now == WorkspaceState::Asleep);
+    // One that can't be read is told of by who wakes it.
+    let archive = archive.and_then(|archive| archive.parse().ok());
     Some(WorkspaceInfo {
+        archive,
         own: labelled.home == host.fingerprint,
         id: labelled.id,
         state: now,

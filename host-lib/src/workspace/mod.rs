@@ -323,13 +323,13 @@ impl Workspace {
         size: u64,
         archive: BoxStream<Bytes>,
     ) -> Result<ExtractResponse> {
-        let place = self.place().await?;
+        let place = self.enter().await?;
         place.client.upload_archive(&self.tokens(&place), hash, size, ArchiveInto::Replaced, archive).await
     }
 
     /// All that is in the root, but for what these patterns, as in .gitignore, match.
     pub(crate) async fn archive(&self, format: ArchiveFormat, exclude: &[String]) -> Result<BoxStream<Bytes>> {
-        let place = self.place().await?;
+        let place = self.enter().await?;
         place.client.download_archive(&self.tokens(&place), format, exclude).await
     }
 

@@ -26,6 +26,8 @@ mod idle;
 mod image;
 // Killing Corehold at any step leaves nothing that `ls` and `down --all` don't find.
 mod killed;
+// The commands of the life cycle: stopped, paused, asleep and back.
+mod life;
 // Workspaces that are handed over from a pool.
 mod pool;
 mod preview;

@@ -17,7 +17,7 @@ use std::{
 
 use super::*;
 use crate::{
-    CreateWorkspace, Host,
+    CreateWorkspace, Host, WorkspaceState,
     testing::{AgentScript, EngineScript, Fixture},
 };
 

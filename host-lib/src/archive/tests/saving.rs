@@ -153,3 +153,20 @@ fn limited(request: &http::Request<hyper::body::Incoming>, name: &str, value: u6
     });
     Some(reply(http::StatusCode::OK, info.to_string()))
 }
+
+/// Regression: who slept couldn't be saved, and of who was paused the agent was waited for in vain.
+#[tokio::test]
+async fn what_is_paused_or_asleep_is_woken_to_be_saved_and_loaded() {
+    let room = Room::new().await;
+    room.set_files(&[("a", b"one")]);
+    let saved = room.save().await;
+    room.workspace.sleep(Duration::ZERO).await.unwrap();
+    room.save().await;
+    assert_eq!(room.workspace.state().await.unwrap(), WorkspaceState::Ready);
+    room.workspace.sleep(Duration::ZERO).await.unwrap();
+    room.archives().load(&saved, &room.workspace).await.unwrap();
+    assert_eq!(room.workspace.state().await.unwrap(), WorkspaceState::Ready);
+    room.workspace.pause().await.unwrap();
+    room.save().await;
+    assert_eq!(room.workspace.state().await.unwrap(), WorkspaceState::Ready);
+}

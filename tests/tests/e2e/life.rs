@@ -1,0 +1,114 @@
+//! The life of a workspace from the command line, on a real engine and with real archives.
+
+use std::process::Output;
+
+use corehold_e2e::{corehold::Corehold, web::get};
+use corehold_host::tools::{Ports, PortsRequest};
+use serde_json::{Value, json};
+
+fn run(corehold: &Corehold, arguments: &[&str]) -> Output {
+    corehold.cli(arguments).output().expect("the command line starts")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs what has to work, and gives its standard output.
+fn done(corehold: &Corehold, arguments: &[&str]) -> String {
+    let output = run(corehold, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}{}", out(&output), err(&output));
+    out(&output)
+}
+
+fn listed(corehold: &Corehold, id: &str) -> Value {
+    let all: Value = serde_json::from_str(&done(corehold, &["ls", "--json"])).unwrap();
+    all.as_array().unwrap().iter().find(|info| info["id"] == id).expect("it is listed").clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_life_cycle() {
+    let corehold = Corehold::start().await;
+    let cat = ["exec", "demo", "--", "cat", "kept"];
+    done(&corehold, &["up", "node-api", "--name", "demo", "--pause-after", "1h"]);
+    done(&corehold, &["exec", "demo", "--", "sh", "-c", "printf mine > kept"]);
+    let why = done(&corehold, &["why", "demo"]);
+    assert!(why.starts_with("demo: ready") && why.contains("\nnext: paused in "), "{why}");
+
+    assert_eq!(done(&corehold, &["stop", "demo", "--grace", "1s"]), "stopped demo\n");
+    assert_eq!(listed(&corehold, "demo")["state"], "stopped");
+    let stopped = run(&corehold, &cat);
+    assert_eq!(stopped.status.code(), Some(125), "{}", err(&stopped));
+    assert!(err(&stopped).contains("corehold start demo"), "{}", err(&stopped));
+    let refused = run(&corehold, &["pause", "demo"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(err(&refused).contains("pausing demo: ") && err(&refused).contains("start it first"), "{}", err(&refused));
+    assert_eq!(done(&corehold, &["start", "demo"]), "started demo\n");
+    assert_eq!(done(&corehold, &cat), "mine");
+    assert_eq!(done(&corehold, &["restart", "demo", "--grace", "1s"]), "restarted demo\n");
+
+    assert_eq!(done(&corehold, &["pause", "demo"]), "paused demo\n");
+    assert_eq!(listed(&corehold, "demo")["state"], "paused");
+    assert_eq!(done(&corehold, &["resume", "demo"]), "resumed demo\n");
+    done(&corehold, &["pause", "demo"]);
+    let called = run(&corehold, &cat);
+    assert_eq!((out(&called).as_str(), err(&called).as_str()), ("mine", "note: demo is paused; waking it\n"));
+
+    assert_eq!(done(&corehold, &["sleep", "demo", "--grace", "1s"]), "put demo to sleep\n");
+    let asleep = listed(&corehold, "demo");
+    assert_eq!((&asleep["state"], &asleep["container"]), (&json!("asleep"), &Value::Null));
+    let archive = asleep["archive"].as_str().unwrap();
+    assert!(archive.starts_with("demo/") && asleep["archiveBytes"].as_u64() > Some(0), "{asleep}");
+    let row = done(&corehold, &["ls"]).lines().nth(1).unwrap().to_owned();
+    assert!(row.contains("asleep") && row.contains(&format!("{archive} (")) && row.ends_with("B)"), "{row}");
+    let why: Value = serde_json::from_str(&done(&corehold, &["why", "demo", "--json"])).unwrap();
+    assert_eq!((&why["awake"]["state"], &why["awake"]["reasons"]), (&json!("asleep"), &json!([])));
+    let called = run(&corehold, &cat);
+    assert_eq!((out(&called).as_str(), err(&called).as_str()), ("mine", "note: demo is asleep; waking it\n"));
+    let awake = listed(&corehold, "demo");
+    assert_eq!((&awake["state"], &awake["archive"]), (&json!("ready"), &Value::Null));
+    assert_eq!(awake["created"], asleep["created"]);
+    // Its dev server was started again, and is not waited for; its published port may have another address.
+    let workspace = corehold.host.workspace("demo").await.unwrap();
+    workspace.call::<Ports>(&PortsRequest { wait_for: Some(4321), ..Default::default() }).await.unwrap();
+    assert_eq!(get(awake["previewUrl"].as_str().unwrap(), "/").await.0, 200);
+
+    // A saving is a call too.
+    done(&corehold, &["pause", "demo"]);
+    let saved = run(&corehold, &["save", "demo"]);
+    assert!(saved.status.success() && err(&saved).starts_with("note: demo is paused"), "{}", err(&saved));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_at_once_and_one_failure_blocks_no_other() {
+    let corehold = Corehold::start().await;
+    let folder = corehold.folder("plain", &[("file", "here")]);
+    for name in ["one", "two"] {
+        done(&corehold, &["up", folder.to_str().unwrap(), "--name", name]);
+    }
+    let mixed = run(&corehold, &["pause", "one", "nobody"]);
+    assert_eq!((mixed.status.code(), out(&mixed).as_str()), (Some(1), "paused one\n"));
+    assert!(err(&mixed).contains("pausing nobody: there is no workspace nobody"), "{}", err(&mixed));
+    // Only those that it changes.
+    assert_eq!(done(&corehold, &["pause", "--all"]), "paused two\n");
+    let mut woken: Vec<String> = done(&corehold, &["wake", "--all"]).lines().map(str::to_owned).collect();
+    woken.sort();
+    assert_eq!(woken, ["woke one", "woke two"]);
+
+    let slept = done(&corehold, &["sleep", "--all", "--grace", "1s", "--json"]);
+    let mut slept: Vec<Value> = slept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    slept.sort_by_key(|one| one["workspace"].to_string());
+    let asleep = |name| json!({ "workspace": name, "state": "asleep" });
+    assert_eq!(slept, [asleep("one"), asleep("two")]);
+    let nothing = run(&corehold, &["stop", "--all"]);
+    assert_eq!((nothing.status.code(), out(&nothing).as_str()), (Some(0), ""));
+    assert!(err(&nothing).contains("none that this would change"), "{}", err(&nothing));
+    assert_eq!(done(&corehold, &["start", "one"]), "started one\n");
+    assert_eq!(done(&corehold, &["exec", "one", "--", "cat", "file"]), "here");
+    assert_eq!(done(&corehold, &["down", "two", "one"]).lines().count(), 2);
+    assert_eq!(done(&corehold, &["ls", "--json"]), "[]\n");
+}
