@@ -186,7 +186,8 @@ limits! {
     command_logs_bytes: "commandLogsBytes", "bytes", "COREHOLD_LIMIT_COMMAND_LOGS_BYTES", 512 << 20;
     /// Files in one request of `edit`. Default 1,000.
     edit_files: "editFiles", "files", "COREHOLD_LIMIT_EDIT_FILES", 1_000;
-    /// Bytes of content, old and new, that one transaction of `edit` may hold in memory. Default 64 MiB.
+    /// Bytes of content, old and new, that one transaction of `edit` may hold in memory, and all those that are large together: they
+    /// take turns. Default 64 MiB.
     edit_bytes: "editBytes", "bytes", "COREHOLD_LIMIT_EDIT_BYTES", 64 << 20;
     /// Bytes of diff in one answer of `edit`. Default 256 KiB.
     edit_diff_bytes: "editDiffBytes", "bytes", "COREHOLD_LIMIT_EDIT_DIFF_BYTES", 256 << 10;

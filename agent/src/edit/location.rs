@@ -184,7 +184,7 @@ pub(crate) enum Take {
 }
 
 /// A file that is larger isn't read for a diff of its deletion.
-const CHEAP: u64 = 1 << 20;
+pub(crate) const CHEAP: u64 = 1 << 20;
 
 /// Reads that are tried while somebody else writes the file.
 const RACED_READS: u32 = 16;

@@ -2,7 +2,7 @@
 //!
 //! - [`lines`], [`replace`], [`line_range`], [`diff`], [`nearest`]: operations on bytes, without a disk.
 //! - [`plan`]: what a request means for which files; the answer.
-//! - [`location`], [`attributes`], [`locks`]: files on the disk, and who changes them now.
+//! - [`location`], [`attributes`], [`locks`]: files on the disk, and who changes them now; [`memory`]: how many at a time.
 //! - [`commit`], [`journal`], [`slots`], [`recover`]: all or nothing, whatever happens.
 //! - [`parents`], [`aside`], [`copy`], [`tree`]: for the tools that make, copy, move and remove whole trees.
 //! - [`disk`]: every call that changes something, with the seam ([`faults`]) by which tests make it fail.
@@ -23,6 +23,7 @@ mod line_range;
 mod lines;
 pub(crate) mod location;
 mod locks;
+mod memory;
 mod nearest;
 mod operations;
 pub(crate) mod parents;
@@ -39,6 +40,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+pub(crate) use operations::brings;
 pub use plan::transact;
 pub use recover::{Recovered, recover};
 
@@ -47,6 +49,7 @@ pub use recover::{Recovered, recover};
 pub struct Edits {
     locks: locks::Locks,
     journals: journal::Journals,
+    memory: memory::Memory,
     /// Whether a journal was left that the next transaction has to deal with first.
     unfinished: AtomicBool,
 }

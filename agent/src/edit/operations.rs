@@ -33,6 +33,16 @@ pub(crate) fn changes_content(operation: &EditOperation) -> bool {
     }
 }
 
+/// How much text an operation brings.
+pub(crate) fn brings(operation: &EditOperation) -> u64 {
+    match operation {
+        EditOperation::Replace { new: content, .. } | EditOperation::Create { content, .. } => content.decoded_bytes(),
+        EditOperation::Lines { text, .. } | EditOperation::Insert { text, .. } => text.len() as u64,
+        EditOperation::Diff { diff, .. } => diff.len() as u64,
+        EditOperation::Delete {} | EditOperation::Rename { .. } => 0,
+    }
+}
+
 /// Applies one operation that changes content.
 ///
 /// # Errors

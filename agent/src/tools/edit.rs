@@ -2,7 +2,7 @@
 
 use corehold_types::{
     Problem,
-    tools::{Edit, EditOperation, EditRequest, EditResponse},
+    tools::{Edit, EditRequest, EditResponse},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ impl Handler for Edit {
 
     fn touches(request: &EditRequest, touched: &mut Touched) {
         touched.paths(request.files.iter().map(|file| &file.path));
-        touched.came_in(request.files.iter().flat_map(|file| &file.operations).map(content_bytes).sum());
+        touched.came_in(request.files.iter().flat_map(|file| &file.operations).map(edit::brings).sum());
     }
 }
 
@@ -34,15 +34,5 @@ fn changed(response: &EditResponse, touched: &mut Touched) {
     for file in &response.files {
         let after = file.hash.as_deref().or(file.version.as_deref());
         touched.changed(file.renamed_to.as_ref().unwrap_or(&file.path), file.previous_hash.as_deref(), after);
-    }
-}
-
-/// How much text an operation brings.
-fn content_bytes(operation: &EditOperation) -> u64 {
-    match operation {
-        EditOperation::Replace { new: content, .. } | EditOperation::Create { content, .. } => content.decoded_bytes(),
-        EditOperation::Lines { text, .. } | EditOperation::Insert { text, .. } => text.len() as u64,
-        EditOperation::Diff { diff, .. } => diff.len() as u64,
-        _ => 0,
     }
 }

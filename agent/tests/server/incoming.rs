@@ -41,7 +41,7 @@ async fn exchange(agent: &AgentProcess, request: &str) -> String {
     let mut stream = TcpStream::connect(&agent.address).await.unwrap();
     // Who is refused before all is sent may find the connection closed, and the answer lost with it (RFC 9112, section 9.6).
     let sent = stream.write_all(request.as_bytes()).await;
-    let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it is answered");
+    let read = timeout(6 * PATIENCE, stream.read_to_end(&mut answer)).await.expect("it is answered");
     assert!(sent.is_err() || read.is_ok(), "{read:?}");
     String::from_utf8(answer).unwrap()
 }
@@ -252,4 +252,33 @@ async fn input_that_no_command_reads_holds_its_part_of_the_room() {
         assert!(exchange(&agent, &call("commandSignal", &kill)).await.starts_with("HTTP/1.1 200 "));
     }
     assert_given_back(&agent).await;
+}
+
+#[tokio::test]
+async fn edits_of_large_files_take_turns() {
+    const FILES: usize = 16;
+    let folder = tempfile::tempdir().unwrap();
+    let line = "a line of a large file that many change at once\n";
+    for number in 0..FILES {
+        let content = "first\n".to_owned() + &line.repeat((14 << 20) / line.len());
+        std::fs::write(folder.path().join(format!("f{number}")), content).unwrap();
+    }
+    std::fs::write(folder.path().join("grows"), "x".repeat(1 << 10)).unwrap();
+    let agent = AgentProcess::start(folder.path(), &[]);
+    let edit = |path: String, old: &str, new: String, all: bool| {
+        let operation = json!({"type": "replace", "old": old, "new": new, "all": all});
+        json!({"files": [{"path": path, "operations": [operation]}], "maxDiffBytes": 0}).to_string()
+    };
+    let edits: Vec<String> = (0..FILES)
+        .map(|number| call("edit", &edit(format!("f{number}"), "first", "second".to_owned(), false)))
+        .chain((0..4).map(|_| call("edit", &edit("grows".to_owned(), "x", "y".repeat(30_000), true))))
+        .collect();
+    let answers = timeout(6 * PATIENCE, join_all(edits.iter().map(|request| exchange(&agent, request)))).await.unwrap();
+    for answer in &answers[..FILES] {
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:.800}");
+    }
+    assert_eq!(answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 200 ")).count(), FILES + 1);
+    // Old and new content, half of it again to write it, and the agent itself.
+    let peak = agent.memory("VmHWM");
+    assert!(peak < 192 << 20, "the agent had {} MiB", peak >> 20);
 }

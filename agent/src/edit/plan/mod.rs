@@ -20,7 +20,7 @@ use super::{
     Edits,
     commit::{self, Change, Failed, Last},
     disk,
-    location::{Location, Snapshot, Take, size},
+    location::{CHEAP, Location, Snapshot, Take, size},
     locks::Key,
     operations::{self, Text, changes_content},
 };
@@ -40,9 +40,14 @@ pub fn transact(edits: &Edits, root: &Root, limits: &Limits, request: &EditReque
     check::request(limits, request)?;
     edits.settle(root)?;
     let mut races = 0;
+    let mut least = 0;
     loop {
-        match attempt(edits, root, limits, request) {
+        match attempt(edits, root, limits, request, least) {
             Ok(response) => return Ok(response),
+            // It was more than the sizes said: a replacement in many places, or a file that grew.
+            Err(Raced::Problem(problem)) if least == 0 && is_about_content(&problem, limits) => {
+                least = limits.edit_bytes.value;
+            }
             Err(Raced::Problem(problem)) => return Err(problem),
             Err(Raced::Again(path)) => {
                 races += 1;
@@ -68,16 +73,30 @@ impl From<Problem> for Raced {
     }
 }
 
-fn attempt(edits: &Edits, root: &Root, limits: &Limits, request: &EditRequest) -> Result<EditResponse, Raced> {
+fn is_about_content(problem: &Problem, limits: &Limits) -> bool {
+    problem.code == Code::LimitExceeded
+        && problem.context.get("name").is_some_and(|name| name == limits.edit_bytes.name)
+}
+
+/// `least` is what it may hold of content at least, whatever the sizes say.
+fn attempt(
+    edits: &Edits,
+    root: &Root,
+    limits: &Limits,
+    request: &EditRequest,
+    least: u64,
+) -> Result<EditResponse, Raced> {
     let keys = |places: &Places| places.locations.keys().cloned().collect::<Vec<_>>();
-    let wanted = keys(&Places::resolve(root, request)?);
+    let places = Places::resolve(root, request)?;
+    let wanted = keys(&places);
+    let content = edits.memory.take(places.content(request).max(least), limits.edit_bytes.value);
     let _held = edits.locks.hold(wanted.iter().cloned());
     // Again, now that nobody of ours changes them: a link may lead elsewhere than it did.
     let places = Places::resolve(root, request)?;
     if keys(&places) != wanted {
         return Err(Raced::Again(request.files[0].path.clone()));
     }
-    let mut plan = Plan::new(limits, request, places)?;
+    let mut plan = Plan::new(limits, request, places, content.bytes())?;
     plan.claim()?;
     plan.work_out()?;
     plan.fill()?;
@@ -121,6 +140,18 @@ impl Places {
             places.renamed.push(renamed);
         }
         Ok(places)
+    }
+
+    /// Bytes of content, old and new, that a plan will hold, as far as the files' sizes and the request tell.
+    fn content(&self, request: &EditRequest) -> u64 {
+        let sizes = request.files.iter().zip(&self.paths).map(|(file, key)| {
+            let brings: u64 = file.operations.iter().map(operations::brings).sum();
+            let stat = self.locations.get(key).and_then(|location| location.stat().ok().flatten());
+            let old = stat.map_or(0, |stat| size(&stat));
+            // A file that only goes or gets another name is read if it is small.
+            if file.operations.iter().any(changes_content) { 2 * old + brings } else { old.min(CHEAP) }
+        });
+        sizes.sum()
     }
 
     /// Adds a location. Those in one directory share its descriptor, of which there are not too many.
@@ -172,7 +203,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(limits: &'a Limits, request: &'a EditRequest, places: Places) -> Result<Self, Problem> {
+    fn new(limits: &'a Limits, request: &'a EditRequest, places: Places, content: u64) -> Result<Self, Problem> {
         let index: HashMap<Key, usize> = places.locations.keys().cloned().zip(0..).collect();
         let changes: Vec<Change> = places
             .locations
@@ -187,7 +218,8 @@ impl<'a> Plan<'a> {
         });
         let entries = entries.collect();
         let claimed = vec![None; changes.len()];
-        Ok(Self { limits, request, changes, entries, claimed, budget: limits.edit_bytes })
+        let budget = Limit { value: content, ..limits.edit_bytes };
+        Ok(Self { limits, request, changes, entries, claimed, budget })
     }
 
     /// Which entry works on which file; no file is worked on by two.
