@@ -243,7 +243,9 @@ pub(super) async fn recover(host: &Arc<HostInner>, entry: Entry) -> Result<Outco
         }
         WorkspaceState::Waking => {
             clear_containers(host, &turn.entry.id).await?;
-            turn.finish(WorkspaceState::Asleep).await.map(|_| Outcome::Undone)
+            // It may have been written down already.
+            let asleep = turn.finish_with(WorkspaceState::Asleep, Durability::Process, |entry| entry.container = None);
+            asleep.await.map(|_| Outcome::Undone)
         }
         // Its archive is written down, and its container isn't removed yet.
         WorkspaceState::Asleep => sleep::leave_container(*turn).await.map(|_| Outcome::Finished),

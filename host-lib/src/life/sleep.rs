@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     archive::Archives,
-    create,
+    create::{self, reservation::Reservation},
     error::{Error, ErrorKind, Result},
     host::HostInner,
     runtime::{ContainerId, ContainerStatus},
@@ -139,55 +139,61 @@ pub(super) async fn wake(mut turn: Turn) -> Result<()> {
     let host = turn.host.clone();
     let (workspace, place) = match woken(&turn).await {
         Ok(woken) => woken,
-        Err(error) => {
-            if let Err(settling) = turn.finish(WorkspaceState::Asleep).await {
-                tracing::warn!(error = %settling, "that a workspace sleeps on could not be written down");
-            }
-            return Err(error);
-        }
+        Err((error, place)) => return sleep_on(turn, place, error).await,
     };
-    let engine = host.engine_identity().await?.to_owned();
-    let at = workspace.place().await?;
-    let noted = turn.note(Durability::Process, |entry| {
-        entry.container = Some(at.container.0.clone());
-        entry.instance.clone_from(&at.instance);
-        entry.engine = engine;
-    });
-    if let Err(error) = noted.await {
-        moved(&host, workspace.id());
-        place.discard().await?;
-        turn.forget().await?;
-        return Err(error);
+    let entered = async {
+        let engine = host.engine_identity().await?.to_owned();
+        let at = workspace.place().await?;
+        turn.note(Durability::Process, |entry| {
+            entry.container = Some(at.container.0.clone());
+            entry.instance.clone_from(&at.instance);
+            entry.engine = engine;
+        })
+        .await
+    };
+    if let Err(error) = entered.await {
+        return sleep_on(turn, place, error).await;
     }
     place.keep();
     up::start_dev(&workspace, &turn.entry.recipe).await;
     turn.finish(WorkspaceState::Ready).await.map(|_| ())
 }
 
-/// A container with the files of the archive, removed again unless all went well.
-async fn woken(turn: &Turn) -> Result<(Workspace, create::reservation::Reservation)> {
+/// A container with the files of the archive.
+async fn woken(turn: &Turn) -> std::result::Result<(Workspace, Reservation), (Error, Reservation)> {
     let (host, entry) = (&turn.host, &turn.entry);
-    let archive = entry.archive.as_ref().ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, format!("workspace {} is asleep, and has no archive", entry.id))
-    })?;
-    let bed = host.bed();
-    let mut place = create::reservation::Reservation::new(host.runtime.clone(), host.cleanups.clone());
+    let mut place = Reservation::new(host.runtime.clone(), host.cleanups.clone());
     let restored = async {
+        let archive = entry.archive.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("workspace {} is asleep, and has no archive", entry.id))
+        })?;
+        // The engine may have made a container for a host that didn't live to hear of it.
+        clear_containers(host, &entry.id).await?;
         let workspace = create::bring_up_again(host, entry, &mut place).await?;
-        bed.restore(archive, &workspace).await?;
+        host.bed().restore(archive, &workspace).await?;
         Ok(workspace)
     };
     match restored.await {
         Ok(workspace) => Ok((workspace, place)),
-        Err(error) => {
-            let error: Error = error;
-            moved(host, &entry.id);
-            match place.discard().await {
-                Ok(()) => Err(error.context(format_args!("waking workspace {}", entry.id))),
-                Err(removal) => Err(error.also_hint(&format!("its new container could not be removed ({removal})"))),
-            }
-        }
+        Err(error) => Err((Error::context(error, format_args!("waking workspace {}", entry.id)), place)),
     }
+}
+
+/// What could not be woken sleeps on, and its new container goes. Where that can't be done, it is cut off, and tried again.
+async fn sleep_on(turn: Turn, place: Reservation, error: Error) -> Result<()> {
+    moved(&turn.host, &turn.entry.id);
+    if let Err(removal) = place.discard().await {
+        return Err(error.also_hint(&format!("its new container could not be removed yet ({removal})")));
+    }
+    let id = turn.entry.id.clone();
+    let settled = match turn.is_taken_away().await {
+        Ok(true) => turn.forget().await,
+        _ => turn.finish(WorkspaceState::Asleep).await.map(|_| ()),
+    };
+    if let Err(settling) = settled {
+        tracing::warn!(workspace = %id, error = %settling, "that a workspace sleeps on could not be written down yet");
+    }
+    Err(error)
 }
 
 /// Removes all that there is of a workspace but its entry.

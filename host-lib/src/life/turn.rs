@@ -194,6 +194,12 @@ impl Turn {
         }
     }
 
+    /// Whether somebody has removed the workspace meanwhile.
+    pub(super) async fn is_taken_away(&self) -> Result<bool> {
+        let entry = self.host.store.get(&self.entry.id).await?;
+        Ok(entry.is_none_or(|entry| entry.state == WorkspaceState::Removed))
+    }
+
     /// Gives the turn back in a state.
     pub(crate) async fn finish(self, state: WorkspaceState) -> Result<Entry> {
         self.finish_with(state, Durability::Process, |_| {}).await
