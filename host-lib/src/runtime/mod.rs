@@ -158,7 +158,7 @@ pub struct RuntimeInfo {
 }
 
 /// What a place should be. Defaults are in `Host`, not here.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ContainerSpec {
     /// Its name: `corehold-<workspaceId>`.
     pub name: String,
@@ -182,7 +182,7 @@ pub struct ContainerSpec {
 }
 
 /// A CA bundle on its way into a place.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CaBundle {
     /// PEM.
     pub pem: Bytes,

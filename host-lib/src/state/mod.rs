@@ -12,7 +12,7 @@ mod entry;
 mod process;
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     path::{Path, PathBuf},
@@ -62,6 +62,8 @@ pub(crate) struct Store {
     path: Arc<PathBuf>,
     connection: Arc<Mutex<Connection>>,
     policy: Arc<Policy>,
+    #[cfg(test)]
+    pub(crate) faults: Arc<tests::WriteFaults>,
 }
 
 impl Store {
@@ -77,7 +79,13 @@ impl Store {
     fn open_with(home: &Path, patience: Duration) -> Result<Self> {
         let path = home.join("state.db");
         let connection = schema::open(&path, patience)?;
-        Ok(Self { path: Arc::new(path), connection: Arc::new(Mutex::new(connection)), policy: Arc::default() })
+        Ok(Self {
+            path: Arc::new(path),
+            connection: Arc::new(Mutex::new(connection)),
+            policy: Arc::default(),
+            #[cfg(test)]
+            faults: Arc::default(),
+        })
     }
 
     /// The same with rules for what may be had.
@@ -92,7 +100,7 @@ impl Store {
     pub(crate) async fn insert(&self, entry: Entry) -> Result<Result<(), Taken>> {
         let policy = entry.policy.as_ref().map(entry::to_json).transpose();
         let rules = self.policy.clone();
-        let inserted = self.call(move |connection| {
+        let inserted = self.write(move |connection| {
             let policy = policy?;
             let columns = entry::COLUMNS;
             let add = || {
@@ -171,7 +179,7 @@ impl Store {
     /// `Quota` when it is to run again and its accounts have no room for that.
     pub(crate) async fn put(&self, entry: Entry, durability: Durability) -> Result<Option<Entry>> {
         let rules = self.policy.clone();
-        let put = self.call(move |connection| {
+        let put = self.write(move |connection| {
             let columns = entry::COLUMNS;
             let put = || {
                 entry.write(|values| {
@@ -206,7 +214,7 @@ impl Store {
     /// it. Says whether there is such a workspace.
     pub(crate) async fn set_policy(&self, id: &WorkspaceId, field: Field, value: &impl Serialize) -> Result<bool> {
         let (id, path, value) = (id.to_string(), format!("$.{}", field.as_str()), entry::to_json(value));
-        self.call(move |connection| {
+        self.write(move |connection| {
             let values = named_params! { ":id": id, ":path": path, ":value": value? };
             connection
                 .prepare_cached(
@@ -221,7 +229,7 @@ impl Store {
     /// Removes an entry, unless somebody has changed it since it was read. Says whether it is gone.
     pub(crate) async fn delete(&self, entry: &Entry) -> Result<bool> {
         let (id, generation) = (entry.id.to_string(), entry.generation);
-        self.call(move |connection| {
+        self.write(move |connection| {
             let values = named_params! { ":id": id, ":generation": generation };
             connection
                 .prepare_cached("DELETE FROM workspaces WHERE id = :id AND generation = :generation")?
@@ -229,6 +237,15 @@ impl Store {
                 .map(|deleted| deleted == 1)
         })
         .await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        #[cfg(test)]
+        self.faults.strike().map_err(|error| schema::explain(&self.path, error))?;
+        self.call(work).await
     }
 
     async fn call<T: Send + 'static>(

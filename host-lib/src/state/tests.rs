@@ -1,12 +1,46 @@
 //! What the store holds, and everything that can be wrong with its file.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use corehold_types::Timestamp;
 use rusqlite::{TransactionBehavior, ffi};
 
 use super::*;
 use crate::life::WorkspaceState;
+
+/// Writes that fail, as where the disk is full: those with these numbers, counted from 0.
+#[derive(Default)]
+pub(crate) struct WriteFaults {
+    writes: AtomicUsize,
+    failing: Mutex<Option<std::ops::Range<usize>>>,
+}
+
+impl WriteFaults {
+    /// Counts from 0 from now on.
+    pub(crate) fn fail(&self, writes: Option<std::ops::Range<usize>>) {
+        self.writes.store(0, Ordering::Relaxed);
+        *self.failing.lock().unwrap() = writes;
+    }
+
+    /// How many writes there were.
+    pub(crate) fn count(&self) -> usize {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// What the next write comes to.
+    pub(super) fn strike(&self) -> rusqlite::Result<()> {
+        let number = self.writes.fetch_add(1, Ordering::Relaxed);
+        let failing = self.failing.lock().unwrap();
+        match failing.as_ref().is_some_and(|failing| failing.contains(&number)) {
+            true => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None)),
+            false => Ok(()),
+        }
+    }
+}
 
 fn entry(id: &str) -> Entry {
     Entry {

@@ -1,5 +1,7 @@
 //! The fake agent: the routes that the host uses, behaving as its script says.
 
+mod state;
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -36,6 +38,8 @@ use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
 };
+
+pub(crate) use self::state::{AgentState, Files};
 
 /// Ports from here on may be given to whoever asks for any.
 const CHOSEN_PORTS: u16 = 10_000;
@@ -144,9 +148,6 @@ impl Default for AgentScript {
         }
     }
 }
-
-/// The files of a container: they outlive its agent.
-pub(crate) type Files = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 pub(crate) struct FakeAgent {
     inner: Arc<Inner>,

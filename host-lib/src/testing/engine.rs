@@ -1,5 +1,8 @@
 //! The fake engine: containers are entries of a map, and starting one starts a fake agent on loopback.
 
+mod copy;
+mod fault;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -16,6 +19,7 @@ use corehold_types::Timestamp;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{Notify, broadcast};
 
+pub(crate) use self::{copy::EngineCopy, fault::EngineFault};
 use super::{AgentScript, FakeAgent, Files};
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -71,6 +75,7 @@ pub(crate) struct FakeEngine {
     pub(crate) image_builds: AtomicUsize,
     /// Resuming fails as many times.
     pub(crate) resume_fails: AtomicUsize,
+    calls: fault::Calls,
 }
 
 struct Container {
@@ -101,6 +106,7 @@ impl FakeEngine {
             removals: AtomicUsize::new(0),
             image_builds: AtomicUsize::new(0),
             resume_fails: AtomicUsize::new(0),
+            calls: fault::Calls::default(),
         }
     }
 
@@ -293,109 +299,135 @@ impl Runtime for FakeEngine {
     }
 
     async fn identity(&self) -> Result<String> {
-        Ok(self.identity.lock().unwrap().clone())
+        self.calls.through("identity", async { Ok(self.identity.lock().unwrap().clone()) }).await
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId> {
-        if let Some(gate) = &self.script.create_gate {
-            gate.notified().await;
-        }
-        if let Some(kind) = self.script.create {
-            return Err(Error::new(kind, "no such thing"));
-        }
-        let mut containers = self.containers();
-        if containers.values().any(|container| container.spec.name == spec.name) {
-            return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
-        }
-        let id = format!("c{}", self.next.fetch_add(1, Ordering::Relaxed));
-        let container = Container {
-            spec: spec.clone(),
-            status: ContainerStatus::Created,
-            restarted: false,
-            agent: None,
-            measured: 0,
-            files: Arc::default(),
-        };
-        containers.insert(id.clone(), container);
-        if self.script.create_then_fail { Err(failure("create")) } else { Ok(ContainerId(id)) }
+        self.calls
+            .through("create", async {
+                if let Some(gate) = &self.script.create_gate {
+                    gate.notified().await;
+                }
+                if let Some(kind) = self.script.create {
+                    return Err(Error::new(kind, "no such thing"));
+                }
+                let mut containers = self.containers();
+                if containers.values().any(|container| container.spec.name == spec.name) {
+                    return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
+                }
+                let id = format!("c{}", self.next.fetch_add(1, Ordering::Relaxed));
+                let container = Container {
+                    spec: spec.clone(),
+                    status: ContainerStatus::Created,
+                    restarted: false,
+                    agent: None,
+                    measured: 0,
+                    files: Arc::default(),
+                };
+                containers.insert(id.clone(), container);
+                if self.script.create_then_fail { Err(failure("create")) } else { Ok(ContainerId(id)) }
+            })
+            .await
     }
 
     async fn start(&self, id: &ContainerId) -> Result<()> {
-        if self.script.start {
-            return Err(failure("start"));
-        }
-        let failing = |left: usize| left.checked_sub(1);
-        if self.failing_starts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, failing).is_ok() {
-            return Err(failure("start"));
-        }
-        if self.inspect(id).await?.status == ContainerStatus::Running {
-            return Ok(());
-        }
-        let (workspace, files) = {
-            let containers = self.containers();
-            let container = containers.get(&id.0).ok_or_else(gone)?;
-            (workspace_of(&container.spec), container.files.clone())
-        };
-        let agent = FakeAgent::start_over(self.agent.clone(), workspace, files).await;
-        let ending = {
-            let mut containers = self.containers();
-            let container = containers.get_mut(&id.0).ok_or_else(gone)?;
-            container.restarted = container.status == ContainerStatus::Exited;
-            container.status = if self.script.dies { ContainerStatus::Exited } else { ContainerStatus::Running };
-            container.agent = (!self.script.dies).then_some(agent);
-            self.script.dies
-        };
-        self.say(id, "start");
-        if ending {
-            self.say(id, "die");
-        }
-        Ok(())
+        self.calls
+            .through("start", async {
+                if self.script.start {
+                    return Err(failure("start"));
+                }
+                let failing = |left: usize| left.checked_sub(1);
+                if self.failing_starts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, failing).is_ok() {
+                    return Err(failure("start"));
+                }
+                if self.inspect(id).await?.status == ContainerStatus::Running {
+                    return Ok(());
+                }
+                let (workspace, files) = {
+                    let containers = self.containers();
+                    let container = containers.get(&id.0).ok_or_else(gone)?;
+                    (workspace_of(&container.spec), container.files.clone())
+                };
+                let agent = FakeAgent::start_over(self.agent.clone(), workspace, files).await;
+                let ending = {
+                    let mut containers = self.containers();
+                    let container = containers.get_mut(&id.0).ok_or_else(gone)?;
+                    container.restarted = container.status == ContainerStatus::Exited;
+                    container.status =
+                        if self.script.dies { ContainerStatus::Exited } else { ContainerStatus::Running };
+                    container.agent = (!self.script.dies).then_some(agent);
+                    self.script.dies
+                };
+                self.say(id, "start");
+                if ending {
+                    self.say(id, "die");
+                }
+                Ok(())
+            })
+            .await
     }
 
     async fn stop(&self, id: &ContainerId, _grace: Duration) -> Result<()> {
-        let was_running = {
-            let mut containers = self.containers();
-            let container = containers.get_mut(&id.0).ok_or_else(gone)?;
-            if self.stuck.lock().unwrap().as_ref() == Some(&container.spec.name) {
-                return Err(failure("stop"));
-            }
-            container.agent = None;
-            std::mem::replace(&mut container.status, ContainerStatus::Exited) != ContainerStatus::Exited
-        };
-        if was_running {
-            self.say(id, "die");
-        }
-        Ok(())
+        self.calls
+            .through("stop", async {
+                let was_running = {
+                    let mut containers = self.containers();
+                    let container = containers.get_mut(&id.0).ok_or_else(gone)?;
+                    if self.stuck.lock().unwrap().as_ref() == Some(&container.spec.name) {
+                        return Err(failure("stop"));
+                    }
+                    container.agent = None;
+                    std::mem::replace(&mut container.status, ContainerStatus::Exited) != ContainerStatus::Exited
+                };
+                if was_running {
+                    self.say(id, "die");
+                }
+                Ok(())
+            })
+            .await
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<()> {
-        if self.removals.fetch_add(1, Ordering::Relaxed) < self.script.remove_failures {
-            return Err(failure("remove"));
-        }
-        self.say(id, "destroy");
-        self.containers().remove(&id.0);
-        Ok(())
+        self.calls
+            .through("remove", async {
+                if self.removals.fetch_add(1, Ordering::Relaxed) < self.script.remove_failures {
+                    return Err(failure("remove"));
+                }
+                self.say(id, "destroy");
+                self.containers().remove(&id.0);
+                Ok(())
+            })
+            .await
     }
 
     async fn list(&self, labels: &BTreeMap<String, String>) -> Result<Vec<ContainerState>> {
-        if self.away.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::EngineUnavailable, "the fake engine is away"));
-        }
-        let containers = self.containers();
-        let wanted =
-            |container: &Container| labels.iter().all(|(name, value)| container.spec.labels.get(name) == Some(value));
-        Ok(containers
-            .iter()
-            .filter(|(_, container)| wanted(container))
-            .map(|(id, container)| state(id, container))
-            .collect())
+        self.calls
+            .through("list", async {
+                if self.away.load(Ordering::Relaxed) {
+                    return Err(Error::new(ErrorKind::EngineUnavailable, "the fake engine is away"));
+                }
+                let containers = self.containers();
+                let wanted = |container: &Container| {
+                    labels.iter().all(|(name, value)| container.spec.labels.get(name) == Some(value))
+                };
+                Ok(containers
+                    .iter()
+                    .filter(|(_, container)| wanted(container))
+                    .map(|(id, container)| state(id, container))
+                    .collect())
+            })
+            .await
     }
 
     async fn inspect(&self, id: &ContainerId) -> Result<ContainerState> {
-        match self.containers().get(&id.0) {
-            Some(container) => Ok(state(&id.0, container)),
-            None => Err(gone()),
-        }
+        self.calls
+            .through("inspect", async {
+                match self.containers().get(&id.0) {
+                    Some(container) => Ok(state(&id.0, container)),
+                    None => Err(gone()),
+                }
+            })
+            .await
     }
 
     async fn endpoint(&self, id: &ContainerId, port: u16) -> Result<Endpoint> {
@@ -451,38 +483,58 @@ impl Runtime for FakeEngine {
     }
 
     async fn image_id(&self, reference: &str) -> Result<String> {
-        let build = self.image_builds.load(Ordering::Relaxed);
-        Ok(format!("{reference}@{build}"))
+        self.calls
+            .through("image_id", async {
+                let build = self.image_builds.load(Ordering::Relaxed);
+                Ok(format!("{reference}@{build}"))
+            })
+            .await
     }
 
     async fn rename(&self, id: &ContainerId, name: &str) -> Result<()> {
-        if self.script.rename {
-            return Err(failure("rename"));
-        }
-        let mut containers = self.containers();
-        if containers.iter().any(|(other, container)| *other != id.0 && container.spec.name == name) {
-            return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
-        }
-        let container = containers.get_mut(&id.0).ok_or_else(gone)?;
-        container.spec.name = name.to_owned();
-        drop(containers);
-        self.say(id, "rename");
-        Ok(())
+        self.calls
+            .through("rename", async {
+                if self.script.rename {
+                    return Err(failure("rename"));
+                }
+                let mut containers = self.containers();
+                if containers.iter().any(|(other, container)| *other != id.0 && container.spec.name == name) {
+                    return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
+                }
+                let container = containers.get_mut(&id.0).ok_or_else(gone)?;
+                container.spec.name = name.to_owned();
+                drop(containers);
+                self.say(id, "rename");
+                Ok(())
+            })
+            .await
     }
 
     async fn pause(&self, id: &ContainerId) -> Result<()> {
-        self.freeze(id, ContainerStatus::Running, ContainerStatus::Paused)?;
-        self.say(id, "pause");
-        Ok(())
+        self.calls
+            .through("pause", async {
+                self.freeze(id, ContainerStatus::Running, ContainerStatus::Paused)?;
+                self.say(id, "pause");
+                Ok(())
+            })
+            .await
     }
 
     async fn resume(&self, id: &ContainerId) -> Result<()> {
-        if self.resume_fails.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-            return Err(failure("resume"));
-        }
-        self.freeze(id, ContainerStatus::Paused, ContainerStatus::Running)?;
-        self.say(id, "unpause");
-        Ok(())
+        self.calls
+            .through("resume", async {
+                if self
+                    .resume_fails
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                    .is_ok()
+                {
+                    return Err(failure("resume"));
+                }
+                self.freeze(id, ContainerStatus::Paused, ContainerStatus::Running)?;
+                self.say(id, "unpause");
+                Ok(())
+            })
+            .await
     }
 
     fn updates_limits(&self) -> bool {

@@ -6,8 +6,8 @@ mod engine;
 use std::{fs, path::PathBuf, sync::Arc};
 
 pub(crate) use self::{
-    agent::{AgentScript, Answer, CommandLog, FakeAgent, Files, Route, TREE, ndjson, reply},
-    engine::{EngineScript, FakeEngine},
+    agent::{AgentScript, AgentState, Answer, CommandLog, FakeAgent, Files, Route, TREE, ndjson, reply},
+    engine::{EngineCopy, EngineFault, EngineScript, FakeEngine},
 };
 use crate::{ArchiveStore, Class, Host, HostBuilder, PoolOptions, Template};
 

@@ -1,6 +1,9 @@
 //! The life of workspaces over an engine and an agent in memory.
 
 mod asleep;
+mod deaths;
+mod failures;
+mod invariants;
 mod owners;
 mod reconciling;
 mod transitions;
@@ -69,6 +72,12 @@ impl FakeBed {
     fn names(&self) -> Vec<String> {
         self.archives.lock().unwrap().keys().cloned().collect()
     }
+
+    /// One that goes on from here.
+    fn copy(&self) -> Self {
+        let saves = self.saves.load(std::sync::atomic::Ordering::Relaxed);
+        Self { archives: Mutex::new(self.archives.lock().unwrap().clone()), saves: saves.into(), ..Self::default() }
+    }
 }
 
 #[async_trait]
@@ -81,6 +90,8 @@ impl Bed for FakeBed {
         let content = workspace.read_file("kept").await?;
         let name = format!("{}/{}", workspace.id(), self.saves.fetch_add(1, Relaxed));
         self.archives.lock().unwrap().insert(name.clone(), content.to_vec());
+        // Saved, and nobody knows it yet.
+        tokio::task::yield_now().await;
         Ok(name)
     }
 
@@ -96,6 +107,7 @@ impl Bed for FakeBed {
 
     async fn delete(&self, archive: &str) -> Result<()> {
         self.archives.lock().unwrap().remove(archive);
+        tokio::task::yield_now().await;
         Ok(())
     }
 }

@@ -1,0 +1,264 @@
+//! The transitions, one by one, and what must be true after any of them was cut off or failed.
+
+use super::*;
+use crate::{
+    Class, PoolOptions,
+    labels::POOL_NAME_PREFIX,
+    runtime::Runtime as _,
+    testing::{EngineCopy, FakeEngine},
+};
+
+/// What is done to the workspace `w`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Create,
+    Claim,
+    GetOrCreate,
+    Start,
+    Stop,
+    Restart,
+    Pause,
+    Resume,
+    Sleep,
+    /// Of one that has slept before: its old archive goes.
+    SleepAgain,
+    SleepStopped,
+    Wake,
+    WakeFromPool,
+    Remove,
+    RemoveAsleep,
+}
+
+impl Step {
+    pub(super) const ALL: [Self; 15] = [
+        Self::Create,
+        Self::Claim,
+        Self::GetOrCreate,
+        Self::Start,
+        Self::Stop,
+        Self::Restart,
+        Self::Pause,
+        Self::Resume,
+        Self::Sleep,
+        Self::SleepAgain,
+        Self::SleepStopped,
+        Self::Wake,
+        Self::WakeFromPool,
+        Self::Remove,
+        Self::RemoveAsleep,
+    ];
+
+    const fn is_creation(self) -> bool {
+        matches!(self, Self::Create | Self::Claim | Self::GetOrCreate)
+    }
+
+    const fn has_pool(self) -> bool {
+        matches!(self, Self::Claim | Self::WakeFromPool)
+    }
+
+    /// The state that it ends in.
+    const fn to(self) -> WorkspaceState {
+        match self {
+            Self::Create | Self::Claim | Self::GetOrCreate | Self::Start | Self::Restart | Self::Resume => {
+                WorkspaceState::Ready
+            }
+            Self::Wake | Self::WakeFromPool => WorkspaceState::Ready,
+            Self::Stop => WorkspaceState::Stopped,
+            Self::Pause => WorkspaceState::Paused,
+            Self::Sleep | Self::SleepAgain | Self::SleepStopped => WorkspaceState::Asleep,
+            Self::Remove | Self::RemoveAsleep => WorkspaceState::Removed,
+        }
+    }
+
+    /// Whether it may be found not to be there, if it wasn't done: it wasn't made yet, or is removed.
+    const fn may_be_missing(self) -> bool {
+        self.is_creation() || matches!(self, Self::Remove | Self::RemoveAsleep)
+    }
+
+    /// Makes what there is before it.
+    async fn prepare(self, stage: &Stage) {
+        let bystander = stage.host.create(CreateWorkspace::empty().id("bystander")).await.unwrap();
+        bystander.write_file("kept", "the bystander's").await.unwrap();
+        if self.is_creation() {
+            return;
+        }
+        let workspace = stage.host.create(stage.request()).await.unwrap();
+        workspace.write_file("kept", CONTENT).await.unwrap();
+        match self {
+            Self::Start | Self::SleepStopped => workspace.stop(GRACE).await.unwrap(),
+            Self::Resume => workspace.pause().await.unwrap(),
+            Self::Wake | Self::WakeFromPool | Self::RemoveAsleep => workspace.sleep(GRACE).await.unwrap(),
+            Self::SleepAgain => {
+                workspace.sleep(GRACE).await.unwrap();
+                workspace.wake().await.unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) async fn go(self, stage: &Stage) -> Result<()> {
+        let host = &stage.host;
+        if self.is_creation() {
+            let made = match self {
+                Self::GetOrCreate => host.get_or_create(OWNER, stage.request()).await?,
+                _ => host.create(stage.request()).await?,
+            };
+            return made.write_file("kept", CONTENT).await.map(|_| ());
+        }
+        let workspace = host.workspace("w").await?;
+        match self {
+            Self::Start => workspace.start().await,
+            Self::Stop => workspace.stop(GRACE).await,
+            Self::Restart => workspace.restart(GRACE).await,
+            Self::Pause => workspace.pause().await,
+            Self::Resume => workspace.resume().await,
+            Self::Sleep | Self::SleepAgain | Self::SleepStopped => workspace.sleep(GRACE).await,
+            Self::Wake | Self::WakeFromPool => workspace.wake().await,
+            _ => workspace.remove().await,
+        }
+    }
+}
+
+pub(super) const CONTENT: &str = "what w holds";
+const OWNER: &str = "ada";
+
+/// A host, and all that outlives it.
+pub(super) struct Stage {
+    pub(super) host: Host,
+    pub(super) engine: Arc<FakeEngine>,
+    pub(super) bed: Arc<FakeBed>,
+    pub(super) folder: tempfile::TempDir,
+}
+
+impl Stage {
+    /// Before a step.
+    pub(super) async fn before(step: Step) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let templates = folder.path().join("templates/web");
+        std::fs::create_dir_all(&templates).unwrap();
+        std::fs::write(templates.join("template.json"), DEV).unwrap();
+        let engine = Arc::new(FakeEngine::new(EngineScript::default(), AgentScript::default()));
+        let stage = Self::on(folder, engine, Arc::default(), step.has_pool()).await;
+        step.prepare(&stage).await;
+        if step.has_pool() {
+            stage.host.pools_filled().await.unwrap();
+        }
+        stage.host.settled().await;
+        stage
+    }
+
+    /// The next host, where one has died.
+    pub(super) async fn after(folder: tempfile::TempDir, engine: &EngineCopy, bed: FakeBed) -> Self {
+        Self::on(folder, Arc::new(engine.engine().await), Arc::new(bed), false).await
+    }
+
+    async fn on(folder: tempfile::TempDir, engine: Arc<FakeEngine>, bed: Arc<FakeBed>, pooled: bool) -> Self {
+        let builder = Host::builder()
+            .runtime(engine.clone())
+            .home(folder.path().join("home"))
+            .templates(folder.path().join("templates"))
+            .bed(bed.clone())
+            .reconciles(false);
+        let builder =
+            if pooled { builder.pool(Class::default(), PoolOptions::default().min(1).max(1)) } else { builder };
+        Self { host: builder.build().await.unwrap(), engine, bed, folder }
+    }
+
+    fn request(&self) -> CreateWorkspace {
+        let template = self.host.catalog().find("web").unwrap();
+        CreateWorkspace::from_template(&template).id("w").env("B", "request")
+    }
+
+    /// Reconciles, and looks whether everything is in order then: nothing orphaned, doubled, lost or left over.
+    pub(super) async fn reconcile(&self) {
+        let reconciled = self.host.reconcile().await.unwrap();
+        assert!(reconciled.failed.is_empty(), "{reconciled:?}");
+        self.check().await;
+        let again = self.host.reconcile().await.unwrap();
+        assert!(again.is_empty(), "what is right stays as it is: {again:?}");
+    }
+
+    async fn check(&self) {
+        let inner = &self.host.inner;
+        let (entries, archives) = (inner.store.all().await.unwrap(), self.bed.names());
+        let containers = self.engine.list(&BTreeMap::new()).await.unwrap();
+        for entry in &entries {
+            let container = entry.container.as_ref();
+            let container = container.map(|id| containers.iter().find(|container| container.id.0 == *id));
+            assert!(!entry.state.is_transitional() && entry.actor.is_none(), "nobody is at it any more: {entry:?}");
+            match container {
+                Some(container) => {
+                    let container = container.unwrap_or_else(|| panic!("its container is there: {entry:?}"));
+                    assert_eq!(entry.state, WorkspaceState::of(container.status), "{entry:?}");
+                }
+                None => assert!(entry.state == WorkspaceState::Asleep && entry.archive.is_some(), "{entry:?}"),
+            }
+            assert!(entry.archive.iter().all(|archive| archives.contains(archive)), "{entry:?} of {archives:?}");
+        }
+        for container in &containers {
+            let owners = entries.iter().filter(|entry| entry.container.as_ref() == Some(&container.id.0)).count();
+            let waits = container.name.starts_with(POOL_NAME_PREFIX);
+            assert_eq!(owners, usize::from(!waits), "each is somebody's, or waits: {container:?}, {entries:?}");
+        }
+        assert_eq!(self.engine.claimed_while_waiting(), Vec::<String>::new(), "none is nobody's and can't be had");
+        for record in inner.records.all().await {
+            let of = |entry: &crate::state::Entry| {
+                entry.id == record.workspace && entry.container.as_ref() == Some(&record.container)
+            };
+            assert!(entries.iter().any(of), "no record is left over: {record:?}, {entries:?}");
+        }
+        let infos = self.host.list().await.unwrap();
+        assert_eq!(infos.len(), entries.len(), "a listing has each once: {infos:?}");
+        assert!(
+            infos.iter().all(|info| entries.iter().any(|entry| (&entry.id, entry.state) == (&info.id, info.state)))
+        );
+    }
+
+    /// What there is then is what there was before the step, or after it; and after it, if it was done.
+    pub(super) async fn holds(&self, step: Step, done: bool) {
+        let bystander = self.host.workspace("bystander").await.unwrap();
+        assert_eq!(bystander.read_file("kept").await.unwrap(), "the bystander's");
+        let found = self.host.workspace("w").await;
+        match found {
+            Ok(workspace) => {
+                assert!(!(done && step.to() == WorkspaceState::Removed), "it was removed");
+                if done {
+                    assert_eq!(state(&workspace).await, step.to());
+                } else if step.is_creation() {
+                    assert_eq!(state(&workspace).await, WorkspaceState::Ready, "whole, or not at all");
+                }
+                workspace.start().await.unwrap();
+                if !step.is_creation() || done {
+                    assert_eq!(workspace.read_file("kept").await.unwrap(), CONTENT);
+                }
+                workspace.write_file("kept", CONTENT).await.unwrap();
+                assert_eq!(self.engine.dev_servers("corehold-w"), 1);
+                let entry = self.host.inner.store.get(workspace.id()).await.unwrap().unwrap();
+                assert_eq!(entry.recipe.env["B"], "request");
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+                assert!(step.may_be_missing() && (!done || step.to() == WorkspaceState::Removed), "it is lost");
+                if step.is_creation() {
+                    Box::pin(step.go(self)).await.expect("its name and its owner are free");
+                }
+            }
+        }
+        if step == Step::GetOrCreate {
+            let owned = self.host.get_or_create(OWNER, self.request()).await.unwrap();
+            assert_eq!(owned.id().as_str(), "w");
+        }
+    }
+
+    /// Removes everything, and nothing is left.
+    pub(super) async fn clear(&self) {
+        for info in self.host.list().await.unwrap() {
+            self.host.workspace(info.id.as_str()).await.unwrap().remove().await.unwrap();
+        }
+        self.host.drain_pools().await.unwrap();
+        self.host.settled().await;
+        assert_eq!(self.engine.names(), Vec::<String>::new());
+        assert_eq!(self.host.inner.store.all().await.unwrap(), []);
+        assert_eq!(self.host.inner.records.all().await.len(), 0);
+    }
+}
