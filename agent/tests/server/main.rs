@@ -34,6 +34,7 @@ mod socket_input; // what a client types over GET /v1/ws
 mod sockets; // GET /v1/ws: calls, events, credit, tokens, refusals
 mod support; // an agent, requests, answers
 mod tars; // archives to order
+mod transport; // requests that come as none, to every tool on every surface
 mod tunnel; // GET /v1/tunnel: bytes both ways, ends, refusals
 mod unread; // callers who stop reading, and slow ones
 mod watches; // watch: streams, slow readers, callers who leave
