@@ -8,7 +8,6 @@ use std::{collections::BTreeMap, io::Read};
 
 use bytes::Bytes;
 use corehold_types::WorkspacePath;
-use flate2::read::GzDecoder;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -176,7 +175,9 @@ impl Archives {
                 let (packer, template) = (self.host.packer.clone(), template.clone());
                 blocking(move || {
                     let packed: PackedArchive = packer.pack(&template.folder, &template.exclude)?;
-                    read(GzDecoder::new(packed.file))
+                    let unreadable =
+                        |error| Error::new(ErrorKind::Io, "the packed template can't be read").caused_by(error);
+                    read(zstd::Decoder::new(packed.file).map_err(unreadable)?)
                 })
                 .await
             }

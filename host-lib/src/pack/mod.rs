@@ -1,6 +1,6 @@
-//! Packing a folder into a tar.gz: the same folder gives the same bytes, and an unchanged one is packed once.
+//! Packing a folder into a tar.zst: the same folder gives the same bytes, and an unchanged one is packed once.
 //!
-//! An archive is keyed by the BLAKE3 of its canonical manifest (paths, kinds, modes, content), not of its gzip bytes, and
+//! An archive is keyed by the BLAKE3 of its canonical manifest (paths, kinds, modes, content), not of its compressed bytes, and
 //! cached under that key. What a folder's files hashed to is remembered by their inode and times, so that an unchanged
 //! folder costs one `lstat` a file; whatever could have changed within the clock's grain is read again.
 //!
@@ -74,7 +74,7 @@ pub(crate) type PackedArchive = Stored<Contents>;
 impl Packer {
     /// A packer that keeps its archives in `folder`, which is made when it is first needed.
     pub(crate) fn new(folder: PathBuf, limits: Limits) -> Self {
-        Self { store: Store::new(folder, ".tar.gz"), limits }
+        Self { store: Store::new(folder, ".tar.zst"), limits }
     }
 
     /// Packs a folder, leaving out what the defaults and `exclude` say.

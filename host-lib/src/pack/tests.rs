@@ -70,7 +70,7 @@ type Held = BTreeMap<Vec<u8>, (char, u32, Vec<u8>)>;
 
 fn read(archive: &mut PackedArchive) -> Held {
     let mut held = Held::new();
-    let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(&mut archive.file));
+    let mut tar = tar::Archive::new(zstd::Decoder::new(&mut archive.file).unwrap());
     for entry in tar.entries().unwrap() {
         let mut entry = entry.unwrap();
         assert_eq!((entry.header().uid().unwrap(), entry.header().gid().unwrap()), (OWNER, OWNER));
@@ -170,7 +170,7 @@ fn damaged_and_evicted_archives_are_packed_anew() {
     let store = fixture.cache.path().join("templates");
     let archive = || {
         let found = fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().path());
-        found.filter(|path| path.to_string_lossy().ends_with(".tar.gz")).collect::<Vec<_>>()
+        found.filter(|path| path.to_string_lossy().ends_with(".tar.zst")).collect::<Vec<_>>()
     };
     let mut damaged = whole.clone();
     damaged[20] ^= 1;
@@ -194,7 +194,7 @@ fn the_cache_is_bounded_and_what_killed_processes_left_is_swept() {
     fixture.limits.cache_bytes = 3 << 10;
     let store = fixture.cache.path().join("templates");
     fs::create_dir_all(&store).unwrap();
-    for (name, hours) in [(".draft-old", 2), (".draft-new", 0), ("lost-0123.tar.gz", 2)] {
+    for (name, hours) in [(".draft-old", 2), (".draft-new", 0), ("lost-0123.tar.zst", 2)] {
         let file = fs::File::create(store.join(name)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
     }
@@ -212,8 +212,8 @@ fn the_cache_is_bounded_and_what_killed_processes_left_is_swept() {
     assert_eq!(keys.iter().map(kept).collect::<Vec<_>>(), [false, false, false, false, true, true]);
     let names: Vec<_> = fs::read_dir(&store).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert!(names.contains(&".draft-new".to_owned()), "{names:?}");
-    assert!(!names.contains(&".draft-old".to_owned()) && !names.contains(&"lost-0123.tar.gz".to_owned()), "{names:?}");
-    assert_eq!(names.iter().filter(|name| name.ends_with(".tar.gz")).count(), 2);
+    assert!(!names.contains(&".draft-old".to_owned()) && !names.contains(&"lost-0123.tar.zst".to_owned()), "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.ends_with(".tar.zst")).count(), 2);
 }
 
 trait TakeBytes {
