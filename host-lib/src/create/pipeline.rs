@@ -130,7 +130,7 @@ pub(crate) async fn bring_up_again(host: &Arc<HostInner>, entry: &Entry, place: 
     // Nobody reads the steps but the host's events.
     let reporter = Reporter::new(mpsc::channel(1).0, host.events.clone(), entry.id.clone());
     let (arrived, _) = oneshot::channel();
-    bring_up(host, &plan, pool, place, &reporter, arrived).await
+    bring_up(host, &plan, pool, place, &reporter, arrived).await.map(|(workspace, _)| workspace)
 }
 
 async fn build(
@@ -156,7 +156,8 @@ async fn build(
             Err(_) => pending().await,
         }
     };
-    let (workspace, filled) = tokio::try_join!(bring_up(host, plan, pool, place, reporter, arrived), fill)?;
+    let ((workspace, _handing_over), filled) =
+        tokio::try_join!(bring_up(host, plan, pool, place, reporter, arrived), fill)?;
     if let Some(template) = &plan.template {
         set_up(host, &workspace, template, filled, reporter).await?;
         if let Some(dev) = &plan.recipe.dev {
@@ -194,7 +195,7 @@ struct Arrival {
     workspace: Workspace,
     /// Id of the image that it is made of; absent when nobody needs it, or it changed its meaning just then.
     image: Option<String>,
-    /// Kept until it is filled and named.
+    /// Kept until it is ready.
     handing_over: Option<Arc<HandOver>>,
     /// Its limits.
     limits: Resources,
@@ -207,11 +208,11 @@ async fn bring_up(
     place: &mut Reservation,
     reporter: &Reporter,
     arrived: oneshot::Sender<Arrival>,
-) -> Result<Workspace> {
+) -> Result<(Workspace, Option<Arc<HandOver>>)> {
     if let Some(pool) = pool
         && let Some(arrival) = take_over(host, plan, pool, place, reporter).await?
     {
-        let (workspace, _handing_over) = (arrival.workspace.clone(), arrival.handing_over.clone());
+        let (workspace, handing_over) = (arrival.workspace.clone(), arrival.handing_over.clone());
         let limited = arrival.limits == plan.spec.resources;
         // It can be filled while the engine still takes note of whose it is, and of what it may use. None of its commands runs before.
         let _ = arrived.send(arrival);
@@ -223,14 +224,14 @@ async fn bring_up(
             }
         };
         return match tokio::try_join!(host.runtime.rename(&at.container, &plan.spec.name), limit) {
-            Ok(_) => Ok(workspace),
+            Ok(_) => Ok((workspace, handing_over)),
             Err(error) => Err(refused(error, plan, host).in_step(Step::Claim)),
         };
     }
     let arrival = make(host, plan, place, reporter).await?;
     let workspace = arrival.workspace.clone();
     let _ = arrived.send(arrival);
-    Ok(workspace)
+    Ok((workspace, None))
 }
 
 /// Takes a container from a pool, if one is ready in time.

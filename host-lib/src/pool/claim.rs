@@ -8,7 +8,7 @@ use corehold_types::{
 };
 use tokio::time::Instant;
 
-use super::{Member, Pool, Record};
+use super::{Member, Pool, Record, State};
 use crate::{
     client::AgentClient,
     error::{Error, ErrorKind, Result},
@@ -68,17 +68,28 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Longest time for which nothing is started because workspaces are being handed over.
-const HOLD: Duration = Duration::from_millis(250);
+/// Longest time for which nothing is started because workspaces are being handed over: a dev server is there by then.
+const HOLD: Duration = Duration::from_secs(2);
+/// The same while no other is ready: who comes next waits for it.
+const SHORT_HOLD: Duration = Duration::from_millis(250);
 
-/// A container is on its way to its owner. While there is one, nothing is started: an engine that starts a container takes ten times as
-/// long to rename another, and both wait for the disk.
+/// A container is on its way to its owner, until it is ready. While there is one, nothing is started: an engine that starts a container
+/// takes ten times as long to rename another, and both wait for the disk, as the dev server does.
 pub(crate) struct HandOver(Arc<Pool>);
 
 impl Drop for HandOver {
     fn drop(&mut self) {
         self.0.state().handing_over -= 1;
         self.0.wanted.notify_one();
+    }
+}
+
+impl State {
+    /// Until when nothing is started because of a hand-over.
+    pub(super) fn held_until(&self) -> Option<std::time::Instant> {
+        let hold = if self.ready.is_empty() { SHORT_HOLD } else { HOLD };
+        let held = self.handing_over > 0 && self.waiting == 0;
+        self.held_since.filter(|_| held).map(|since| since + hold)
     }
 }
 
@@ -94,7 +105,7 @@ impl Pool {
                 let mut state = self.state();
                 if let Some(member) = state.ready.pop_front() {
                     if state.handing_over == 0 {
-                        state.held_until = std::time::Instant::now() + HOLD;
+                        state.held_since = Some(std::time::Instant::now());
                     }
                     state.handing_over += 1;
                     drop(state);
@@ -125,7 +136,7 @@ impl Pool {
         state.missed += 1;
         state.missed_at = std::time::Instant::now();
         // Who comes next must not find it empty too.
-        state.held_until = state.missed_at;
+        state.held_since = None;
         state.target = (state.target + 1).min(self.options.most());
         self.wanted.notify_one();
     }

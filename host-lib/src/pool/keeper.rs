@@ -213,8 +213,7 @@ impl Pool {
                 if state.closed || coming >= state.target || state.starting.len() >= self.options.starts_at_once {
                     return calm;
                 }
-                let held = state.handing_over > 0 && state.waiting == 0;
-                let then = state.not_before.max(held.then_some(state.held_until));
+                let then = state.not_before.max(state.held_until());
                 if let Some(then) = then.filter(|then| *then > now) {
                     return Some(calm.map_or(then, |calm| calm.min(then)));
                 }

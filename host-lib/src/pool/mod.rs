@@ -302,9 +302,10 @@ struct State {
     attended: HashSet<String>,
     /// Claims that wait for one that is being started.
     waiting: usize,
-    /// Containers on their way to their owners, for which starts wait until then at most.
+    /// Containers on their way to their owners, for which starts wait.
     handing_over: usize,
-    held_until: Instant,
+    /// Since when there were such; absent when nothing waits for them.
+    held_since: Option<Instant>,
     target: usize,
     /// When the last claim found nothing, or the target was lowered.
     missed_at: Instant,
@@ -327,7 +328,7 @@ impl Pool {
             attended: HashSet::new(),
             waiting: 0,
             handing_over: 0,
-            held_until: Instant::now(),
+            held_since: None,
             target: options.min,
             missed_at: Instant::now(),
             recheck: None,

@@ -236,7 +236,7 @@ async fn nothing_is_started_while_a_workspace_is_handed_over_unless_somebody_fin
         let pool = host.pool(0);
         let (member, handing_over) = pool.take(tokio::time::Instant::now()).await.unwrap();
         // As if it had just begun, however long this takes.
-        pool.state().held_until = Instant::now() + PATIENCE * 2;
+        pool.state().held_since = Some(Instant::now() + PATIENCE * 2);
         fixture.engine.rename(&member.container, "corehold-taken").await.unwrap();
         assert!(pool.refill(&mut tokio::task::JoinSet::new()).await.is_some(), "it looks again when the time is up");
         assert_eq!((host.pools()[0].starting, host.pools()[0].ready), (0, 1));
@@ -247,6 +247,19 @@ async fn nothing_is_started_while_a_workspace_is_handed_over_unless_somebody_fin
         }
         until(|| host.pools()[0].ready == 2).await;
     }
+}
+
+#[tokio::test]
+async fn nothing_is_held_up_for_long_when_none_is_left() {
+    let fixture = fixture().await;
+    let host = filled(&fixture, exactly(2)).await;
+    let pool = host.pool(0);
+    let (_first, first_on_its_way) = pool.take(tokio::time::Instant::now()).await.unwrap();
+    let until_then = pool.state().held_until().expect("one is on its way");
+    let (_second, second_on_its_way) = pool.take(tokio::time::Instant::now()).await.unwrap();
+    assert!(pool.state().held_until().expect("two are on their way") < until_then, "none is left");
+    drop((first_on_its_way, second_on_its_way));
+    assert!(pool.state().held_until().is_none());
 }
 
 #[tokio::test]
