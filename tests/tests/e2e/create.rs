@@ -1,12 +1,15 @@
 //! A template becomes a workspace, through the host library.
 
+use std::time::Duration;
+
 use corehold_e2e::{
     corehold::Corehold,
     web::{address, get, reload_hot},
 };
 use corehold_host::{
-    Class, CreateEvent, CreateEventKind, CreateWorkspace, PoolOptions, Step, Template, Workspace,
-    runtime::Runtime as _, template,
+    Class, CreateEvent, CreateEventKind, CreateWorkspace, ErrorKind, PoolOptions, Step, Template, Workspace,
+    runtime::{ContainerId, Resources, Runtime as _},
+    template,
 };
 use tokio::join;
 
@@ -125,4 +128,51 @@ async fn labels_and_variables_of_any_text_arrive_as_they_were_given() {
     assert_eq!(labels["odd\0=\n😀"], format!("{odd}\0"));
     assert_eq!(labels["large"], large);
     host.drain_pools().await.unwrap();
+}
+
+/// What the property test shows of the library, of the engine and the agent behind it: text arrives as it was given.
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_and_variables_of_any_text_arrive_made_and_handed_over() {
+    let corehold = Corehold::start().await;
+    let texts =
+        ["", "a=b c", "\"'$HOME`\\", "l\ni\r\nnes\n", "ä→😀\u{feff}\u{2028}", "\u{1b}[31m\u{7f}", &"x".repeat(60_000)];
+    let pool = PoolOptions::default().min(1).max(1).wait(Duration::from_secs(30));
+    let pooled = corehold.builder().pool(Class::default(), pool).build().await.unwrap();
+    pooled.pools_filled().await.unwrap();
+    for (host, labelled) in [(&corehold.host, true), (&pooled, false)] {
+        let mut request = CreateWorkspace::empty();
+        for (number, text) in texts.iter().enumerate() {
+            request = request.env(format!("TEXT_{number}"), *text);
+            if labelled {
+                request = request.label(format!("text.{number} ä→=,\""), *text);
+            }
+        }
+        let workspace = host.create(request).await.unwrap();
+        for (number, text) in texts.iter().enumerate() {
+            let inside = workspace.command(format!("printf %s \"$TEXT_{number}\"")).run().await.unwrap();
+            assert_eq!(inside.stdout_text(), *text, "TEXT_{number}");
+        }
+        let container = ContainerId(workspace.info().await.unwrap().container.unwrap());
+        let labels = corehold.docker.inspect(&container).await.unwrap().labels;
+        let carried = (0..texts.len()).all(|number| {
+            labels.get(&format!("text.{number} ä→=,\"")).map(String::as_str) == labelled.then_some(texts[number])
+        });
+        assert!(carried, "{labels:?}");
+        workspace.remove().await.unwrap();
+    }
+    assert_eq!(pooled.pools()[0].claimed, 1);
+    pooled.drain_pools().await.unwrap();
+}
+
+/// Limits under which nothing can run are told in time, and leave nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_processes_for_the_agent_itself_are_told_in_time() {
+    let corehold = Corehold::start().await;
+    let limits = Resources { pids: Some(1), ..Resources::default() };
+    let request = CreateWorkspace::empty().resources(limits).agent_timeout(Duration::from_secs(10));
+    let error = corehold.host.create(request).await.unwrap_err();
+    let kinds = [ErrorKind::AgentUnavailable, ErrorKind::Engine, ErrorKind::Timeout];
+    assert!(kinds.contains(&error.kind()), "{:?}: {error}", error.kind());
+    assert!(error.hint_text().is_some() || error.output().is_some(), "{error} says nothing of the next step");
+    assert!(corehold.host.list().await.unwrap().is_empty());
 }

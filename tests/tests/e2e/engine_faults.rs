@@ -23,9 +23,13 @@ use corehold_host::{
 const SOCKET: &str = "/var/run/docker.sock";
 /// What a call may take where the engine is late.
 const LIMIT: Duration = Duration::from_secs(2);
+/// What a workspace has to end by itself.
+const GRACE: Duration = Duration::from_secs(1);
 /// What a whole operation may take in which one kind of call fails: a few calls that wait for their limit, and the agent.
 const IN_TIME: Duration = Duration::from_secs(60);
 
+/// Of the four, those that tell an engine that says no from one that says nothing: a sleep takes a while.
+const REFUSED_OR_LATE: [Fault; 2] = [Fault::Status(500), Fault::Late(Duration::from_secs(10))];
 const FAULTS: [Fault; 4] = [Fault::Status(500), Fault::Cut, Fault::Garbage, Fault::Late(Duration::from_secs(10))];
 
 /// A host behind the proxy. It has the usual limits, unless it is to meet an engine that is late: others may keep this one busy.
@@ -194,4 +198,75 @@ async fn a_pool_that_is_filled_and_claimed_from() {
             clean(&corehold, &context).await;
         }
     }
+}
+
+/// Neither is its file lost nor is it there twice, and the next call does what the failed one was to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sleep_a_waking_and_all_that_is_asked_of_a_workspace() {
+    let corehold = Corehold::start().await;
+    let proxy = Proxy::transparent(Path::new(SOCKET)).await;
+    let whole = host(&corehold, &proxy, None, None).await;
+    let first = whole.create(CreateWorkspace::empty().id("faulty-sleeper-first")).await.unwrap();
+    let created = proxy.endpoints();
+    first.pause().await.unwrap();
+    first.resume().await.unwrap();
+    first.sleep(GRACE).await.unwrap();
+    first.wake().await.unwrap();
+    first.stats().await.unwrap();
+    first.remove().await.unwrap();
+    drop(whole);
+    let endpoints = calls(&proxy, &BTreeSet::new()).await;
+    for needed in ["POST /containers/{}/stop", "POST /containers/{}/pause", "GET /containers/{}/stats"] {
+        assert!(endpoints.iter().any(|endpoint| endpoint == needed), "{needed} is not among {endpoints:?}");
+    }
+    assert!(created.len() < endpoints.len(), "they make calls of their own");
+    for endpoint in &endpoints {
+        for fault in REFUSED_OR_LATE {
+            let context = context_of(endpoint, fault);
+            proxy.heal();
+            let broken = host(&corehold, &proxy, Some(fault), None).await;
+            let workspace = broken.create(CreateWorkspace::empty().id("faulty-sleeper")).await.unwrap();
+            workspace.write_file("kept", context.clone()).await.unwrap();
+            for verb in ["pause", "sleep", "wake", "stats", "remove"] {
+                let context = format!("{context}, {verb}");
+                proxy.fail(endpoint, fault);
+                let began = Instant::now();
+                let done = match verb {
+                    "pause" => workspace.pause().await,
+                    "sleep" => workspace.sleep(GRACE).await,
+                    "wake" => workspace.wake().await,
+                    "stats" => workspace.stats().await.map(drop),
+                    _ => workspace.remove().await,
+                };
+                assert!(began.elapsed() < IN_TIME, "{context}: {:?}", began.elapsed());
+                if let Err(error) = done {
+                    judge(&error, endpoint, fault);
+                }
+                proxy.heal();
+                let again = match verb {
+                    "pause" => workspace.resume().await,
+                    "sleep" => workspace.sleep(GRACE).await,
+                    "wake" => workspace.wake().await,
+                    "stats" => workspace.stats().await.map(drop),
+                    _ => workspace.remove().await,
+                };
+                again.unwrap_or_else(|error| panic!("{context}, then healed: {error}"));
+                let there = match verb {
+                    "sleep" | "remove" => BTreeSet::new(),
+                    _ => BTreeSet::from(["corehold-faulty-sleeper".to_owned()]),
+                };
+                assert_eq!(containers(&corehold).await, there, "{context}");
+                if !there.is_empty() {
+                    assert_eq!(workspace.read_file("kept").await.unwrap(), context_of(endpoint, fault), "{context}");
+                }
+            }
+            broken.settled().await;
+            drop(broken);
+            clean(&corehold, &context).await;
+        }
+    }
+}
+
+fn context_of(endpoint: &str, fault: Fault) -> String {
+    format!("{endpoint} {fault:?}")
 }
