@@ -1,15 +1,16 @@
 //! Claim from a pool to ready, with a template of 100 files and 1 MB extracted and verified, beside what the engine itself needs for
 //! a container with the same files: create, start, archive in.
 //!
-//! Usage: `claim [ROUNDS]` (default 50). Needs an engine at /var/run/docker.sock and the core image.
+//! Usage: `claim [ROUNDS]` (default 200). Needs an engine at /var/run/docker.sock and the core image.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use corehold_benches::{engine, figures::Samples};
 use corehold_host::{
-    Class, CreateEvent, CreateEventKind, CreateWorkspace, EventKind, Host, PoolOptions, Step, Template,
+    Class, CreateEvent, CreateEventKind, CreateWorkspace, EventKind, Host, PoolOptions, Template,
     runtime::docker::{Docker, DockerAddress},
+    types::Timestamp,
 };
 
 const FILES: usize = 100;
@@ -19,7 +20,7 @@ const LAST: &str = "src/part-9/file-99.txt";
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let rounds: u32 = std::env::args().nth(1).map_or(Ok(50), |rounds| rounds.parse())?;
+    let rounds: u32 = std::env::args().nth(1).map_or(Ok(200), |rounds| rounds.parse())?;
     let (home, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let last = make_files(folder.path())?;
     let template = Template::load(folder.path())?;
@@ -38,8 +39,8 @@ async fn main() -> Result<()> {
         "claim to ready:                        {claims}, p99 {:.1} ms",
         claims.quantile(0.99).as_secs_f64() * 1e3
     );
-    for (step, samples) in steps {
-        println!("  of it {step:>32} {samples}");
+    for (what, samples) in steps {
+        println!("  of it {what:>32} {samples}");
     }
     println!("engine's create, start and archive in: {engines}");
     println!("the engine takes as many times as long: {:.1}", engines.ratio_to(&claims));
@@ -49,8 +50,9 @@ async fn main() -> Result<()> {
 struct Measured {
     claims: Samples,
     engines: Samples,
-    /// Packing goes on beside the claim; the engine learns the workspace's name beside the shipping.
-    steps: BTreeMap<Step, Samples>,
+    /// The steps, what comes before the first and after the last of them. Packing goes on beside the claim; the engine learns the
+    /// workspace's name beside the shipping.
+    steps: BTreeMap<String, Samples>,
 }
 
 async fn measure(host: &Host, template: &Template, last: &[u8], tar: &[u8], rounds: u32) -> Result<Measured> {
@@ -66,15 +68,26 @@ async fn measure(host: &Host, template: &Template, last: &[u8], tar: &[u8], roun
         // What is started for the next round must not be in this one's way.
         host.pools_filled().await?;
         let mut events = host.events();
-        let began = Instant::now();
+        let (began, mut since) = (Instant::now(), Timestamp::now());
         let workspace = host.create(CreateWorkspace::from_template(template)).await?;
         claims.add(began.elapsed());
+        let mut first = true;
+        let mut add = |what: String, duration| steps.entry(what).or_insert_with(Samples::default).add(duration);
         loop {
-            match events.next().await.context("the host tells what it does")?.kind {
-                EventKind::Creation(CreateEvent { step, kind: CreateEventKind::Finished { duration, .. }, .. }) => {
-                    steps.entry(step).or_insert_with(Samples::default).add(duration);
+            let event = events.next().await.context("the host tells what it does")?;
+            match event.kind {
+                EventKind::Creation(CreateEvent { kind: CreateEventKind::Started { .. }, .. }) if first => {
+                    first = false;
+                    add("before".to_owned(), event.at.since(since));
                 }
-                EventKind::Created { .. } => break,
+                EventKind::Creation(CreateEvent { step, kind: CreateEventKind::Finished { duration, .. }, .. }) => {
+                    since = event.at;
+                    add(step.to_string(), duration);
+                }
+                EventKind::Created { .. } => {
+                    add("after".to_owned(), event.at.since(since));
+                    break;
+                }
                 _ => {}
             }
         }

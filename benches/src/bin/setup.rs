@@ -118,7 +118,8 @@ struct ByHand {
     specification: Value,
     files: Vec<u8>,
     context: Vec<u8>,
-    setup: String,
+    /// What installs, without what warms the dev server's caches: nobody does that by hand.
+    install: String,
     dev: String,
     port: u16,
 }
@@ -129,6 +130,7 @@ impl ByHand {
         specification["Labels"] = json!({ LABEL: "true" });
         let image = specification["Image"].as_str().context("the model has an image")?.to_owned();
         let (setup, dev) = (template.setup.join(" && "), template.dev.clone().context("it has a dev server")?);
+        let install = template.setup.first().context("it has a set-up")?.clone();
         let tar = |folder: &Path, more: &[&str]| -> Result<Vec<u8>> {
             let mut tar = Command::new("tar");
             tar.arg("-C").arg(folder).args(["--owner=1000", "--group=1000", "--exclude=./node_modules", "-cf", "-"]);
@@ -146,14 +148,14 @@ impl ByHand {
                  ADD --chown=1000:1000 files.tar /app/\nRUN {setup}\nENTRYPOINT []\nCMD {dev}\n"
             ),
         )?;
-        Ok(Self { specification, files, context: tar(context.path(), &[])?, setup, dev, port: template.port })
+        Ok(Self { specification, files, context: tar(context.path(), &[])?, install, dev, port: template.port })
     }
 
     fn installed(&self) -> Result<engine::Container> {
         let container = engine::Container::start(&self.specification)?;
         container.put_archive("/app", &self.files)?;
-        let code = container.exec(&["sh", "-c", &self.setup], |_| Ok(()))?;
-        ensure!(code == 0, "{} ended with {code}", self.setup);
+        let code = container.exec(&["sh", "-c", &self.install], |_| Ok(()))?;
+        ensure!(code == 0, "{} ended with {code}", self.install);
         let dev = format!("({}) >/dev/null 2>&1 &", self.dev);
         container.exec(&["sh", "-c", &dev], |_| Ok(()))?;
         self.wait_until_served(&container)?;
