@@ -49,6 +49,10 @@ pub struct Archive {
     /// Patterns, as in .gitignore, of what was left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclusions: Vec<String>,
+    /// Whether the workspace was put to sleep with it: it goes when the workspace is put to sleep again or removed. Those that
+    /// somebody saved stay until they are deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_sleep: bool,
     /// BLAKE3 of the index, in hex: the name under which the store has it.
     pub index: String,
     /// Bytes of the index.
@@ -142,6 +146,7 @@ pub(super) mod tests {
             symlinks: 1,
             content_bytes: 10,
             exclusions: vec!["node_modules".into()],
+            for_sleep: false,
             index: "1".repeat(64),
             index_bytes: 97,
         }

@@ -62,6 +62,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     events::EventKind,
     host::HostInner,
+    life::WorkspaceState,
     runtime::BoxStream,
     workspace::{Workspace, WorkspaceId},
 };
@@ -81,11 +82,13 @@ pub struct SaveOptions {
     pub exclude: Vec<String>,
     /// Whether all of it is read back before it counts as saved. Default true.
     pub verify: bool,
+    /// See [`Archive::for_sleep`].
+    pub(crate) for_sleep: bool,
 }
 
 impl Default for SaveOptions {
     fn default() -> Self {
-        Self { exclude: Vec::new(), verify: true }
+        Self { exclude: Vec::new(), verify: true, for_sleep: false }
     }
 }
 
@@ -122,7 +125,8 @@ impl Archives {
     }
 
     /// Saves a workspace. What earlier archives hold already isn't written again, and when nothing has changed since the last
-    /// one, that one is returned. One that is paused or asleep is woken for it. Cancel-safe: an archive exists whole or not at all.
+    /// one that was saved so, that one is returned. One that is paused or asleep is woken for it. Cancel-safe: an archive exists
+    /// whole or not at all.
     ///
     /// The module says what is saved, and what is guaranteed while files change.
     ///
@@ -147,6 +151,7 @@ impl Archives {
             workspace: workspace.id().clone(),
             template: workspace.template().map(str::to_owned),
             exclusions: options.exclude,
+            for_sleep: options.for_sleep,
         };
         let mut anew = false;
         for attempt in 1.. {
@@ -278,8 +283,25 @@ impl Archives {
     /// Gives an archive up. What only it needed goes with the next [`prune`](Self::prune).
     ///
     /// # Errors
-    /// `NotFound`; `Io`.
+    /// `NotFound`; `Conflict` when the workspace sleeps in it; `Io`.
     pub async fn delete(&self, reference: &ArchiveRef) -> Result<()> {
+        let sleeper = self.host.store.get(&reference.workspace).await?;
+        if sleeper.is_some_and(|entry| {
+            matches!(entry.state, WorkspaceState::Asleep | WorkspaceState::Waking)
+                && entry.archive == Some(reference.to_string())
+        }) {
+            let workspace = &reference.workspace;
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("workspace {workspace} sleeps in archive {reference}"),
+            )
+            .hint(format!("wake it before, or remove it with its files: `corehold down {workspace}`")));
+        }
+        self.give_up(reference).await
+    }
+
+    /// The same, whoever sleeps in it.
+    pub(crate) async fn give_up(&self, reference: &ArchiveRef) -> Result<()> {
         let store = self.store().await?;
         let path = manifest_path(reference);
         // Whether it can be read doesn't matter: this is how one that can't is given up.
@@ -300,7 +322,8 @@ impl Archives {
 
     /// Saves a workspace whose container is about to go: all of it, read back.
     pub(crate) async fn save_verified(&self, workspace: &Workspace) -> Result<ArchiveRef> {
-        Ok(self.save(workspace, SaveOptions::default()).await?.reference())
+        let options = SaveOptions { for_sleep: true, ..SaveOptions::default() };
+        Ok(self.save(workspace, options).await?.reference())
     }
 
     /// Fills a container with what was saved.

@@ -57,6 +57,7 @@ pub(super) struct Subject {
     pub(super) workspace: WorkspaceId,
     pub(super) template: Option<String>,
     pub(super) exclusions: Vec<String>,
+    pub(super) for_sleep: bool,
 }
 
 /// A saving that is under way, as pruning sees it.
@@ -190,6 +191,7 @@ impl<'a> Saving<'a> {
             symlinks: summary.symlinks,
             content_bytes: summary.content_bytes,
             exclusions: self.subject.exclusions.clone(),
+            for_sleep: self.subject.for_sleep,
             index: ChunkId::of(&bytes).to_string(),
             index_bytes: bytes.len() as u64,
         };
@@ -259,7 +261,9 @@ impl<'a> Saving<'a> {
 
 /// Whether an archive would be the same as another one but for its time.
 fn same(one: &Archive, other: &Archive) -> bool {
-    let what = |archive: &Archive| (archive.index.clone(), archive.template.clone(), archive.exclusions.clone());
+    let what = |archive: &Archive| {
+        (archive.index.clone(), archive.template.clone(), archive.exclusions.clone(), archive.for_sleep)
+    };
     what(one) == what(other)
 }
 

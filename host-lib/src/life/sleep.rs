@@ -49,7 +49,7 @@ impl Bed for Archives {
     }
 
     async fn delete(&self, archive: &str) -> Result<()> {
-        match Archives::delete(self, &archive.parse()?).await {
+        match self.give_up(&archive.parse()?).await {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             deleted => deleted,
         }

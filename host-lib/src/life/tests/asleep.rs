@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::SaveOptions;
 
 #[tokio::test]
 async fn asleep_it_has_no_container_and_awake_it_has_its_files_and_its_handles_still_work() {
@@ -104,6 +105,33 @@ async fn it_sleeps_in_the_hosts_archives() {
     workspace.wake().await.unwrap();
     workspace.remove().await.unwrap();
     assert!(fixture.host.archives().list(Some(workspace.id())).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_somebody_saved_is_never_what_a_workspace_sleeps_in() {
+    let fixture = fixture().await;
+    let (workspace, archives) = (web(&fixture, &fixture.host).await, fixture.host.archives());
+    let saved = archives.save(&workspace, SaveOptions::default()).await.unwrap();
+    for others in [1, 2] {
+        workspace.sleep(GRACE).await.unwrap();
+        let all = archives.list(Some(workspace.id())).await.unwrap();
+        let bed = all.iter().find(|archive| archive.for_sleep).unwrap();
+        assert_eq!(
+            (all.len(), &bed.index),
+            (others + 1, &saved.index),
+            "the same files, and nothing of them is stored twice"
+        );
+        let error = archives.delete(&bed.reference()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        // Saving wakes it, and makes one that is no bed.
+        assert!(!archives.save(&workspace, SaveOptions::default()).await.unwrap().for_sleep);
+        archives.load(&saved, &workspace).await.unwrap();
+    }
+    workspace.sleep(GRACE).await.unwrap();
+    archives.load(&saved, &workspace).await.expect("it wakes for that too");
+    workspace.remove().await.unwrap();
+    let left = archives.list(None).await.unwrap();
+    assert!(left.contains(&saved) && left.iter().all(|archive| !archive.for_sleep), "{left:?}");
 }
 
 #[tokio::test]
