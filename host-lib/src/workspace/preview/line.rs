@@ -8,6 +8,10 @@ use std::{
     time::Duration,
 };
 
+use corehold_types::{
+    Code, Timestamp,
+    tools::{Ports, PortsRequest},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -19,8 +23,14 @@ use super::{
 };
 use crate::{
     client::Tunnel,
+    create::DEV,
     error::{Error, ErrorKind, Result},
 };
+
+/// Time from its start that a dev server may take to listen until connections to it are reset.
+const STARTING: Duration = Duration::from_secs(30);
+/// Between two looks at what listens inside: the least that an agent takes.
+const LOOK_MS: u64 = 100;
 
 pub(super) struct Line {
     /// Weak, since the host holds the line: it ends with the host, not the host with it.
@@ -53,9 +63,30 @@ impl Line {
             before(workspace.id().clone()).await?;
         }
         let mut lifeline = Lifeline::of(workspace).await?;
-        let tunnel = workspace.tunnel(self.port).await?;
+        let tunnel = match workspace.tunnel(self.port).await {
+            Err(error) if is_nobody_listening(&error) && self.opens_yet(workspace).await? => {
+                workspace.tunnel(self.port).await?
+            }
+            tunnel => tunnel?,
+        };
         lifeline.connected(workspace);
         Ok((tunnel, lifeline))
+    }
+
+    /// Waits for a dev server that was started a moment ago, as when this connection has woken the workspace: who asks for a page
+    /// shall get it, and not be told to ask again.
+    async fn opens_yet(&self, workspace: &Workspace) -> Result<bool> {
+        let dev = workspace.latest_command(DEV).await?.filter(|command| command.exit.is_none());
+        let Some(left) = dev.and_then(|dev| STARTING.checked_sub(Timestamp::now().since(dev.started))) else {
+            return Ok(false);
+        };
+        let request = PortsRequest {
+            wait_for: Some(self.port),
+            timeout_ms: Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            interval_ms: Some(LOOK_MS),
+            ..PortsRequest::default()
+        };
+        Ok(workspace.call::<Ports>(&request).await?.opened == Some(true))
     }
 
     fn remember(&self, failure: Option<String>) {
@@ -100,6 +131,10 @@ impl Destination for Line {
             None => error.to_string(),
         }));
     }
+}
+
+fn is_nobody_listening(error: &Error) -> bool {
+    error.problem().is_some_and(|problem| problem.code == Code::NotListening)
 }
 
 /// One that only doesn't run may run again, under the same address.
