@@ -10,4 +10,6 @@ pub mod engine;
 pub mod proxy;
 pub mod registry;
 pub mod stand_in;
+pub mod tree;
+pub mod watching;
 pub mod web;

@@ -26,6 +26,10 @@ pub(crate) async fn run(global: &Global, load: &Load) -> anyhow::Result<ExitCode
     }
     let template = archive.template.as_deref().and_then(|name| host.catalog().find(name).ok());
     let mut request = template.as_ref().map_or_else(CreateWorkspace::empty, CreateWorkspace::from_template);
+    // As `up` does: the address that is printed outlives this command.
+    if let Some(template) = &template {
+        request = request.publish(template.port);
+    }
     if let Some(name) = &load.name {
         request = request.id(name);
     }

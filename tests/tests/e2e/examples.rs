@@ -19,6 +19,7 @@ async fn each_of_them_works_and_leaves_nothing() {
         ("quickstart", "answers on http://127.0.0.1:"),
         ("multi_tenant", "grace has the secret of grace"),
         ("agent_loop", "attempt 2: the test passes"),
+        ("sleep_and_wake", "and there is still: as I left it"),
     ] {
         let output = run(&corehold, example);
         let said = String::from_utf8_lossy(&output.stdout);

@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
-use corehold_e2e::{corehold::Corehold, web::get};
+use corehold_e2e::{
+    corehold::Corehold,
+    watching::{until, until_state},
+    web::get,
+};
 use corehold_host::{
-    AwakeSource, CreateWorkspace, Event, EventKind, Events, HealthPolicy, IdlePolicy, TransitionCause, TransitionTo,
-    WorkspaceState,
+    AwakeSource, CreateWorkspace, EventKind, HealthPolicy, IdlePolicy, TransitionCause, TransitionTo, WorkspaceState,
     runtime::{ContainerId, Runtime as _},
 };
 
@@ -14,28 +17,6 @@ use corehold_host::{
 const SHORT: Duration = Duration::from_secs(1);
 /// A policy that nothing in a test reaches.
 const LONG: Duration = Duration::from_secs(3600);
-
-async fn until(events: &mut Events, what: impl Fn(&EventKind) -> bool) -> EventKind {
-    let mut others = Vec::new();
-    let wait = async {
-        loop {
-            let Event { kind, .. } = events.next().await.expect("the host lives");
-            if what(&kind) {
-                return kind;
-            }
-            others.push(kind);
-        }
-    };
-    let found = tokio::time::timeout(Duration::from_secs(60), wait).await;
-    found.unwrap_or_else(|_| panic!("it doesn't happen, only {others:?}"))
-}
-
-async fn until_state(events: &mut Events, state: WorkspaceState) -> TransitionCause {
-    match until(events, |kind| matches!(kind, EventKind::Transition { to, .. } if *to == state)).await {
-        EventKind::Transition { cause, .. } => cause,
-        other => unreachable!("{other:?}"),
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_workspace_is_paused_and_wakes_with_the_next_call_or_connection() {

@@ -1,5 +1,9 @@
 //! End-to-end tests against a real engine: one binary, one module a subject.
 
+// What was saved of a workspace comes back as it was, there and elsewhere.
+mod archives;
+// Workspaces that sleep in archives: what wakes is what fell asleep, or the error that says why not.
+mod asleep;
 // What somebody inside can see and do.
 mod attacker;
 // The command line as a person or a script uses it.

@@ -1,0 +1,77 @@
+//! Archives of real workspaces: what a container holds comes back as it was, in the same one, in another one, and by the command line.
+
+use corehold_e2e::{
+    corehold::Corehold,
+    tree::{fill, run, tell},
+};
+use corehold_host::{Change, CreateWorkspace, SaveOptions};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_saved_comes_back_as_it_was() {
+    let corehold = Corehold::start().await;
+    let (host, archives) = (&corehold.host, corehold.host.archives());
+    let workspace = host.create(CreateWorkspace::empty().id("one")).await.unwrap();
+    let before = fill(&workspace).await;
+    // What runs is no obstacle, and isn't saved.
+    workspace.command("sleep 300").detach().await.unwrap();
+    let archive = archives.save(&workspace, SaveOptions::default()).await.unwrap();
+    assert!(archives.diff(&archive, &workspace).await.unwrap().is_empty());
+
+    run(&workspace, "rm -rf a large && echo other > tool && chmod 600 tool && mkdir new").await;
+    let changes: Vec<_> = archives.diff(&archive, &workspace).await.unwrap();
+    let of = |path: &str| changes.iter().find(|change| change.path.to_string() == path).map(|change| change.change);
+    assert_eq!(
+        (of("a/b/file"), of("new"), of("tool")),
+        (Some(Change::Removed), Some(Change::Added), Some(Change::Content))
+    );
+    archives.load(&archive, &workspace).await.unwrap();
+    assert_eq!(tell(&workspace).await, before);
+    assert_eq!(run(&workspace, "stat -c %b sparse").await.trim(), "0", "its hole is a hole again");
+
+    let other = archives.create_from(&archive, CreateWorkspace::empty().id("two")).await.unwrap();
+    assert_eq!(tell(&other).await, before);
+    let copies = workspace.fork(2).await.unwrap();
+    for copy in &copies {
+        assert_eq!(tell(copy).await, before);
+    }
+    run(&copies[0], "echo mine > own").await;
+    assert!(!run(&copies[1], "ls").await.contains("own"));
+
+    let without = archives.save(&other, SaveOptions::default().exclude("node_modules").exclude("*arge")).await.unwrap();
+    archives.load(&without, &other).await.unwrap();
+    let left = run(&other, "ls").await;
+    assert!(!left.contains("node_modules") && !left.contains("large") && left.contains("sparse"), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_saves_loads_compares_and_copies() {
+    let corehold = Corehold::start().await;
+    let cli = |arguments: &[&str]| {
+        let output = corehold.cli(arguments).output().expect("the command line starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let up = cli(&["up", "node-api", "--name", "demo"]);
+    assert_eq!(up.0, Some(0), "{}", up.2);
+    assert_eq!(cli(&["diff", "demo"]).1, "", "it is its template");
+    let saved = cli(&["save", "demo"]);
+    let archive = saved.1.trim().to_owned();
+    assert!(archive.starts_with("demo/"), "{}{}", saved.1, saved.2);
+    assert_eq!(cli(&["exec", "demo", "--", "sh", "-c", "echo x > added"]).0, Some(0));
+    assert_eq!(cli(&["diff", "demo"]).1, "A added\n");
+    assert_eq!(cli(&["diff", "demo", "--against", &archive]).1, "A added\n");
+    assert!(cli(&["archives", "demo"]).1.contains(&archive));
+    assert_eq!(cli(&["archives", "verify", &archive]).0, Some(0));
+    assert_eq!(cli(&["load", "demo", "--into", "demo"]).0, Some(0));
+    assert_eq!(cli(&["diff", "demo"]).1, "");
+    // A new one: with its dev server, without its set-up.
+    let load = cli(&["load", &archive, "--name", "again"]);
+    assert!(load.0 == Some(0) && load.1.contains("http://"), "{}{}", load.1, load.2);
+    assert_eq!(cli(&["diff", "again", "--against", "demo"]).1, "");
+    let forked = cli(&["fork", "demo", "2", "--json"]);
+    assert_eq!((forked.0, forked.1.lines().count()), (Some(0), 2), "{}", forked.2);
+    assert_eq!(cli(&["archives", "delete", &archive]).0, Some(0));
+    assert_eq!(cli(&["archives", "prune", "--json"]).0, Some(0));
+    let gone = cli(&["load", &archive]);
+    assert!(gone.0 == Some(1) && gone.2.contains(&archive) && gone.2.contains("hint:"), "{}", gone.2);
+}
