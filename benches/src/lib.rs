@@ -5,5 +5,6 @@
 pub mod agent;
 pub mod engine;
 pub mod figures;
+pub mod files;
 pub mod http;
 pub mod socket;

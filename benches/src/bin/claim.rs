@@ -3,10 +3,10 @@
 //!
 //! Usage: `claim [ROUNDS]` (default 200). Needs an engine at /var/run/docker.sock and the core image.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant};
+use std::{collections::BTreeMap, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use corehold_benches::{engine, figures::Samples};
+use corehold_benches::{engine, figures::Samples, files};
 use corehold_host::{
     Class, CreateEvent, CreateEventKind, CreateWorkspace, EventKind, Host, PoolOptions, Template,
     runtime::docker::{Docker, DockerAddress},
@@ -15,14 +15,12 @@ use corehold_host::{
 
 const FILES: usize = 100;
 const BYTES: usize = 10_000;
-/// What the last of the files is called.
-const LAST: &str = "src/part-9/file-99.txt";
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let rounds: u32 = std::env::args().nth(1).map_or(Ok(200), |rounds| rounds.parse())?;
     let (home, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
-    let last = make_files(folder.path())?;
+    let last = files::template(folder.path(), FILES, BYTES)?;
     let template = Template::load(folder.path())?;
     let tar = Command::new("tar").arg("-C").arg(folder.path()).args(["-cf", "-", "."]).output()?.stdout;
     let docker = Docker::connect(DockerAddress::Auto).await?;
@@ -55,7 +53,13 @@ struct Measured {
     steps: BTreeMap<String, Samples>,
 }
 
-async fn measure(host: &Host, template: &Template, last: &[u8], tar: &[u8], rounds: u32) -> Result<Measured> {
+async fn measure(
+    host: &Host,
+    template: &Template,
+    (path, content): &(String, Vec<u8>),
+    tar: &[u8],
+    rounds: u32,
+) -> Result<Measured> {
     // One beforehand: it packs the template, warms the engine's caches, and shows the options.
     host.pools_filled().await?;
     let model = host.create(CreateWorkspace::from_template(template)).await?;
@@ -92,7 +96,7 @@ async fn measure(host: &Host, template: &Template, last: &[u8], tar: &[u8], roun
             }
         }
         ensure!(host.pools()[0].claimed == round + 1, "it was made, not claimed");
-        ensure!(workspace.read_file(LAST).await? == last, "the files are not there");
+        ensure!(workspace.read_file(path).await? == *content, "the files are not there");
         workspace.remove().await?;
 
         host.pools_filled().await?;
@@ -102,18 +106,4 @@ async fn measure(host: &Host, template: &Template, last: &[u8], tar: &[u8], roun
         engines.add(began.elapsed());
     }
     Ok(Measured { claims, engines, steps })
-}
-
-/// Text that compresses as source code does, and no two files alike. Returns the last one's content.
-fn make_files(folder: &Path) -> Result<Vec<u8>> {
-    let mut content = Vec::new();
-    for number in 0..FILES {
-        let path = folder.join(format!("src/part-{}/file-{number}.txt", number / 10));
-        fs::create_dir_all(path.parent().context("it is in a folder")?)?;
-        let lines = (0..BYTES / 25).map(|line| format!("line {:>18}\n", line * 7919 * (number + 1) % 1_000_003));
-        content = lines.collect::<String>().into_bytes();
-        fs::write(&path, &content)?;
-    }
-    fs::write(folder.join("template.json"), r#"{"name": "hundred", "setup": []}"#)?;
-    Ok(content)
 }
