@@ -111,9 +111,13 @@ async fn proxies(served: &[(Workspace, Connection)]) -> Result<usize> {
 
 /// The processes that carry connections to these containers, as their arguments say.
 fn proxies_of(addresses: &[String]) -> Result<Vec<String>> {
-    let mut found = Vec::new();
+    let (mut found, ours) = (Vec::new(), fs::read_link("/proc/self/ns/net")?);
     for entry in fs::read_dir("/proc")? {
         let process = entry?.file_name().to_string_lossy().into_owned();
+        // Another engine's containers have the same addresses, in another network namespace.
+        if fs::read_link(format!("/proc/{process}/ns/net")).ok().as_ref() != Some(&ours) {
+            continue;
+        }
         // It may have ended meanwhile.
         let arguments = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
         let arguments: Vec<_> = arguments.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
