@@ -161,6 +161,7 @@ impl<'a> FileSearch<'a> {
             path: found.path,
             shown: None,
             matched: 0,
+            last: None,
             bytes: 0,
             binary_offset: None,
         };
@@ -257,6 +258,8 @@ struct LineSink<'s, 'a> {
     /// The path for the wire, once it is needed.
     shown: Option<WorkspacePath>,
     matched: u64,
+    /// The number of the last line that is told, if that is known yet and the searcher doesn't see to it.
+    last: Option<u64>,
     bytes: u64,
     binary_offset: Option<u64>,
 }
@@ -264,6 +267,12 @@ struct LineSink<'s, 'a> {
 impl LineSink<'_, '_> {
     fn shown(&mut self) -> WorkspacePath {
         self.shown.get_or_insert_with(|| WorkspacePath::from_bytes(self.path)).clone()
+    }
+
+    /// Whether the file is left at this line.
+    fn is_past_cap(&self, line: Option<u64>) -> bool {
+        let Some(cap) = self.query.sink_caps else { return false };
+        self.matched >= cap.matches && line.zip(self.last).is_none_or(|(line, last)| line > last)
     }
 
     fn line(
@@ -295,12 +304,18 @@ impl Sink for LineSink<'_, '_> {
     type Error = io::Error;
 
     fn matched(&mut self, searcher: &Searcher, found: &SinkMatch<'_>) -> io::Result<bool> {
+        if self.is_past_cap(found.line_number()) {
+            return Ok(false);
+        }
         // Without lines, what is capped are files.
         let counts = self.query.report == SearchReport::Lines || self.matched == 0;
         if self.control.is_stopped() || (counts && !self.control.take_match()) {
             return Ok(false);
         }
         self.matched += 1;
+        if let Some(cap) = self.query.sink_caps.filter(|cap| cap.matches == self.matched) {
+            self.last = found.line_number().map(|line| line.saturating_add(cap.after));
+        }
         match self.query.report {
             SearchReport::Files => Ok(false),
             SearchReport::Counts => Ok(true),
@@ -315,7 +330,7 @@ impl Sink for LineSink<'_, '_> {
     }
 
     fn context(&mut self, searcher: &Searcher, found: &SinkContext<'_>) -> io::Result<bool> {
-        if self.control.is_stopped() {
+        if self.control.is_stopped() || self.is_past_cap(found.line_number()) {
             return Ok(false);
         }
         if self.query.report == SearchReport::Lines {

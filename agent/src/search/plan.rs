@@ -16,7 +16,7 @@ use super::{
     lines::LineOptions,
     pattern::{self, PatternOptions},
     rules::RuleOptions,
-    run::Query,
+    run::{Query, SinkCap},
     walk::WalkOptions,
 };
 use crate::{
@@ -173,6 +173,10 @@ fn query(limits: &Limits, request: &SearchRequest, options: &PatternOptions) -> 
         return Err(out_of_range("maxMatchesPerFile", 0, 1, u64::MAX));
     }
     let (before, after) = (context("before", request.before)?, context("after", request.after)?);
+    let inverted = request.invert == Some(true);
+    // The searcher would count the matches between the inverted ones, take all behind the last of them for inverted, and with context
+    // behind them go back and forth for ever (grep-searcher 0.1.17, `sink_matched_inverted` and `after_context_by_line`).
+    let searcher_caps = !(multiline && inverted);
     let mut searcher = SearcherBuilder::new();
     // As `searcher` in ripgrep's `crates/core/flags/hiargs.rs`, but never by memory map: a file that is cut meanwhile
     // would kill the agent.
@@ -180,18 +184,18 @@ fn query(limits: &Limits, request: &SearchRequest, options: &PatternOptions) -> 
         .memory_map(MmapChoice::never())
         .heap_limit(Some(limits.search_buffer_bytes.as_usize()))
         .line_terminator(if crlf { LineTerminator::crlf() } else { LineTerminator::byte(b'\n') })
-        .invert_match(request.invert == Some(true))
+        .invert_match(inverted)
         .line_number(report == SearchReport::Lines)
         .multi_line(multiline);
+    let mut most = max_matches_per_file;
     if report == SearchReport::Lines {
-        searcher.before_context(before).after_context(after).max_matches(max_matches_per_file);
-    } else if report == SearchReport::Counts {
-        searcher.max_matches(max_matches_per_file);
-    } else {
+        searcher.before_context(before).after_context(after);
+    } else if report == SearchReport::Files {
         // A file is left at its first match, which is what was asked for and nothing cut off.
         max_matches_per_file = None;
-        searcher.max_matches(Some(1));
+        most = Some(1);
     }
+    searcher.max_matches(most.filter(|_| searcher_caps));
     let transcodes_only_by_mark = encoding(&mut searcher, request.encoding.as_deref())?;
     let max_line_bytes = u64::from(request.max_line_bytes.unwrap_or(1_024));
     if !(1..=MAX_LINE_BYTES).contains(&max_line_bytes) {
@@ -208,6 +212,7 @@ fn query(limits: &Limits, request: &SearchRequest, options: &PatternOptions) -> 
         transcodes_only_by_mark,
         max_file_bytes: request.max_file_bytes,
         max_matches_per_file,
+        sink_caps: most.filter(|_| !searcher_caps).map(|matches| SinkCap { matches, after: after as u64 }),
         buffer_bytes: limits.search_buffer_bytes.value,
         report,
         lines: LineOptions {

@@ -34,14 +34,25 @@ pub struct Query {
     pub transcodes_only_by_mark: bool,
     /// Larger files are skipped.
     pub max_file_bytes: Option<u64>,
-    /// A file is left after so many matching lines; as in `searcher`.
+    /// A file is left after so many matching lines; as in `searcher`, or in `sink_caps`.
     pub max_matches_per_file: Option<u64>,
+    /// Where a file is left, if the searcher can't tell.
+    pub sink_caps: Option<SinkCap>,
     /// Bytes that a line, or with several lines a file, may have; as in `searcher`.
     pub buffer_bytes: u64,
     /// What is reported.
     pub report: SearchReport,
     /// How lines are shown.
     pub lines: LineOptions,
+}
+
+/// Where a file is left by who is told of its lines.
+#[derive(Debug, Clone, Copy)]
+pub struct SinkCap {
+    /// After so many matching lines,
+    pub matches: u64,
+    /// and so many behind them.
+    pub after: u64,
 }
 
 /// Everything that the threads of a search read.

@@ -47,6 +47,44 @@ fn a_cap_ends_the_search_and_says_so() {
     assert_eq!((events.len(), response.truncated), (400, vec![SearchTruncation::MaxMatchesPerFile]));
 }
 
+/// grep-searcher, left alone with this, takes all behind the last match for inverted; with context it panics or never ends,
+/// deaf to every time-out.
+#[test]
+fn an_inverted_search_over_lines_ends_at_its_cap() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("f"), "foo\nbar\na\nb\nfoo\nbar\nc\nd\nfoo\nbar\n").unwrap();
+    let inverted = |cap, after| SearchRequest {
+        multiline: Some(true),
+        invert: Some(true),
+        max_matches_per_file: cap,
+        after: Some(after),
+        ..pattern(r"foo\nbar")
+    };
+    for (request, told, truncated) in [
+        (inverted(None, 0), "3 4 7 8", false),
+        (inverted(Some(1), 0), "3", true),
+        (inverted(Some(2), 0), "3 4", true),
+        // As ripgrep has it line by line: what matches within the context is told as a match.
+        (inverted(Some(1), 1), "3 4", true),
+        (inverted(Some(1), 2), "3 4 5-", true),
+        (inverted(Some(2), 3), "3 4 5- 6- 7", true),
+        (inverted(Some(3), 9), "3 4 5- 6- 7 8 9- 10-", true),
+        (inverted(Some(9), 1), "3 4 5- 7 8 9-", false),
+    ] {
+        let (response, events) = search(folder.path(), &request).unwrap();
+        let shown = events.iter().map(|event| match event {
+            SearchEvent::Match(hit) => hit.line.line.to_string(),
+            SearchEvent::Context(hit) => format!("{}-", hit.line.line),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(shown.collect::<Vec<_>>().join(" "), told, "{request:?}");
+        assert_eq!(response.truncated.is_empty(), !truncated, "{request:?}");
+    }
+    let all_match = SearchRequest { report: Some(SearchReport::Files), ..inverted(None, 0) };
+    fs::write(folder.path().join("f"), "foo\nbar\nfoo\nbar\n").unwrap();
+    assert_eq!(search(folder.path(), &all_match).unwrap().0.matched_files, 0);
+}
+
 #[test]
 fn files_and_counts_are_reported_without_lines() {
     let folder = tempfile::tempdir().unwrap();
