@@ -19,8 +19,11 @@ use crate::{
     sockets::{error, open},
 };
 
-/// Milliseconds in which a request must have come here. Others' must not, on a machine that is busy.
-const RECEIVE_MS: u64 = 2_000;
+/// An agent that gives what comes as much time as it likes, and one that gives it little: so what is cut off by its caller isn't
+/// cut off by the agent, however busy the machine is.
+async fn patient_and_not() -> [Served; 2] {
+    [serve(&[]).await, serve(&[("COREHOLD_LIMIT_RECEIVE_MS", "300")]).await]
+}
 
 /// Every tool, and the smallest request of it.
 fn tools() -> Vec<(&'static str, String)> {
@@ -75,8 +78,7 @@ async fn assert_goes_on(served: &Served) {
 
 #[tokio::test]
 async fn bodies_that_are_none_are_refused_for_every_tool_and_leave_nothing() {
-    let served = serve(&[("COREHOLD_LIMIT_RECEIVE_MS", &RECEIVE_MS.to_string())]).await;
-    let served = &served;
+    let [served, hasty] = &patient_and_not().await;
     let mut all: Vec<Case<'_>> = Vec::new();
     for (tool, request) in tools() {
         for (path, accept, body) in ways(tool, &request) {
@@ -104,14 +106,17 @@ async fn bodies_that_are_none_are_refused_for_every_tool_and_leave_nothing() {
             ];
             for (what, sent, closes, status) in cases {
                 let name = format!("{tool} as {accept}: {what}");
+                let served = if status == "408" { hasty } else { served };
                 all.push(boxed(async move {
                     let mut stream = served.send(sent).await;
                     if closes {
                         stream.shutdown().await.unwrap();
                     }
                     let answer = read(&mut stream).await;
-                    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{name}: {answer}");
-                    assert!(answer.contains("\"code\":"), "{name}: {answer}");
+                    // Who has closed his half may be let go without a word: the server library ends what it takes for gone.
+                    let is_let_go = closes && answer.is_empty();
+                    let is_told = answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains("\"code\":");
+                    assert!(is_told || is_let_go, "{name}: {answer}");
                 }));
             }
         }
@@ -134,6 +139,7 @@ async fn bodies_that_are_none_are_refused_for_every_tool_and_leave_nothing() {
     // Most of them wait for their time to be over, all at once.
     try_all(all, 400).await;
     assert_goes_on(served).await;
+    assert_goes_on(hasty).await;
 }
 
 type Case<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -161,8 +167,7 @@ fn frame(first: u8, announced: u64, payload: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn messages_that_are_none_close_their_socket_for_every_tool_and_leave_nothing() {
-    let served = serve(&[("COREHOLD_LIMIT_RECEIVE_MS", &RECEIVE_MS.to_string())]).await;
-    let served = &served;
+    let [served, hasty] = &patient_and_not().await;
     let mut all: Vec<Case<'_>> = Vec::new();
     for (tool, request) in tools() {
         let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{tool}","params":{request}}}"#);
@@ -182,6 +187,7 @@ async fn messages_that_are_none_close_their_socket_for_every_tool_and_leave_noth
             ("it isn't masked", [&[0x81, 126][..], &(length as u16).to_be_bytes(), bytes].concat(), 1002),
         ] {
             let name = format!("{tool}: {what}");
+            let served = if what == "it crawls" || what == "its last part never comes" { hasty } else { served };
             all.push(boxed(async move {
                 let mut client = open(served).await;
                 client.socket.get_mut().write_all(&sent).await.unwrap();
@@ -206,6 +212,7 @@ async fn messages_that_are_none_close_their_socket_for_every_tool_and_leave_noth
     // Fewer than there may be sockets.
     try_all(all, 100).await;
     assert_goes_on(served).await;
+    assert_goes_on(hasty).await;
 }
 
 #[tokio::test]
