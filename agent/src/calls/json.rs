@@ -99,7 +99,8 @@ fn write<'a>(value: &impl Serialize, share: &'a Share) -> Result<Written<'a>, Pr
         Pieces { share, full: Vec::new(), last: Vec::with_capacity(128), allowed: share.spare(), counted: None };
     serde_json::to_writer(&mut pieces, value).map_err(|error| unwritable(&error))?;
     Ok(match pieces.counted {
-        Some(counted) => Written::Counted(counted + pieces.last.len()),
+        // In whole pieces, as they are written: else there would be no room for the last one.
+        Some(counted) => Written::Counted((counted + pieces.last.len()).next_multiple_of(PIECE)),
         None => Written::All(pieces),
     })
 }
@@ -248,6 +249,31 @@ mod tests {
             }
         }
         assert_eq!(room.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn of_answers_that_are_made_already_few_wait() {
+        let mut limits = Limits::default();
+        limits.answer_bytes.value = 1 << 20;
+        let room = Arc::new(Room::new(&limits));
+        let all = room.take_for_request(512 << 10).await.unwrap();
+        let rest = Share::of(&room);
+        rest.gather(200 << 10).await.unwrap();
+        let text = "x".repeat(200 << 10);
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..32 {
+            let (room, text) = (Arc::clone(&room), text.clone());
+            waiting.spawn(async move { Json::of(text, &Share::of(&room)).await.map(|json| json.length()) });
+        }
+        while room.waiting() < 32 {
+            tokio::task::yield_now().await;
+        }
+        let refused = Json::of(&text, &Share::of(&room)).await.unwrap_err();
+        assert!(refused.retryable && refused.code == Code::LimitExceeded, "{refused:?}");
+        drop((all, rest));
+        while let Some(length) = waiting.join_next().await {
+            assert_eq!(length.unwrap().unwrap(), text.len() + 2);
+        }
     }
 
     #[tokio::test]

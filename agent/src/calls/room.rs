@@ -29,6 +29,9 @@ pub(crate) const SMALL: usize = 64 << 10;
 /// Bytes that one permit of the semaphore stands for: it counts in 32 bits.
 const UNIT: usize = 1 << 10;
 
+/// Answers that may wait for room though they are there already, made without asking for any: each has a megabyte at most.
+const MADE: usize = 32;
+
 /// The agent's room.
 #[derive(Debug)]
 pub struct Room {
@@ -36,6 +39,8 @@ pub struct Room {
     /// What requests may take of it.
     for_requests: Arc<Semaphore>,
     most_of_requests: usize,
+    /// For those of [`MADE`] that wait.
+    made: Semaphore,
     waiting: AtomicUsize,
     bytes: Limit,
     patience: Limit,
@@ -50,6 +55,7 @@ impl Room {
             free: Arc::new(Semaphore::new(units)),
             for_requests: Arc::new(Semaphore::new(units / 2)),
             most_of_requests: units / 2,
+            made: Semaphore::new(MADE),
             waiting: AtomicUsize::new(0),
             bytes: limits.answer_bytes,
             patience: limits.answer_ms,
@@ -210,9 +216,13 @@ impl Share {
     /// Waits for the room of an answer of so many bytes, besides what was gathered.
     ///
     /// # Errors
-    /// `LIMIT_EXCEEDED` when there is no room in time, or never.
+    /// `LIMIT_EXCEEDED` when there is no room in time, or never; or when many wait already that gathered without asking.
     pub(super) async fn hold_json(&self, bytes: usize) -> Result<(), Problem> {
         let content = self.held().content;
+        let _made = match content {
+            0 => Some(self.room.made.try_acquire().map_err(|_| self.room.full())?),
+            _ => None,
+        };
         self.hold(content.saturating_add(bytes)).await
     }
 
