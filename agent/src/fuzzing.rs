@@ -6,11 +6,12 @@ use std::sync::LazyLock;
 use corehold_types::{Tool, WorkspacePath, for_each_tool, rpc::Frame};
 
 use crate::{
-    archive,
+    archive, calls,
     edit::diff,
     policy::{self, Policy},
     root::RelativePath,
     search::pattern::{self, PatternOptions},
+    socket,
 };
 
 /// A path of a request.
@@ -32,8 +33,9 @@ pub fn archive(bytes: &[u8]) {
     archive::fuzz(bytes);
 }
 
-/// A binary frame of a WebSocket: what is read is written as it came.
+/// What a client sends over a WebSocket, and a binary frame of ours in it: what is read is written as it came.
 pub fn frame(bytes: &[u8]) {
+    socket::fuzz(bytes);
     if let Ok(frame) = Frame::decode(bytes) {
         assert_eq!(frame.encode(), bytes);
     }
@@ -70,8 +72,9 @@ pub fn line(line: &str) {
     assert!(!policy::fuzz(lenient, &format!("sudo id\n{line}")), "what follows hides a denied command");
 }
 
-/// The request of every tool.
+/// The request of every tool, and what it is reckoned to take of memory.
 pub fn request(bytes: &[u8]) {
+    assert!(calls::memory_of(bytes) >= 2 * bytes.len());
     fn read<T: Tool>(bytes: &[u8]) {
         if let Ok(request) = serde_json::from_slice::<T::Request>(bytes) {
             drop(request);

@@ -90,6 +90,24 @@ impl Frames {
     }
 }
 
+/// A client's bytes, for fuzzing: however they are cut, they say the same, and no more comes than was announced.
+#[cfg(any(feature = "fuzzing", test))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let follow = |step: usize| {
+        let (mut frames, mut announced, mut came, mut ends) = (Frames::default(), 0_u128, 0_u128, 0);
+        for piece in bytes.chunks(step) {
+            frames.follow(piece, |seen| match seen {
+                Seen::Begins(length) => announced += u128::from(length),
+                Seen::Came(length) => came += u128::from(length),
+                Seen::Ends => ends += 1,
+            });
+        }
+        assert!(came <= announced && came <= bytes.len() as u128);
+        (announced, came, ends, frames.is_between())
+    };
+    assert_eq!(follow(bytes.len().max(1)), follow(1));
+}
+
 #[cfg(test)]
 mod tests {
     use tokio_tungstenite::tungstenite::protocol::frame::{

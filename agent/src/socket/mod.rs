@@ -12,6 +12,9 @@ mod input;
 mod meter;
 mod stream;
 
+#[cfg(any(feature = "fuzzing", test))]
+pub(crate) use frames::fuzz;
+
 use std::sync::Arc;
 
 use axum::{
