@@ -21,6 +21,10 @@ use crate::{
 /// The returned future is dropped when the caller goes away, so work that must outlive the caller is handed to the agent
 /// (a command's process is), and work that must not outlive it ends with the future.
 pub trait Handler: Tool {
+    /// Events that wait for a reader at a time. Default 16; less where each carries many bytes, since that is what a stream
+    /// costs whose reader takes nothing.
+    const EVENTS: usize = 16;
+
     /// Answers one call. Events go out while it runs; whoever doesn't stream gets everything in the response.
     fn handle(
         call: Call,

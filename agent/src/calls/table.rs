@@ -11,9 +11,6 @@ use crate::{
     server::body,
 };
 
-/// Events between a handler and the surface that sends them on.
-const QUEUE: usize = 16;
-
 /// One tool.
 pub struct Entry {
     /// Its word on the wire.
@@ -24,6 +21,8 @@ pub struct Entry {
     pub scope: Scope,
     /// Whether calls of it may change something.
     pub changes: bool,
+    /// See [`Handler::EVENTS`].
+    pub events: usize,
     call: CallFn,
 }
 
@@ -89,7 +88,14 @@ pub fn entry(name: &str) -> Option<&'static Entry> {
 }
 
 const fn of<T: Handler>() -> Entry {
-    Entry { name: T::NAME, summary: T::SUMMARY, scope: T::SCOPE, changes: T::CHANGES, call: call::<T> }
+    Entry {
+        name: T::NAME,
+        summary: T::SUMMARY,
+        scope: T::SCOPE,
+        changes: T::CHANGES,
+        events: T::EVENTS,
+        call: call::<T>,
+    }
 }
 
 fn call<T: Handler>(
@@ -105,7 +111,7 @@ fn call<T: Handler>(
         let response = match events {
             None => super::run::<T>(call, request, Events::none()).await?,
             Some(out) => {
-                let (sender, receiver) = mpsc::channel(QUEUE);
+                let (sender, receiver) = mpsc::channel(T::EVENTS);
                 // Dropping the forwarder's receiver tells the handler that its caller is gone.
                 let (response, ()) =
                     tokio::join!(super::run::<T>(call, request, Events::into_channel(sender)), forward(receiver, out));

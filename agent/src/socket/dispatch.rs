@@ -34,9 +34,6 @@ use crate::{
     server::{RequestId, panicked},
 };
 
-/// Events between a call and its stream.
-const EVENTS: usize = 16;
-
 /// Bytes of an id that is a word.
 const ID_BYTES: usize = 64;
 
@@ -362,7 +359,7 @@ impl Dispatch {
 /// Calls the tool.
 async fn perform(entry: &'static Entry, call: Call, params: Bytes, stream: Option<Stream>) -> Result<Json, Problem> {
     let Some(stream) = stream else { return entry.call(call, params, None).await };
-    let (sender, receiver) = mpsc::channel(EVENTS);
+    let (sender, receiver) = mpsc::channel(entry.events);
     let (result, ()) = tokio::join!(entry.call(call, params, Some(sender)), stream.forward(receiver));
     result
 }

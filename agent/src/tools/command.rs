@@ -29,6 +29,8 @@ const TERMINAL_CHARACTERS: u16 = 4_096;
 const DEFAULT_TERM: &str = "xterm-256color";
 
 impl Handler for Command {
+    const EVENTS: usize = command_output::EVENTS;
+
     fn keeps_awake(request: &CommandRequest, _: bool) -> Option<ActivitySource> {
         (request.label.as_deref() != Some(HEALTH)).then_some(ActivitySource::Call)
     }

@@ -19,10 +19,15 @@ use crate::{
 /// Bytes of each stream that a collected answer holds when the caller doesn't say.
 const DEFAULT_OUTPUT_BYTES: u64 = 64 * 1024;
 
+/// Each may have 32 KiB, and there may be thousands of streams whose readers take nothing.
+pub(super) const EVENTS: usize = 2;
+
 /// Characters of a line that is told while a command runs.
 const SAID_CHARACTERS: usize = 200;
 
 impl Handler for CommandOutput {
+    const EVENTS: usize = EVENTS;
+
     async fn handle(
         call: Call,
         request: CommandOutputRequest,

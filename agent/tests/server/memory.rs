@@ -164,3 +164,29 @@ async fn who_finds_no_room_is_told_so_and_has_it_when_others_go() {
     let longest = exchange(&agent, &call("read", &read("control"))).await;
     assert!(longest.starts_with("HTTP/1.1 413 ") && longest.contains("\"retryable\":false"), "{longest:.1000}");
 }
+
+#[tokio::test]
+async fn streams_of_output_that_nobody_takes_have_bounded_memory() {
+    const STREAMS: u64 = 100;
+    let folder = workspace();
+    let agent = AgentProcess::start(folder.path(), &[("COREHOLD_LIMIT_SEND_MS", "3600000")]);
+    let start = json!({"line": "yes 0123456789 | head -c 30000000", "maxOutputBytes": 0});
+    let answer = exchange(&agent, &call("command", &start)).await;
+    let answer: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(answer["exit"]["code"], 0, "{answer}");
+    let before = agent.memory("VmRSS");
+    let output =
+        call("commandOutput", &json!({"id": answer["id"]})).replacen("\r\n", "\r\nAccept: application/x-ndjson\r\n", 1);
+    let mut silent = Vec::new();
+    for _ in 0..STREAMS {
+        let mut stream = connect(&agent).await;
+        stream.write_all(output.as_bytes()).await.unwrap();
+        // It has begun, and what the kernel keeps is full soon.
+        stream.readable().await.unwrap();
+        silent.push(stream);
+    }
+    // A block of the log, two events, and what the connection's own buffer takes (400 KiB).
+    let grown = agent.memory("VmHWM").saturating_sub(before);
+    assert!(grown < STREAMS * (900 << 10), "{} KiB for each", (grown / STREAMS) >> 10);
+    assert!(exchange(&agent, &call("read", &read("small"))).await.starts_with("HTTP/1.1 200 "));
+}

@@ -37,9 +37,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Silence after which a comment keeps proxies from cutting a stream of server-sent events.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Events waiting for the connection.
-const QUEUE: usize = 16;
-
 /// Bytes after which what has gathered is handed to the connection.
 const BATCH: usize = 64 << 10;
 
@@ -52,7 +49,7 @@ pub(super) async fn begin<T: Handler>(
     request: T::Request,
     encoding: Encoding,
 ) -> Result<Response, Problem> {
-    let (sender, receiver) = mpsc::channel(QUEUE);
+    let (sender, receiver) = mpsc::channel(T::EVENTS);
     let request_id = call.request_id.clone();
     let handler = calls::run::<T>(call, request, Events::into_channel(sender));
     let handler = AssertUnwindSafe(handler).catch_unwind();
@@ -228,7 +225,8 @@ impl<T: Handler> HttpBody for EventStream<T> {
             return Poll::Ready(None);
         }
         stream.keep_alive.as_mut().reset(Instant::now() + KEEP_ALIVE);
-        stream.expected = out.len().min(BATCH);
+        // One event beyond a batch has room too: what grows for it would be twice as large, for as long as nobody takes it.
+        stream.expected = out.len().min(2 * BATCH);
         Poll::Ready(Some(Ok(Frame::data(out.into()))))
     }
 }
@@ -244,7 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn events_that_wait_when_the_handler_has_ended_are_not_lost_though_the_task_is_to_take_a_break() {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (sender, receiver) = mpsc::channel(16);
         for from in 0..3 {
             sender.try_send(CommandEvent::Gap { from, to: from + 1 }).unwrap();
         }
