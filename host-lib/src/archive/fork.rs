@@ -6,6 +6,7 @@ use super::{Archive, Archives, SaveOptions};
 use crate::{
     create::{CreateWorkspace, Creation},
     error::{Error, ErrorKind, Result},
+    life,
     workspace::{Workspace, WorkspaceId},
 };
 
@@ -24,8 +25,10 @@ impl Archives {
 }
 
 impl Workspace {
-    /// Makes copies of a running workspace, each with its files as they are, an id, tokens and a state of its own. Commands are not
-    /// copied; where the workspace's template is in the catalogue, its dev server is started in each copy. All or none: when one
+    /// Makes copies of a running workspace, each with its files as they are, an id, tokens and a state of its own, and with all that
+    /// the original was asked for with: image, variables, limits, labels, owner and team, published ports (on ports of this machine of its
+    /// own), policies of idleness and health. Commands are not copied; the dev server is started in each, and waited for where the
+    /// workspace's template is in the catalogue. One that is paused or asleep is woken. All or none: when one
     /// can't be made, the others are removed. The workspace itself goes on meanwhile; what that means for files that change is
     /// what [`Archives::save`] says. Dropping the future undoes the copies under way; those that are ready by then stay, as
     /// [`Host::list`](crate::Host::list) shows.
@@ -55,8 +58,10 @@ impl Workspace {
             Some(name) => self.host().catalog.find(name).ok(),
             None => None,
         };
+        let original = life::existing(self.host(), self.id()).await?;
         let requests = (0..copies).map(|_| {
             let request = template.as_ref().map_or_else(CreateWorkspace::empty, CreateWorkspace::from_template);
+            let request = request.like(&original);
             Ok(request.id(WorkspaceId::generate(self.id().as_str())?.as_str()))
         });
         let requests: Vec<CreateWorkspace> = requests.collect::<Result<_>>()?;

@@ -27,8 +27,16 @@ pub use self::events::{CreateEvent, CreateEventKind, OutputStream, Step};
 use self::reservation::Reservation;
 pub(crate) use self::{events::milliseconds, pipeline::bring_up_again};
 use crate::{
-    archive::Archive, error::Result, health::HealthPolicy, host::HostInner, idle::IdlePolicy, pool::Pools,
-    runtime::Resources, template::Template, workspace::Workspace,
+    archive::Archive,
+    error::Result,
+    health::HealthPolicy,
+    host::HostInner,
+    idle::{IdlePolicy, Stored},
+    pool::Pools,
+    runtime::Resources,
+    state::{Entry, Recipe},
+    template::Template,
+    workspace::Workspace,
 };
 
 /// Label of the command that is a workspace's dev server.
@@ -59,6 +67,8 @@ pub struct CreateWorkspace {
     pub(crate) keep_on_failure: bool,
     pub(crate) idle: Option<IdlePolicy>,
     pub(crate) health: Option<HealthPolicy>,
+    /// By what the workspace was made of which this is to be a copy. It goes before the template.
+    pub(crate) original: Option<Box<Recipe>>,
 }
 
 impl CreateWorkspace {
@@ -84,6 +94,7 @@ impl CreateWorkspace {
             keep_on_failure: false,
             idle: None,
             health: None,
+            original: None,
         }
     }
 
@@ -110,6 +121,21 @@ impl CreateWorkspace {
     /// With an archive's files, instead of its template's and what set-up would make of them.
     pub(crate) fn with_archive(mut self, archive: &Archive) -> Self {
         self.archive = Some(archive.clone());
+        self
+    }
+
+    /// With all that another workspace was asked for with, but for its name.
+    pub(crate) fn like(mut self, original: &Entry) -> Self {
+        let (recipe, stored) = (original.recipe.clone(), Stored::of(original));
+        self.image.clone_from(&recipe.image);
+        self.env.clone_from(&recipe.env);
+        self.labels.clone_from(&recipe.labels);
+        self.publish.clone_from(&recipe.publish);
+        (self.owner, self.team) = (recipe.owner.clone(), recipe.team.clone());
+        self.resources =
+            Resources { memory_bytes: recipe.memory_bytes, cpu_millis: recipe.cpu_millis, pids: recipe.pids };
+        (self.idle, self.health) = (stored.idle, stored.health);
+        self.original = Some(Box::new(recipe));
         self
     }
 

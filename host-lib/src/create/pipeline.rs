@@ -172,6 +172,10 @@ async fn build(
             };
             reporter.step(Step::Ready, Some(template.ready_path.clone()), work).await?;
         }
+    } else if let Some(dev) = &plan.recipe.dev {
+        // A copy, whose template is no more: nobody knows when it is ready.
+        let work = async { Ok((serve::start_dev(&workspace, dev).await?, None)) };
+        reporter.step(Step::Dev, Some(dev.line.clone()), work).await?;
     }
     Ok(workspace)
 }

@@ -57,20 +57,25 @@ impl Plan {
             Some(id) => id.parse()?,
             None => WorkspaceId::generate(stem)?,
         };
-        let port = template.as_ref().map_or(DEFAULT_PORT, |template| template.port);
-        let of_template = template.as_ref().map(|template| template.resources).unwrap_or_default();
+        let original = request.original.as_deref();
+        let of_original = original.and_then(|original| original.preview_port);
+        let port = of_original.unwrap_or_else(|| template.as_ref().map_or(DEFAULT_PORT, |template| template.port));
+        // What an original was asked for with has its template's, as that was then.
+        let asks = template.as_ref().filter(|_| original.is_none());
+        let of_template = asks.map(|template| template.resources).unwrap_or_default();
         let limits = ceiling.apply(resources(&[request.resources, of_template]), host.resources)?;
         // What it is counted with stays with it, whatever the host's default becomes.
         let limits = resources(&[limits, host.resources]);
-        let mut env = template.as_ref().map(|template| template.env.clone()).unwrap_or_default();
+        let mut env = asks.map(|template| template.env.clone()).unwrap_or_default();
         env.extend(request.env);
         let recipe = Recipe {
             // Saved again, it is still of the template that it was made from.
-            template: match &template {
-                Some(template) => Some(template.name.clone()),
-                None => request.archive.as_ref().and_then(|archive| archive.template.clone()),
+            template: match (&template, original) {
+                (_, Some(original)) => original.template.clone(),
+                (Some(template), None) => Some(template.name.clone()),
+                (None, None) => request.archive.as_ref().and_then(|archive| archive.template.clone()),
             },
-            image: request.image.or_else(|| template.as_ref().and_then(|template| template.image.clone())),
+            image: request.image.or_else(|| asks.and_then(|template| template.image.clone())),
             env,
             owner: request.owner,
             team: request.team,
@@ -80,7 +85,10 @@ impl Plan {
             pids: limits.pids,
             preview_port: Some(port),
             publish: request.publish,
-            dev: template.as_ref().and_then(Dev::of),
+            dev: match original {
+                Some(original) => original.dev.clone(),
+                None => template.as_ref().and_then(Dev::of),
+            },
         };
         let labelled = labelled(host, id, &recipe, Timestamp::now())?;
         let spec = container(host, &labelled, &recipe);

@@ -1,6 +1,7 @@
 //! What is told to differ, and copies.
 
 use super::*;
+use crate::{HealthPolicy, IdlePolicy, idle::Stored, runtime::Resources};
 
 fn told(differences: &[Difference]) -> Vec<(String, Change)> {
     differences.iter().map(|difference| (difference.path.to_string(), difference.change)).collect()
@@ -154,4 +155,41 @@ async fn copies_have_the_files_and_names_of_their_own() {
     assert_eq!(room.archives().list(None).await.unwrap(), [archive], "somebody's archive stays");
     assert!(room.workspace.fork(0).await.unwrap().is_empty());
     assert_eq!(room.workspace.fork(65).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn copies_are_as_their_original_was_asked_for() {
+    let room = Room::new().await;
+    let template = room.fixture.template(r#"{"dev": "serve", "env": {"A": "template", "B": "template"}}"#);
+    let (idle, health) = (IdlePolicy::default().pause_after(Duration::from_secs(60)), HealthPolicy::default());
+    let limits = Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(77) };
+    let request = CreateWorkspace::from_template(&template)
+        .id("original")
+        .image("other:1")
+        .env("B", "request")
+        .label("team.example/x", "y")
+        .owner("ada")
+        .resources(limits)
+        .publish(9000)
+        .idle(idle)
+        .health(health);
+    let original = room.host().create(request).await.unwrap();
+    let made = room.fixture.engine.spec("corehold-original");
+    let store = &room.host().inner.store;
+    let first = store.get(original.id()).await.unwrap().unwrap();
+    // Also when the template is another one by now, or is no more.
+    fs::remove_dir_all(room.fixture.template_folder()).unwrap();
+    let copy = original.fork(1).await.unwrap().remove(0);
+    let spec = room.fixture.engine.spec(&format!("corehold-{}", copy.id()));
+    assert_eq!((&spec.image, spec.resources, &spec.publish), (&made.image, made.resources, &made.publish));
+    assert_eq!(
+        (spec.env["A"].as_str(), spec.env["B"].as_str(), &*spec.labels["team.example/x"]),
+        ("template", "request", "y")
+    );
+    assert_eq!(room.fixture.engine.dev_servers(&spec.name), 1);
+    let second = store.get(copy.id()).await.unwrap().unwrap();
+    assert_eq!(second.owner, None, "the key by which `get_or_create` finds the original");
+    let policies = [&second, &first].map(|entry| (Stored::of(entry).idle, Stored::of(entry).health));
+    assert_eq!(policies[0], policies[1]);
+    assert_eq!(second.recipe, first.recipe);
 }
