@@ -39,3 +39,5 @@ mod preview;
 mod setup_cache;
 // `corehold exec` with standard input and on a terminal.
 mod terminal;
+// Previews wake what is behind them, wherever that is then.
+mod waking;

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use crate::{
+    client::Tunnel,
     error::{Error, ErrorKind, Result},
     events::{ChangeKind, Signal, Signals},
     runtime::{ContainerId, ContainerStatus, Runtime},
     workspace::Workspace,
 };
 
-/// Follows one container from the moment it is made.
+/// Follows one container.
 pub(in crate::workspace) struct Lifeline {
     runtime: Arc<dyn Runtime>,
     container: ContainerId,
@@ -18,17 +19,15 @@ pub(in crate::workspace) struct Lifeline {
 }
 
 impl Lifeline {
-    pub(in crate::workspace) async fn of(workspace: &Workspace) -> Result<Self> {
+    /// Has a connection made, which may wake the workspace, and follows the container into which it leads from before that on.
+    pub(in crate::workspace) async fn along(
+        workspace: &Workspace,
+        connect: impl Future<Output = Result<Tunnel>>,
+    ) -> Result<(Tunnel, Self)> {
         let signals = workspace.host.engine.subscribe();
+        let tunnel = connect.await?;
         let container = workspace.place().await?.container.clone();
-        Ok(Self { runtime: workspace.host.runtime.clone(), container, signals })
-    }
-
-    /// The connection is made. If the workspace was found in another container for that, it leads into that one.
-    pub(in crate::workspace) fn connected(&mut self, workspace: &Workspace) {
-        if let Some(place) = workspace.about.place() {
-            self.container = place.container.clone();
-        }
+        Ok((tunnel, Self { runtime: workspace.host.runtime.clone(), container, signals }))
     }
 
     /// Waits until the container has ended.

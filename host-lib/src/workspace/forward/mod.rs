@@ -109,7 +109,7 @@ impl Forward {
         }
     }
 
-    /// Closes the listener and every connection, and waits until that is done. Dropped meanwhile, it is done nevertheless.
+    /// Closes the listener and every connection, and waits until that is done. Cancel-safe: it is done nevertheless.
     pub async fn close(self) {
         drop(self.ending);
         // Had it panicked, it would have ended too.
@@ -151,9 +151,7 @@ impl Destination for Line {
     type Held = ();
 
     async fn open(&self) -> Result<(Tunnel, Lifeline, ())> {
-        let mut lifeline = Lifeline::of(&self.workspace).await?;
-        let tunnel = self.workspace.tunnel(self.port).await?;
-        lifeline.connected(&self.workspace);
+        let (tunnel, lifeline) = Lifeline::along(&self.workspace, self.workspace.tunnel(self.port)).await?;
         Ok((tunnel, lifeline, ()))
     }
 

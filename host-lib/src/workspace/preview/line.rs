@@ -62,15 +62,15 @@ impl Line {
         if let Some(before) = &workspace.host.previews.before_connect {
             before(workspace.id().clone()).await?;
         }
-        let mut lifeline = Lifeline::of(workspace).await?;
-        let tunnel = match workspace.tunnel(self.port).await {
-            Err(error) if is_nobody_listening(&error) && self.opens_yet(workspace).await? => {
-                workspace.tunnel(self.port).await?
+        let connect = async {
+            match workspace.tunnel(self.port).await {
+                Err(error) if is_nobody_listening(&error) && self.opens_yet(workspace).await? => {
+                    workspace.tunnel(self.port).await
+                }
+                tunnel => tunnel,
             }
-            tunnel => tunnel?,
         };
-        lifeline.connected(workspace);
-        Ok((tunnel, lifeline))
+        Lifeline::along(workspace, connect).await
     }
 
     /// Waits for a dev server that was started a moment ago, as when this connection has woken the workspace: who asks for a page

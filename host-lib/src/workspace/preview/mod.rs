@@ -166,7 +166,8 @@ impl Workspace {
     /// Where a port inside is reached from this machine, listeners on the container's own loopback included, and whether
     /// something listens there. Nothing has to, yet. The address stays until the workspace is removed or the last handle of
     /// the host is dropped; what is connected through it keeps neither. Each connection waits for
-    /// [`HostBuilder::before_connect`](crate::HostBuilder::before_connect). Cancel-safe.
+    /// [`HostBuilder::before_connect`](crate::HostBuilder::before_connect), then wakes the workspace if it is paused or asleep, and
+    /// waits for its dev server for half a minute from its start. Cancel-safe.
     ///
     /// Whoever is on this machine can connect, and nobody else. Up to 128 connections are carried at a time; more wait. One
     /// that can't be carried is reset, never closed as if it had ended, and [`Preview::failure`] says why.

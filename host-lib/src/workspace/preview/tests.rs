@@ -176,6 +176,29 @@ async fn a_workspace_that_does_not_run_keeps_its_address() {
     assert_eq!(workspace.preview(port).await.unwrap().status, PreviewStatus::NotRunning);
 }
 
+/// Regression: a connection to one that was asleep asked for its container before it was woken, and was reset.
+#[tokio::test]
+async fn a_workspace_that_sleeps_is_woken_by_the_next_connection() {
+    let (fixture, workspace) = workspace().await;
+    let (listener, port) = server().await;
+    let preview = workspace.preview(port).await.unwrap();
+    let before = workspace.container();
+    workspace.sleep(Duration::ZERO).await.unwrap();
+    assert!(fixture.engine.names().is_empty());
+    let asleep = workspace.preview(port).await.unwrap();
+    assert_eq!((asleep.status, &asleep.url), (PreviewStatus::NotRunning, &preview.url));
+    let mut client = connect(&preview).await;
+    accept(&listener).await.write_all(b"x").await.unwrap();
+    assert_eq!(end(&mut client).await.unwrap(), 1);
+    assert_ne!(workspace.container(), before);
+
+    // It ends with the container into which it leads now.
+    let mut client = connect(&preview).await;
+    let _server = accept(&listener).await;
+    fixture.engine.remove(&workspace.container()).await.unwrap();
+    assert_eq!(end(&mut client).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
 #[tokio::test]
 async fn a_connection_waits_for_what_the_host_does_before() {
     let (gate, refuses) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicBool::new(false)));
