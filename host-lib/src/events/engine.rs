@@ -20,7 +20,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{EventBus, EventKind};
 use crate::{
     labels,
+    life::WorkspaceState,
     runtime::{BoxStream, ContainerEvent, ContainerId, Runtime},
+    state::Store,
     workspace::WorkspaceId,
 };
 
@@ -88,14 +90,21 @@ struct Source {
     runtime: Arc<dyn Runtime>,
     labels: BTreeMap<String, String>,
     removals: Removals,
+    store: Store,
     events: EventBus,
 }
 
 impl EngineWatch {
     /// Of the containers of a home. Asks nothing of the engine before somebody subscribes. Must be called on a tokio runtime.
-    pub(crate) fn new(runtime: Arc<dyn Runtime>, fingerprint: &str, removals: Removals, events: EventBus) -> Self {
+    pub(crate) fn new(
+        runtime: Arc<dyn Runtime>,
+        fingerprint: &str,
+        removals: Removals,
+        store: Store,
+        events: EventBus,
+    ) -> Self {
         let labels = BTreeMap::from([(labels::HOME.to_owned(), fingerprint.to_owned())]);
-        let source = Source { runtime, labels, removals, events };
+        let source = Source { runtime, labels, removals, store, events };
         Self { source, signals: broadcast::channel(BACKLOG).0, handle: Handle::current(), task: OnceLock::new() }
     }
 
@@ -196,7 +205,7 @@ impl Source {
             };
             if let Some(change) = self.change(event).await {
                 let _ = signals.send(Signal::Change(change.clone()));
-                self.tell(change);
+                self.tell(change).await;
             }
         }
     }
@@ -225,7 +234,7 @@ impl Source {
     }
 
     /// Tells the host's readers what nobody else tells them.
-    fn tell(&self, change: Change) {
+    async fn tell(&self, change: Change) {
         let Some(workspace) = change.workspace else { return };
         let kind = match change.kind {
             // A removal ends it first.
@@ -233,10 +242,21 @@ impl Source {
                 EventKind::Ended { exit_code, oom_killed }
             }
             ChangeKind::OutOfMemory => EventKind::OutOfMemory,
-            ChangeKind::Removed { by_us: false } => EventKind::Vanished,
+            // Another host may have put it to sleep, or given it another container.
+            ChangeKind::Removed { by_us: false } if !self.lives_on(&workspace, &change.container).await => {
+                EventKind::Vanished
+            }
             _ => return,
         };
         self.events.emit(Some(&workspace), kind);
+    }
+
+    /// Whether a workspace is there without a container, by the store.
+    async fn lives_on(&self, workspace: &WorkspaceId, container: &ContainerId) -> bool {
+        match self.store.get(workspace).await {
+            Ok(Some(entry)) => entry.state == WorkspaceState::Asleep || entry.container.as_ref() != Some(&container.0),
+            _ => false,
+        }
     }
 }
 
@@ -266,6 +286,26 @@ mod tests {
                 event => return event,
             }
         }
+    }
+
+    /// Regression: a workspace that another host put to sleep was told to have vanished, so that its lines and its use ended.
+    #[tokio::test]
+    async fn what_another_host_puts_to_sleep_has_not_vanished() {
+        let (fixture, _workspace) = fixture().await;
+        let mut events = fixture.host.events();
+        let other = fixture.builder().reconciles(false).build().await.unwrap();
+        let workspace = other.workspace("w").await.unwrap();
+        workspace.sleep(std::time::Duration::ZERO).await.unwrap();
+        workspace.wake().await.unwrap();
+        fixture.engine.say_of("corehold-w", "oom");
+        loop {
+            match next(&mut events).await.kind {
+                EventKind::OutOfMemory => break,
+                told => assert_ne!(told, EventKind::Vanished),
+            }
+        }
+        workspace.remove().await.unwrap();
+        while next(&mut events).await.kind != EventKind::Vanished {}
     }
 
     #[tokio::test]

@@ -242,6 +242,7 @@ impl HostBuilder {
 
     /// Makes the host: reads its key or makes one, opens its state store, and waits for nothing of the engine. In the background it
     /// begins to reconcile, to fill its pools, and to measure and audit, if it is to.
+    /// Cancel-safe: nothing runs before it is done.
     ///
     /// # Errors
     /// `Invalid` for a damaged key, state store, CA bundle or setting, and for a store of a newer version; `Timeout` when that is locked;
@@ -300,7 +301,7 @@ impl HostBuilder {
         let mut templates = self.templates;
         templates.extend(config.templates);
         let (fingerprint, records) = (key.fingerprint(), Records::new(home.join("claims")));
-        let engine = Arc::new(EngineWatch::new(runtime.clone(), &fingerprint, removals, events.clone()));
+        let engine = Arc::new(EngineWatch::new(runtime.clone(), &fingerprint, removals, store.clone(), events.clone()));
         let monitor = {
             let (engine, bus) = (engine.clone(), events.clone());
             let listen = move || (engine.subscribe(), bus.subscribe());

@@ -32,6 +32,8 @@ mod image;
 mod killed;
 // The commands of the life cycle: stopped, paused, asleep and back.
 mod life;
+// What a host tells: events, use, lines, who did what, numbers.
+mod observe;
 // Workspaces that are handed over from a pool.
 mod pool;
 mod preview;
