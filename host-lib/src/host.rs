@@ -159,7 +159,7 @@ impl Host {
     }
 
     /// Waits until the containers of dropped creations are removed, and transitions that nobody waits for are done. A program that is
-    /// about to end calls this last.
+    /// about to end calls this last. Cancel-safe.
     pub async fn settled(&self) {
         self.inner.cleanups.wait().await;
     }
@@ -211,6 +211,7 @@ impl Host {
     }
 
     /// The workspaces of this home folder, newest first; also those whose creation is under way or was cut off.
+    /// Cancel-safe.
     ///
     /// # Errors
     /// `EngineUnavailable` or `Engine`.
@@ -221,7 +222,7 @@ impl Host {
     }
 
     /// The workspaces of every home folder that uses this engine, newest first. Those of others can be removed, but
-    /// their agents don't trust this host.
+    /// their agents don't trust this host. Cancel-safe.
     ///
     /// # Errors
     /// As [`list`](Self::list).
@@ -257,6 +258,7 @@ impl Host {
     }
 
     /// The workspace of a name, whatever it is doing and whichever home folder it is of: names are unique in an engine.
+    /// Cancel-safe.
     ///
     /// # Errors
     /// `NotFound`, with near names in the hint; `Invalid` when nothing can have that name.
@@ -304,7 +306,7 @@ impl Host {
         Ok(None)
     }
 
-    /// The results of set-ups that are kept, those used last first.
+    /// The results of set-ups that are kept, those used last first. Cancel-safe.
     ///
     /// # Errors
     /// `Io`.
@@ -313,6 +315,7 @@ impl Host {
     }
 
     /// Removes all results of set-ups that are kept, so that each set-up runs again. Returns how many there were.
+    /// Dropping the future abandons the wait, not the work.
     ///
     /// # Errors
     /// `Io`.
@@ -338,6 +341,7 @@ impl Host {
     /// other hosts or earlier ones started. Workspaces are left alone. Returns how many were removed.
     ///
     /// Without it the containers stay when the last handle of the host is dropped, and the next one with the same pools takes them over.
+    /// Cancel-safe: what is left goes with the next call.
     ///
     /// # Errors
     /// `EngineUnavailable` or `Engine`; it may be tried again.

@@ -16,15 +16,16 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global, logs: &Logs) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
-    let workspace = host.workspace(&logs.workspace).await?;
+    let host = surroundings::waking(global).await?;
     if logs.agent {
+        let workspace = host.workspace(&logs.workspace).await?;
         let mut lines = workspace.agent_logs(logs.follow);
         while let Some(bytes) = lines.next().await {
             output::bytes(&bytes?)?;
         }
         return Ok(ExitCode::SUCCESS);
     }
+    let workspace = super::called(&host, &logs.workspace).await?;
     follow(&workspace, logs.follow, global.json).await
 }
 

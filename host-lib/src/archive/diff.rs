@@ -141,7 +141,7 @@ impl Compared {
 type Entries = BTreeMap<Vec<u8>, Compared>;
 
 impl Archives {
-    /// What is different in `after`, in byte order of paths. Reads one or both sides as a whole.
+    /// What is different in `after`, in byte order of paths. Reads one or both sides as a whole. Cancel-safe.
     ///
     /// # Errors
     /// `Damaged` when an archive is, `Agent` when a file of a workspace can't be read, `Invalid` when a template can't be packed

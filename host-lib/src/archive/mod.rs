@@ -205,7 +205,7 @@ impl Archives {
     }
 
     /// The archives of a workspace or of all, newest first. Those that can't be read are left out and logged; they don't hide
-    /// others.
+    /// others. Cancel-safe.
     ///
     /// # Errors
     /// `Io` when the store can't be used.
@@ -229,7 +229,7 @@ impl Archives {
         Ok(archives)
     }
 
-    /// An archive by its name.
+    /// An archive by its name. Cancel-safe.
     ///
     /// # Errors
     /// `NotFound`; `Damaged` or `Unsupported` when its manifest can't be read; `Io`.
@@ -241,7 +241,7 @@ impl Archives {
         })
     }
 
-    /// Reads all of an archive and compares every hash, as if it were loaded.
+    /// Reads all of an archive and compares every hash, as if it were loaded. Cancel-safe.
     ///
     /// # Errors
     /// `Damaged` with what is wrong first; `Io` when the store can't be used.
@@ -281,6 +281,7 @@ impl Archives {
     }
 
     /// Gives an archive up. What only it needed goes with the next [`prune`](Self::prune).
+    /// Dropping the future abandons the wait: it may be gone.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` when the workspace sleeps in it; `Io`.
@@ -313,6 +314,7 @@ impl Archives {
     }
 
     /// Removes what no archive needs and is older than a day. Safe beside savings of any process.
+    /// Cancel-safe: what is left goes with the next one.
     ///
     /// # Errors
     /// `Damaged` when an archive can't be read, since nobody can tell what it needs; `Io`; `Timeout`. It may be tried again.

@@ -56,6 +56,7 @@ pub struct ToolStream<T: Tool>(BoxStream<Frame<T>>);
 
 impl<T: Tool> ToolStream<T> {
     /// Reads on to the end, handing every event to `on_event`, and returns the tool's response.
+    /// Dropping the future ends the reading; a command goes on.
     ///
     /// # Errors
     /// What the agent reports, or `AgentUnavailable` when the stream was cut off.

@@ -285,6 +285,7 @@ impl Workspace {
     }
 
     /// Has it watched by another policy from now on, whichever host process is there.
+    /// Dropping the future leaves the policy written or not; calling it again sees to that.
     ///
     /// # Errors
     /// `Invalid` for a policy that can't be held, `NotFound` when it is no more.

@@ -108,6 +108,7 @@ impl Workspace {
     }
 
     /// Gives it another idle policy from now on, whichever host process is there.
+    /// Dropping the future leaves the policy written or not; calling it again sees to that.
     ///
     /// # Errors
     /// `Invalid` for a time that is too short, `NotFound` when it is no more.

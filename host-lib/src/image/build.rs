@@ -62,6 +62,7 @@ pub struct ImageInfo {
 }
 
 /// Builds the core image, unless the engine has one of the same Dockerfile, agent and base.
+/// Dropping the future ends the build; what steps left by then the engine may keep.
 ///
 /// # Errors
 /// `NotFound` or `Invalid` for an agent that isn't there or not static, with the command that builds one;

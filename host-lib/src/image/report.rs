@@ -75,7 +75,7 @@ pub struct Portion {
     pub compressed_bytes: u64,
 }
 
-/// Measures an image. Takes seconds: all of it is read and compressed.
+/// Measures an image. Takes seconds: all of it is read and compressed. Cancel-safe.
 ///
 /// # Errors
 /// `NotFound` when the engine hasn't got the image.

@@ -15,7 +15,7 @@ impl Host {
     /// any number of callers at once, in any number of processes on this home folder, one makes it, and the others get the same.
     /// The owner is any text of at most 256 bytes, such as a user's or an organization's id.
     ///
-    /// Dropped while it makes the workspace, it undoes that, and whoever waits for it makes one.
+    /// Dropping the future while it makes the workspace undoes that, and whoever waits for it makes one.
     ///
     /// # Errors
     /// `Invalid` for an owner that is empty or too long; as a creation and [`Workspace::start`].

@@ -227,7 +227,7 @@ async fn restart(turn: &mut Turn, grace: Duration) -> Result<WorkspaceState> {
 }
 
 impl Workspace {
-    /// What it is doing. While somebody is at it, what that is; else what the engine says.
+    /// What it is doing. While somebody is at it, what that is; else what the engine says. Cancel-safe.
     ///
     /// # Errors
     /// `EngineUnavailable` or `Engine`; what is no more is [`WorkspaceState::Removed`].

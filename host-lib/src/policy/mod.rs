@@ -154,6 +154,7 @@ impl HostInner {
 
 impl Host {
     /// Gives an owner a plan, from the next creation on; `None` takes it back. Workspaces that there are keep their limits.
+    /// Dropping the future leaves it written or not; calling it again sees to that.
     ///
     /// # Errors
     /// `NotFound` for a plan that the host's [`Policy`] doesn't have, `Invalid` for an owner that can't be.
@@ -172,6 +173,7 @@ impl Host {
 
     /// Gives an account totals of its own, instead of its plan's or the policy's, from the next creation on; `None` takes them back. What
     /// is above them already stays, and nothing is added.
+    /// Dropping the future leaves them written or not; calling it again sees to that.
     ///
     /// # Errors
     /// `Invalid` for a name that can't be.
@@ -180,7 +182,7 @@ impl Host {
         self.inner.store.set_totals(account, totals).await
     }
 
-    /// What an account has, and what it may have.
+    /// What an account has, and what it may have. Cancel-safe.
     ///
     /// # Errors
     /// `Invalid` for a name that can't be.

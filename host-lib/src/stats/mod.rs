@@ -173,7 +173,7 @@ impl Workspace {
 }
 
 impl Host {
-    /// What several workspaces used together, those of a user or of a team: their minutes, added up.
+    /// What several workspaces used together, those of a user or of a team: their minutes, added up. Cancel-safe.
     pub async fn stats_history_of(&self, workspaces: &[WorkspaceId], range: StatsRange) -> StatsHistory {
         let mut all = Vec::with_capacity(workspaces.len());
         for id in workspaces {

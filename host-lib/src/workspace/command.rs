@@ -145,6 +145,7 @@ impl RunCommand {
     }
 
     /// Runs it to its end and returns what it wrote.
+    /// Dropping the future abandons the wait: a command that was started goes on.
     ///
     /// # Errors
     /// `Agent` when it couldn't be started. A command that fails is no error: see [`CommandOutcome::success`].
@@ -160,6 +161,7 @@ impl RunCommand {
     }
 
     /// Runs it and returns its output as it comes.
+    /// Dropping the future abandons the wait: a command that was started goes on.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -170,6 +172,7 @@ impl RunCommand {
     }
 
     /// Starts it and returns its id at once. Its output is kept for the tool `commandOutput`.
+    /// Dropping the future abandons the wait: a command that was started goes on.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -206,6 +209,7 @@ impl Workspace {
     }
 
     /// Ends a command's standard input. A terminal gets its end-of-input character (Ctrl-D) instead.
+    /// Cancel-safe: it may be called again.
     ///
     /// # Errors
     /// As [`send_input`](Self::send_input).
@@ -216,6 +220,7 @@ impl Workspace {
     }
 
     /// Tells a command's terminal its size, 1 to 4,096 each way; its foreground processes get SIGWINCH.
+    /// Cancel-safe: it may be called again.
     ///
     /// # Errors
     /// As [`send_input`](Self::send_input).

@@ -107,7 +107,7 @@ impl Workspace {
         Self { subject: Some(Arc::new(subject)), ..self.clone() }
     }
 
-    /// What is known about it now.
+    /// What is known about it now. Cancel-safe.
     ///
     /// # Errors
     /// `NotFound` when it was removed meanwhile.
@@ -132,7 +132,7 @@ impl Workspace {
     /// Where its preview answers on this machine: `http://127.0.0.1:<port>`. Where the port was
     /// [published](crate::CreateWorkspace::publish), that is where the engine publishes it, another port after each restart; else it
     /// is the address of a [preview](Self::preview), which lasts as long as this host. [`preview`](Self::preview) says too whether
-    /// something listens.
+    /// something listens. Cancel-safe.
     ///
     /// # Errors
     /// `NotFound` when it is gone, `Unsupported` when nobody said which port it is; as [`preview`](Self::preview).
@@ -151,6 +151,7 @@ impl Workspace {
     /// Calls a tool of the agent and waits for its whole answer.
     ///
     /// There is no time-out but the tool's own; an agent that can't answer any more is noticed after some ten seconds.
+    /// Dropping the future abandons the wait, not the work: what the tool was asked to do may be done.
     ///
     /// # Errors
     /// `Agent` with the agent's [`problem`](Error::problem), `AgentUnavailable` when it can't be reached.
@@ -165,6 +166,7 @@ impl Workspace {
     }
 
     /// Calls a tool of the agent and returns its events as they come.
+    /// Dropping the future abandons the wait, not the work; dropping the stream too.
     ///
     /// # Errors
     /// As [`call`](Self::call), here or later in the stream.
@@ -189,7 +191,7 @@ impl Workspace {
     }
 
     /// The newest command with a label: [`DEV`](crate::create::DEV) is the dev server, [`SETUP`](crate::create::SETUP)
-    /// the last set-up command.
+    /// the last set-up command. Cancel-safe.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -198,7 +200,7 @@ impl Workspace {
         Ok(self.call::<CommandList>(&request).await?.commands.into_iter().next())
     }
 
-    /// Reads a whole file of at most 64 MiB; [`open_file`](Self::open_file) has no such limit.
+    /// Reads a whole file of at most 64 MiB; [`open_file`](Self::open_file) has no such limit. Cancel-safe.
     ///
     /// # Errors
     /// `Agent` with the agent's problem when there is no such file, or it isn't one.
@@ -212,7 +214,7 @@ impl Workspace {
         }
     }
 
-    /// Reads a file as a stream.
+    /// Reads a file as a stream. Cancel-safe.
     ///
     /// # Errors
     /// As [`read_file`](Self::read_file).
@@ -227,6 +229,7 @@ impl Workspace {
     }
 
     /// Writes a file, atomically: readers see the old content or the new one. Missing folders are made.
+    /// Dropping the future leaves the file as it was or written whole.
     ///
     /// # Errors
     /// `Agent` with the agent's problem: the path leads outside, the disk is full, …
@@ -241,6 +244,7 @@ impl Workspace {
     }
 
     /// Writes a file from a stream of any length, atomically.
+    /// Dropping the future leaves the file as it was or written whole.
     ///
     /// # Errors
     /// As [`write_file`](Self::write_file), and what the stream itself fails with.
@@ -293,7 +297,7 @@ impl Workspace {
         }
     }
 
-    /// How this machine reaches the agent, for a client of one's own.
+    /// How this machine reaches the agent, for a client of one's own. Cancel-safe.
     ///
     /// # Errors
     /// `NotFound` when the workspace is gone or doesn't run.

@@ -64,6 +64,7 @@ impl Default for DockerOptions {
 
 /// An address where an engine was looked for, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Candidate {
     /// Who named it: `DOCKER_HOST`, `docker context "colima"`, `system socket`.
     pub origin: String,

@@ -57,7 +57,7 @@ pub struct BuildRequest {
 }
 
 impl Docker {
-    /// The image with this reference or id; `None` when the engine hasn't got it.
+    /// The image with this reference or id; `None` when the engine hasn't got it. Cancel-safe.
     ///
     /// # Errors
     /// `Invalid` for what can't be a reference.
@@ -70,7 +70,7 @@ impl Docker {
         }
     }
 
-    /// Ids of the images that carry a label, the newest first.
+    /// Ids of the images that carry a label, the newest first. Cancel-safe.
     ///
     /// # Errors
     /// Those of the engine.
@@ -84,6 +84,7 @@ impl Docker {
     }
 
     /// Gives an image one more name, taking it away from whichever image has it.
+    /// Dropping the future abandons the wait, not the work.
     ///
     /// # Errors
     /// `NotFound` when there is no such image.
@@ -95,6 +96,7 @@ impl Docker {
     }
 
     /// Takes a name away from an image, and removes the image with its last one. One that isn't there is no error.
+    /// Dropping the future abandons the wait, not the work.
     ///
     /// # Errors
     /// `Conflict` while a container uses it.
@@ -107,6 +109,7 @@ impl Docker {
     }
 
     /// Pulls an image from its registry, saying how far it has come.
+    /// Dropping the future ends the pull; what the engine has of it by then it may keep.
     ///
     /// # Errors
     /// `NotFound` when the registry hasn't got it, `Engine` when no registry answers the engine.
@@ -137,6 +140,7 @@ impl Docker {
 
     /// Builds an image from a context (a tar with a `Dockerfile` on top) with the engine's classic builder, which every
     /// engine has. Each line that the builder writes goes to `line`. The image has no name yet; returns its id.
+    /// Dropping the future ends the build; what steps left by then the engine may keep.
     ///
     /// # Errors
     /// `CommandFailed` when a step of the Dockerfile fails.
@@ -191,6 +195,7 @@ impl Docker {
     }
 
     /// Makes an image of one layer from the tar of a root file system.
+    /// Dropping the future breaks the import off, and no image is made.
     ///
     /// # Errors
     /// The body's own, or the engine's: a full disk, a damaged tar.

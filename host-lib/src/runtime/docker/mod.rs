@@ -34,7 +34,7 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Connects to an engine, with the defaults of [`DockerOptions`].
+    /// Connects to an engine, with the defaults of [`DockerOptions`]. Cancel-safe.
     ///
     /// # Errors
     /// `EngineUnavailable` when none answers: the message names every place that was tried and why it failed, the hint
@@ -43,7 +43,7 @@ impl Docker {
         Self::connect_with(DockerOptions { address, ..DockerOptions::default() }).await
     }
 
-    /// Connects to an engine.
+    /// Connects to an engine. Cancel-safe.
     ///
     /// # Errors
     /// As for [`connect`](Self::connect).
@@ -52,6 +52,7 @@ impl Docker {
     }
 
     /// Connects to an engine and says, in either case, where it was looked for: for people who ask why this one.
+    /// Cancel-safe.
     pub async fn find(options: DockerOptions, surroundings: &Surroundings) -> (Vec<Candidate>, Result<Self>) {
         let (candidates, connection) = connection::Connection::find(options, surroundings).await;
         let docker = connection.map(|connection| Self {
@@ -64,6 +65,7 @@ impl Docker {
 
     /// Removes what this runtime made for all its containers and none of them uses: the network and the CA bundles.
     /// It is made anew when it is needed. Returns the names of what is gone.
+    /// Cancel-safe: what is left goes with the next call.
     ///
     /// # Errors
     /// Those of the engine; what is in use is no error.
