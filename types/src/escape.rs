@@ -1,16 +1,34 @@
-//! Text into JSON, for text by the gigabyte: what commands write. Eight bytes at a time where serde_json looks at each; it is
-//! a third of all work of a command's output as JSON otherwise. The result is the same to the byte.
+//! Text into JSON, for text by the gigabyte: what commands write and files hold. Eight bytes at a time where serde_json looks at
+//! each; it is a third of all work of a command's output as JSON otherwise. The result is the same to the byte.
+
+use std::io::{self, Write};
+
+/// Bytes that text takes as JSON, if one in sixteen of them is escaped.
+pub(crate) const fn escaped_bytes(text: &str) -> usize {
+    text.len() + text.len() / 16
+}
 
 /// Appends text as it stands between the quotes of a JSON string.
 pub(crate) fn escape_into(out: &mut Vec<u8>, text: &str) {
+    out.reserve(escaped_bytes(text));
+    // Memory takes everything.
+    let _ = escape_to(out, text);
+}
+
+/// Writes text as it stands between the quotes of a JSON string.
+///
+/// # Errors
+/// What the writer says.
+#[inline]
+pub(crate) fn escape_to(out: &mut impl Write, text: &str) -> io::Result<()> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut rest = text.as_bytes();
-    // With an escape in every sixteenth byte, once and for all.
-    out.reserve(rest.len() + rest.len() / 16);
     loop {
         let plain = plain_bytes(rest);
-        out.extend_from_slice(&rest[..plain]);
-        let Some(byte) = rest.get(plain) else { return };
+        if plain > 0 {
+            out.write_all(&rest[..plain])?;
+        }
+        let Some(byte) = rest.get(plain) else { return Ok(()) };
         let short = match byte {
             b'"' | b'\\' => *byte,
             b'\n' => b'n',
@@ -20,10 +38,12 @@ pub(crate) fn escape_into(out: &mut Vec<u8>, text: &str) {
             0x0c => b'f',
             _ => b'u',
         };
-        out.extend_from_slice(&[b'\\', short]);
+        // In one piece each, since there may be one for every byte.
         if short == b'u' {
-            let digits = [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
-            out.extend_from_slice(&[b'0', b'0', digits[0], digits[1]]);
+            let (high, low) = (DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]);
+            out.write_all(&[b'\\', b'u', b'0', b'0', high, low])?;
+        } else {
+            out.write_all(&[b'\\', short])?;
         }
         rest = &rest[plain + 1..];
     }

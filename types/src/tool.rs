@@ -1,5 +1,7 @@
 //! The tool seam: what makes an operation a tool, and the one list of all tools.
 
+use std::io;
+
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use ts_rs::TS;
@@ -29,6 +31,19 @@ pub trait Tool: Send + Sync + 'static {
     type Response: Serialize + DeserializeOwned + JsonSchema + TS + Send + Sync + 'static;
     /// What comes out while it runs; [`NoEvent`] for a tool that only answers.
     type Event: Event;
+
+    /// About how many bytes a response's JSON has, if it is known without writing it: for the memory that it is written into.
+    fn json_bytes(_response: &Self::Response) -> usize {
+        0
+    }
+
+    /// Writes a response as the JSON that serde would write. A response that carries much text does better than serde.
+    ///
+    /// # Errors
+    /// It has something that JSON can't say, or the writer's.
+    fn write_json(response: &Self::Response, out: &mut impl io::Write) -> serde_json::Result<()> {
+        serde_json::to_writer(out, response)
+    }
 }
 
 /// Which agents answer a tool, as seen by the workspace that a token names.

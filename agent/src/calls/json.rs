@@ -7,14 +7,16 @@ use std::{
 };
 
 use axum::body::{Body, Bytes, HttpBody};
-use corehold_types::{Code, Problem};
+use corehold_types::{Code, Problem, Tool};
 use hyper::body::{Frame, SizeHint};
-use serde::Serialize;
 
 use super::room::{Bound, SMALL, Share};
 
 /// Bytes of a piece.
 const PIECE: usize = SMALL;
+
+/// Bytes that there is room for at first: most answers have no more.
+const FIRST: usize = 128;
 
 /// Bytes by which a share grows at a time.
 const STEP: usize = 4 * PIECE;
@@ -27,16 +29,27 @@ pub struct Json {
 }
 
 impl Json {
-    /// Writes an answer, and gives up the value. What is large holds its part of the room; the rest of the share is given back.
+    /// Writes a tool's answer, and gives up the response. What is large holds its part of the room; the rest of the share is given back.
     ///
     /// # Errors
     /// `LIMIT_EXCEEDED` when there is no room for it in time; `INTERNAL`: a response that has no JSON is a mistake of ours.
-    pub(crate) async fn of<T: Serialize>(value: T, share: &Share) -> Result<Self, Problem> {
-        let written = match write(&value, share)? {
+    pub(crate) async fn of<T: Tool>(response: T::Response, share: &Share) -> Result<Self, Problem> {
+        let bytes = T::json_bytes(&response);
+        Self::written(response, bytes, |response, out| T::write_json(response, out), share).await
+    }
+
+    /// Writes a value that takes about so many bytes.
+    async fn written<V>(
+        value: V,
+        bytes: usize,
+        how: impl Fn(&V, &mut Pieces<'_>) -> serde_json::Result<()>,
+        share: &Share,
+    ) -> Result<Self, Problem> {
+        let written = match write(&value, bytes, &how, share)? {
             Written::All(pieces) => pieces,
-            Written::Counted(bytes) => {
-                share.hold_json(bytes).await?;
-                match write(&value, share)? {
+            Written::Counted(needed) => {
+                share.hold_json(needed).await?;
+                match write(&value, bytes, &how, share)? {
                     Written::All(pieces) => pieces,
                     Written::Counted(_) => {
                         return Err(Problem::new(Code::Internal, "an answer grew while it was written"));
@@ -94,10 +107,15 @@ enum Written<'a> {
     Counted(usize),
 }
 
-fn write<'a>(value: &impl Serialize, share: &'a Share) -> Result<Written<'a>, Problem> {
-    let mut pieces =
-        Pieces { share, full: Vec::new(), last: Vec::with_capacity(128), allowed: share.spare(), counted: None };
-    serde_json::to_writer(&mut pieces, value).map_err(|error| unwritable(&error))?;
+fn write<'a, V>(
+    value: &V,
+    bytes: usize,
+    how: &impl Fn(&V, &mut Pieces<'_>) -> serde_json::Result<()>,
+    share: &'a Share,
+) -> Result<Written<'a>, Problem> {
+    let first = Vec::with_capacity(bytes.clamp(FIRST, PIECE));
+    let mut pieces = Pieces { share, full: Vec::new(), last: first, allowed: share.spare(), counted: None };
+    how(value, &mut pieces).map_err(|error| unwritable(&error))?;
     Ok(match pieces.counted {
         // In whole pieces, as they are written: else there would be no room for the last one.
         Some(counted) => Written::Counted((counted + pieces.last.len()).next_multiple_of(PIECE)),
@@ -212,6 +230,7 @@ mod tests {
     use std::sync::Arc;
 
     use http_body_util::BodyExt as _;
+    use serde::Serialize;
 
     use super::{super::room::Room, *};
     use crate::config::Limits;
@@ -223,8 +242,12 @@ mod tests {
         Arc::new(Room::new(&limits))
     }
 
+    async fn json(value: &impl Serialize, room: &Arc<Room>) -> Result<Json, Problem> {
+        Json::written(value, 0, |value, out| serde_json::to_writer(out, value), &Share::of(room)).await
+    }
+
     async fn pieces(value: &impl Serialize, room: &Arc<Room>) -> Vec<Bytes> {
-        Json::of(value, &Share::of(room)).await.unwrap().into_pieces().collect()
+        json(value, room).await.unwrap().into_pieces().collect()
     }
 
     #[tokio::test]
@@ -239,13 +262,13 @@ mod tests {
                 assert_eq!(room.taken() > 0, whole.len() > PIECE, "{length}");
                 drop(pieces);
                 assert_eq!(room.taken(), 0);
-                let json = Json::of(&value, &Share::of(&room)).await.unwrap();
-                assert_eq!(json.length(), whole.len());
-                let body = json.into_body();
+                let answer = json(&value, &room).await.unwrap();
+                assert_eq!(answer.length(), whole.len());
+                let body = answer.into_body();
                 assert_eq!(body.size_hint().exact(), Some(whole.len() as u64));
                 assert_eq!(body.collect().await.unwrap().to_bytes(), whole);
-                let json = Json::of(&value, &Share::of(&room)).await.unwrap();
-                assert_eq!(json.into_contiguous(), whole);
+                let answer = json(&value, &room).await.unwrap();
+                assert_eq!(answer.into_contiguous(), whole);
             }
         }
         assert_eq!(room.taken(), 0);
@@ -281,9 +304,9 @@ mod tests {
         let room = room(1 << 20);
         let text = "x".repeat(600 << 10);
         let first = pieces(&text, &room).await;
-        let problem = Json::of(&text, &Share::of(&room)).await.unwrap_err();
+        let problem = json(&text, &room).await.unwrap_err();
         assert!(problem.retryable && problem.code == Code::LimitExceeded, "{problem:?}");
-        let too_large = Json::of("\u{1}".repeat(200 << 10), &Share::of(&room)).await.unwrap_err();
+        let too_large = json(&"\u{1}".repeat(200 << 10), &room).await.unwrap_err();
         assert!(!too_large.retryable && too_large.code == Code::LimitExceeded, "{too_large:?}");
         drop(first);
         assert_eq!(room.taken(), 0, "who was refused holds nothing");

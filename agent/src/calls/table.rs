@@ -118,7 +118,7 @@ fn call<T: Handler>(
                 response?
             }
         };
-        Json::of(response, &share).await
+        Json::of::<T>(response, &share).await
     })
 }
 

@@ -101,7 +101,8 @@ impl Input {
             let command = tools::find_command(&call.agent, &request.id)?;
             self.write(&command, id, stream, &out, &call.notes).await
         };
-        Json::of(calls::run_framed::<CommandInput, _>(call, request, work).await?, &share).await
+        let response = calls::run_framed::<CommandInput, _>(call, request, work).await?;
+        Json::of::<CommandInput>(response, &share).await
     }
 
     async fn write(

@@ -80,7 +80,7 @@ async fn answer<T: Handler>(
     match form {
         Form::Json => {
             let response = calls::run::<T>(call, request, Events::none()).await?;
-            Ok(json(Json::of(response, &share).await?))
+            Ok(json(Json::of::<T>(response, &share).await?))
         }
         Form::Stream(encoding) => stream::begin::<T>(call, request, encoding).await,
     }
