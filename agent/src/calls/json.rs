@@ -286,12 +286,12 @@ mod tests {
         let mut waiting = tokio::task::JoinSet::new();
         for _ in 0..32 {
             let (room, text) = (Arc::clone(&room), text.clone());
-            waiting.spawn(async move { Json::of(text, &Share::of(&room)).await.map(|json| json.length()) });
+            waiting.spawn(async move { json(&text, &room).await.map(|answer| answer.length()) });
         }
         while room.waiting() < 32 {
             tokio::task::yield_now().await;
         }
-        let refused = Json::of(&text, &Share::of(&room)).await.unwrap_err();
+        let refused = json(&text, &room).await.unwrap_err();
         assert!(refused.retryable && refused.code == Code::LimitExceeded, "{refused:?}");
         drop((all, rest));
         while let Some(length) = waiting.join_next().await {
