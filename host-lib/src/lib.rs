@@ -35,7 +35,7 @@ pub use corehold_types::{self as types, tools};
 
 pub use archive::{
     Archive, ArchiveId, ArchiveRef, ArchiveStore, Archives, Change, Difference, EntryKind, Pruned, SaveOptions, Side,
-    Tree,
+    Sleeper, Tree,
 };
 pub use audit::{AuditAnswer, AuditEntry, AuditQuery};
 pub use client::{FileStream, Frame, ToolStream, Tunnel};

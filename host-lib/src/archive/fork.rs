@@ -41,7 +41,7 @@ impl Workspace {
                 .hint(format!("ask for {MOST_COPIES} at most, more than once")));
         }
         let archives = Archives::new(self.host().clone());
-        let saved = Box::pin(archives.save_parts(self, SaveOptions::default())).await;
+        let saved = Box::pin(archives.save_parts(self, SaveOptions::default(), None)).await;
         let saved = saved.map_err(|error| error.context(format_args!("workspace {} can't be saved", self.id())))?;
         let made = self.copies(&archives, &saved.archive, copies).await;
         // It was there for the copies only; one that was there before is somebody's.

@@ -7,6 +7,7 @@ use super::{
     chunk::ChunkId,
     id::{ArchiveId, ArchiveRef},
     index::{MOST_BYTES, MOST_CONTENT},
+    sleeper::Sleeper,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -49,14 +50,14 @@ pub struct Archive {
     /// Patterns, as in .gitignore, of what was left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclusions: Vec<String>,
-    /// Whether the workspace was put to sleep with it: it goes when the workspace is put to sleep again or removed. Those that
-    /// somebody saved stay until they are deleted.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub for_sleep: bool,
     /// BLAKE3 of the index, in hex: the name under which the store has it.
     pub index: String,
     /// Bytes of the index.
     pub index_bytes: u64,
+    /// The workspace that sleeps in it. Such an archive goes when the workspace sleeps again or is removed; absent for one that
+    /// somebody asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sleeper: Option<Box<Sleeper>>,
 }
 
 /// Only the version, of a manifest of any version.
@@ -73,8 +74,13 @@ impl Archive {
     }
 
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec_pretty(self)
-            .map_err(|error| Error::new(ErrorKind::Io, format!("a manifest can't be written: {error}")))
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::new(ErrorKind::Io, format!("a manifest can't be written: {error}")))?;
+        if bytes.len() as u64 > MOST_MANIFEST {
+            let message = format!("its manifest would have {} bytes, and may have {MOST_MANIFEST}", bytes.len());
+            return Err(Error::new(ErrorKind::Invalid, message).hint("give it fewer labels or exclusions"));
+        }
+        Ok(bytes)
     }
 
     /// Reads the manifest that the store has under a name.
@@ -146,9 +152,9 @@ pub(super) mod tests {
             symlinks: 1,
             content_bytes: 10,
             exclusions: vec!["node_modules".into()],
-            for_sleep: false,
             index: "1".repeat(64),
             index_bytes: 97,
+            sleeper: None,
         }
     }
 

@@ -30,10 +30,12 @@ mod prune;
 mod s3;
 mod save;
 mod scan;
+mod sleeper;
 mod store;
 mod verify;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -50,6 +52,7 @@ pub use self::{
     manifest::Archive,
     place::ArchiveStore,
     prune::Pruned,
+    sleeper::Sleeper,
 };
 use self::{
     manifest::MOST_MANIFEST,
@@ -62,7 +65,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     events::EventKind,
     host::HostInner,
-    life::WorkspaceState,
+    life,
     runtime::BoxStream,
     workspace::{Workspace, WorkspaceId},
 };
@@ -82,13 +85,11 @@ pub struct SaveOptions {
     pub exclude: Vec<String>,
     /// Whether all of it is read back before it counts as saved. Default true.
     pub verify: bool,
-    /// See [`Archive::for_sleep`].
-    pub(crate) for_sleep: bool,
 }
 
 impl Default for SaveOptions {
     fn default() -> Self {
-        Self { exclude: Vec::new(), verify: true, for_sleep: false }
+        Self { exclude: Vec::new(), verify: true }
     }
 }
 
@@ -134,9 +135,18 @@ impl Archives {
     /// `Io` when the store can't be used; `Invalid` for a pattern that is none, and for a workspace that an agent would not
     /// take back: larger than its limits for an archive; `Agent` when a file can't be read; `AgentUnavailable`.
     pub async fn save(&self, workspace: &Workspace, options: SaveOptions) -> Result<Archive> {
+        self.save_for(workspace, options, None).await
+    }
+
+    async fn save_for(
+        &self,
+        workspace: &Workspace,
+        options: SaveOptions,
+        sleeper: Option<Box<Sleeper>>,
+    ) -> Result<Archive> {
         let began = Instant::now();
         // In a box, here and below: what it holds while it waits would make every caller's future large.
-        let saved = Box::pin(self.save_parts(workspace, options)).await;
+        let saved = Box::pin(self.save_parts(workspace, options, sleeper)).await;
         let saved =
             saved.map_err(|error| error.context(format_args!("workspace {} can't be saved", workspace.id())))?;
         let archive = saved.archive.reference();
@@ -145,17 +155,22 @@ impl Archives {
         Ok(saved.archive)
     }
 
-    async fn save_parts(&self, workspace: &Workspace, options: SaveOptions) -> Result<Saved> {
+    async fn save_parts(
+        &self,
+        workspace: &Workspace,
+        options: SaveOptions,
+        sleeper: Option<Box<Sleeper>>,
+    ) -> Result<Saved> {
         let store = self.store().await?;
         let subject = Subject {
             workspace: workspace.id().clone(),
             template: workspace.template().map(str::to_owned),
             exclusions: options.exclude,
-            for_sleep: options.for_sleep,
+            sleeper,
         };
         let mut anew = false;
         for attempt in 1.. {
-            let base = self.newest(store, workspace.id()).await?;
+            let base = self.newest(store, workspace.id(), subject.sleeper.is_some()).await?;
             let saving = Saving::begin(store, subject.clone(), base, anew).await?;
             let result = self.attempt(workspace, &saving, &subject.exclusions, options.verify).await;
             saving.end().await;
@@ -188,20 +203,23 @@ impl Archives {
         saving.finish(index, summary, verify).await
     }
 
-    /// The newest archive of a workspace that can be read.
-    async fn newest(&self, store: &Store, workspace: &WorkspaceId) -> Result<Option<Archive>> {
+    /// The newest archive of a workspace that can be read, of those that were saved to sleep or of the others. The chunks of any will
+    /// do, where there is none of these.
+    async fn newest(&self, store: &Store, workspace: &WorkspaceId, to_sleep: bool) -> Result<Option<Archive>> {
         let mut paths: Vec<Path> = manifests(store, Some(workspace)).map_ok(|(_, path)| path).try_collect().await?;
         paths.sort();
+        let mut other = None;
         for path in paths.iter().rev() {
             let Some(reference) = reference_of(path) else { continue };
             match read(store, &reference).await {
-                Ok(archive) => return Ok(archive),
+                Ok(Some(archive)) if archive.sleeper.is_some() == to_sleep => return Ok(Some(archive)),
+                Ok(archive) => other = other.or(archive),
                 // It was saved by a later version, or is damaged: nothing to build on.
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        Ok(other)
     }
 
     /// The archives of a workspace or of all, newest first. Those that can't be read are left out and logged; they don't hide
@@ -284,25 +302,8 @@ impl Archives {
     /// Dropping the future abandons the wait: it may be gone.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` when the workspace sleeps in it; `Io`.
+    /// `NotFound`; `Conflict` while a workspace of this home sleeps in it; `Io`.
     pub async fn delete(&self, reference: &ArchiveRef) -> Result<()> {
-        let sleeper = self.host.store.get(&reference.workspace).await?;
-        if sleeper.is_some_and(|entry| {
-            matches!(entry.state, WorkspaceState::Asleep | WorkspaceState::Waking)
-                && entry.archive == Some(reference.to_string())
-        }) {
-            let workspace = &reference.workspace;
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!("workspace {workspace} sleeps in archive {reference}"),
-            )
-            .hint(format!("wake it before, or remove it with its files: `corehold down {workspace}`")));
-        }
-        self.give_up(reference).await
-    }
-
-    /// The same, whoever sleeps in it.
-    pub(crate) async fn give_up(&self, reference: &ArchiveRef) -> Result<()> {
         let store = self.store().await?;
         let path = manifest_path(reference);
         // Whether it can be read doesn't matter: this is how one that can't is given up.
@@ -310,7 +311,11 @@ impl Archives {
             return Err(Error::new(ErrorKind::NotFound, format!("there is no archive {reference}"))
                 .hint("`corehold archives` lists those that there are"));
         }
-        store.delete(&path).await
+        // One that was saved for somebody is never slept in.
+        match read(store, reference).await {
+            Ok(Some(archive)) if archive.sleeper.is_none() => store.delete(&path).await,
+            _ => life::give_up(&self.host, reference, store.delete(&path)).await,
+        }
     }
 
     /// Removes what no archive needs and is older than a day. Safe beside savings of any process.
@@ -323,9 +328,32 @@ impl Archives {
     }
 
     /// Saves a workspace whose container is about to go: all of it, read back.
-    pub(crate) async fn save_verified(&self, workspace: &Workspace) -> Result<ArchiveRef> {
-        let options = SaveOptions { for_sleep: true, ..SaveOptions::default() };
-        Ok(self.save(workspace, options).await?.reference())
+    pub(crate) async fn save_verified(&self, workspace: &Workspace, sleeper: Sleeper) -> Result<ArchiveRef> {
+        Ok(self.save_for(workspace, SaveOptions::default(), Some(Box::new(sleeper))).await?.reference())
+    }
+
+    /// What workspaces of this home sleep in, or slept in last: of each the newest.
+    pub(crate) async fn sleepers(&self) -> Result<Vec<Archive>> {
+        let mut all = self.list(None).await?;
+        let mut seen = HashSet::new();
+        all.retain(|archive| self.is_own_sleeper(archive) && seen.insert(archive.workspace.clone()));
+        Ok(all)
+    }
+
+    /// Gives up what a workspace of this home was saved in to sleep, but for what it needs.
+    pub(crate) async fn sweep(&self, workspace: &WorkspaceId, needed: Option<&str>) -> Result<()> {
+        let store = self.store().await?;
+        for archive in self.list(Some(workspace)).await? {
+            let reference = archive.reference();
+            if self.is_own_sleeper(&archive) && needed.is_none_or(|needed| needed != reference.to_string()) {
+                store.delete(&manifest_path(&reference)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_own_sleeper(&self, archive: &Archive) -> bool {
+        archive.sleeper.as_ref().is_some_and(|sleeper| sleeper.home == self.host.fingerprint)
     }
 
     /// Fills a container with what was saved.

@@ -36,6 +36,7 @@ use super::{
     manifest::{Archive, FORMAT, parse_hash},
     prune,
     scan::{self, Piece, Pipe, Summary},
+    sleeper::Sleeper,
     store::{SAVES, Store, chunk_path, index_path, manifest_path, under_way_path},
     verify,
 };
@@ -57,7 +58,8 @@ pub(super) struct Subject {
     pub(super) workspace: WorkspaceId,
     pub(super) template: Option<String>,
     pub(super) exclusions: Vec<String>,
-    pub(super) for_sleep: bool,
+    /// Set where it is saved to sleep.
+    pub(super) sleeper: Option<Box<Sleeper>>,
 }
 
 /// A saving that is under way, as pruning sees it.
@@ -191,9 +193,9 @@ impl<'a> Saving<'a> {
             symlinks: summary.symlinks,
             content_bytes: summary.content_bytes,
             exclusions: self.subject.exclusions.clone(),
-            for_sleep: self.subject.for_sleep,
             index: ChunkId::of(&bytes).to_string(),
             index_bytes: bytes.len() as u64,
+            sleeper: self.subject.sleeper.clone(),
         };
         if let Some(base) = self.base.as_ref().filter(|base| same(base, &archive)) {
             // All of it is there, with a manifest that keeps it.
@@ -262,7 +264,7 @@ impl<'a> Saving<'a> {
 /// Whether an archive would be the same as another one but for its time.
 fn same(one: &Archive, other: &Archive) -> bool {
     let what = |archive: &Archive| {
-        (archive.index.clone(), archive.template.clone(), archive.exclusions.clone(), archive.for_sleep)
+        (archive.index.clone(), archive.template.clone(), archive.exclusions.clone(), archive.sleeper.clone())
     };
     what(one) == what(other)
 }

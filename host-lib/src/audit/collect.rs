@@ -26,6 +26,7 @@ use crate::{
     host::AGENT_PORT,
     key::HostKey,
     labels,
+    life::{TransitionCause, WorkspaceState},
     pool::Records,
     runtime::{ContainerId, ContainerStatus, Runtime},
     workspace::{Labelled, WorkspaceId},
@@ -287,7 +288,8 @@ async fn note(subject: String, queue: mpsc::Sender<Work>, mut events: Events) {
 /// What a host did; nothing for what only says how far something is.
 fn entry(event: Event, subject: &str) -> Option<AuditEntry> {
     let outcome = match &event.kind {
-        EventKind::Creation(_) | EventKind::Transition { .. } | EventKind::NotKept { .. } => return None,
+        EventKind::Creation(_) | EventKind::NotKept { .. } => return None,
+        EventKind::Transition { from, to, cause } => transition(*from, *to, *cause)?,
         EventKind::CreationFailed { .. } => AuditOutcome::Failed,
         _ => AuditOutcome::Ok,
     };
@@ -299,11 +301,31 @@ fn entry(event: Event, subject: &str) -> Option<AuditEntry> {
             | EventKind::EngineLost { .. }
             | EventKind::EngineBack
             | EventKind::Missed { .. }
+            | EventKind::Transition { cause: TransitionCause::Engine, .. }
     );
     let subject = (!befell).then(|| event.subject.clone().unwrap_or_else(|| subject.to_owned()));
     let serde_json::Value::Object(mut detail) = serde_json::to_value(&event.kind).ok()? else { return None };
     let tool = detail.remove("event")?.as_str()?.to_owned();
     Some(AuditEntry::Host { workspace: event.workspace, time: event.at, subject, tool, outcome, detail })
+}
+
+/// What came of a transition; nothing while it is under way, or where its end is told as something else: created, removed.
+fn transition(from: WorkspaceState, to: WorkspaceState, cause: TransitionCause) -> Option<AuditOutcome> {
+    use WorkspaceState as S;
+    if to.is_transitional() || matches!(from, S::Creating | S::Removing) || to == S::Removed {
+        return None;
+    }
+    let meant = match from {
+        S::Stopping => S::Stopped,
+        S::Pausing => S::Paused,
+        S::Archiving => S::Asleep,
+        S::Starting | S::Resuming | S::Waking => S::Ready,
+        // What befell it was meant by nobody.
+        _ => to,
+    };
+    // What a host that died had begun may well be undone.
+    let done = to == meant || cause == TransitionCause::Recovered;
+    Some(if done { AuditOutcome::Ok } else { AuditOutcome::Failed })
 }
 
 /// Writes down what comes, as many at a time as there are.
@@ -420,6 +442,50 @@ mod tests {
         drop((host, workspace));
         let log = ["w created by backend", "w b 1", "w b 2", "gap 3 to 4", "w b 5", "w b 6", "w removed by bob"];
         expect(&fixture.host, &log).await;
+    }
+
+    #[tokio::test]
+    async fn each_transition_is_written_down_with_its_end_its_cause_and_in_whose_name() {
+        let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
+        let host = auditing(&fixture).subject("backend").reconciles(false).build().await.unwrap();
+        // It would take note of what the engine does, and tell nobody here.
+        drop(fixture.host);
+        let workspace = host.create(CreateWorkspace::empty().id("w")).await.unwrap();
+        workspace.for_subject("ada").pause().await.unwrap();
+        workspace.for_subject("bob").write_file("a", "wakes it").await.unwrap();
+        workspace.sleep(Duration::ZERO).await.unwrap();
+        fixture.engine.fail_starts(1);
+        workspace.for_subject("ada").wake().await.unwrap_err();
+        workspace.wake().await.unwrap();
+        fixture.engine.stop(&workspace.container(), Duration::ZERO).await.unwrap();
+        host.reconcile().await.unwrap();
+        let seen = || async {
+            let entries = host.audit(AuditQuery::default().tool("transition")).await.unwrap().entries;
+            let shown = entries.into_iter().map(|entry| match entry {
+                AuditEntry::Host { subject, outcome, detail, .. } => {
+                    let word = |name: &str| detail[name].as_str().unwrap().to_owned();
+                    let subject = subject.unwrap_or_else(|| "nobody".to_owned());
+                    format!("{} to {}, {} by {subject}: {outcome:?}", word("from"), word("to"), word("cause"))
+                }
+                other => panic!("{other:?}"),
+            });
+            shown.collect::<Vec<_>>()
+        };
+        let expected = [
+            "pausing to paused, asked by ada: Ok",
+            "resuming to ready, called by backend: Ok",
+            "archiving to asleep, asked by backend: Ok",
+            "waking to asleep, asked by ada: Failed",
+            "waking to ready, asked by backend: Ok",
+            "ready to stopped, engine by nobody: Ok",
+        ];
+        let waiting = async {
+            while seen().await.len() < expected.len() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        assert_eq!(seen().await, expected);
     }
 
     #[tokio::test]

@@ -198,7 +198,7 @@ async fn waking(host: Arc<HostInner>, id: WorkspaceId) -> Result<super::Woken> {
         WorkspaceState::Stopped if host.supervision.idle_policy(&Stored::of(&entry)).wake_stopped => Verb::Start,
         _ => return Ok(super::Woken::LeftAlone),
     };
-    life::perform(&host, &id, verb, Duration::ZERO, TransitionCause::Called).await?;
+    life::perform(&host, &id, verb, Duration::ZERO, TransitionCause::Called, None).await?;
     Ok(super::Woken::Runs)
 }
 
@@ -329,10 +329,10 @@ impl Supervisor {
         tracing::info!(workspace = %id, to = ?outlook.to, because, "its time is up");
         match outlook.to {
             TransitionTo::Paused => {
-                life::perform(host, id, Verb::Pause, Duration::ZERO, TransitionCause::Idle).await?;
+                life::perform(host, id, Verb::Pause, Duration::ZERO, TransitionCause::Idle, None).await?;
             }
             TransitionTo::Asleep => {
-                life::perform(host, id, Verb::Sleep, Duration::ZERO, TransitionCause::Expired).await?;
+                life::perform(host, id, Verb::Sleep, Duration::ZERO, TransitionCause::Expired, None).await?;
                 host.events.emit(Some(id), EventKind::Expired { files: ExpiredFiles::Archived, because });
             }
             TransitionTo::Removed => {

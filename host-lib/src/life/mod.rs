@@ -29,11 +29,13 @@
 //! | there is | becomes |
 //! |---|---|
 //! | a container of this home that the store doesn't know | adopted: by older versions, or the store was lost |
+//! | an archive of one that slept, that the store doesn't know | asleep: the store was lost (looked for once in each new store) |
 //! | a row whose container is gone, with an archive | asleep: with the files of the time when it slept last |
 //! | a row whose container is gone, without one | removed |
 //!
 //! A row names its engine: where another one is used with the same home, nothing of it is taken for gone. No decision is made by a clock.
 
+mod found;
 mod owner;
 mod reconcile;
 mod remove;
@@ -49,17 +51,18 @@ mod up;
 use serde::Serialize;
 
 use self::turn::is_attended;
-pub use self::{
-    reconcile::Reconciled,
-    shutdown::{Shutdown, ShutdownReport},
-    state::WorkspaceState,
-};
 pub(crate) use self::{
+    found::give_up,
     reconcile::{all as reconcile_all, look, supervise},
     remove::remove,
     sleep::Bed,
     transition::{Verb, existing, is_in_use, perform, perform_unchanged},
     turn::{Turn, Turns},
+};
+pub use self::{
+    reconcile::Reconciled,
+    shutdown::{Shutdown, ShutdownReport},
+    state::WorkspaceState,
 };
 use crate::{host::HostInner, runtime::ContainerStatus, state::Entry};
 

@@ -10,7 +10,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 
 use super::{
-    TransitionCause, WorkspaceState, sleep,
+    TransitionCause, WorkspaceState, found, sleep,
     transition::detached,
     turn::{Taking, Turn, is_attended, put},
     up,
@@ -35,7 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Reconciled {
-    /// Containers that the store didn't know: of an older version, or the store was lost.
+    /// Containers and sleeping workspaces that the store didn't know: of an older version, or the store was lost.
     pub adopted: Vec<WorkspaceId>,
     /// Transitions that were cut off, and are finished now.
     pub finished: Vec<WorkspaceId>,
@@ -111,6 +111,13 @@ pub(crate) async fn all(host: &Arc<HostInner>) -> Result<Reconciled> {
         let adopted = adopt(host, &id).await;
         reconciled.take(id, adopted.map(|adopted| if adopted { Outcome::Adopted } else { Outcome::Same }));
     }
+    match found::sleepers(host).await {
+        Ok(found) => reconciled.adopted.extend(found),
+        Err(error) => {
+            tracing::warn!(%error, "it could not be looked yet which workspaces sleep");
+            host.turns.leave();
+        }
+    }
     Ok(reconciled)
 }
 
@@ -157,13 +164,13 @@ pub(crate) async fn truth(host: &Arc<HostInner>, entry: Entry, cause: Transition
             if state == before || before == WorkspaceState::Failed {
                 return Ok(Some(entry));
             }
-            put(host, Entry { state, ..entry.clone() }, before, cause, Durability::Process).await?
+            put(host, Entry { state, ..entry.clone() }, before, cause, None, Durability::Process).await?
         }
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         Err(_) if entry.archive.is_some() => {
             tracing::warn!(workspace = %entry.id, "its container is gone; it has the files of its archive");
             moved(host, &entry.id);
-            put(host, asleep(&entry), before, cause, Durability::Disk).await?
+            put(host, asleep(&entry), before, cause, None, Durability::Disk).await?
         }
         Err(_) => {
             tracing::warn!(workspace = %entry.id, "its container is gone, and with it the workspace");
@@ -310,7 +317,7 @@ pub(super) async fn adopt(host: &Arc<HostInner>, id: &WorkspaceId) -> Result<boo
 }
 
 /// What can be said of how a container was made by its labels, and by its template as it is now.
-async fn guessed(host: &Arc<HostInner>, template: Option<String>, preview_port: Option<u16>) -> Recipe {
+pub(super) async fn guessed(host: &Arc<HostInner>, template: Option<String>, preview_port: Option<u16>) -> Recipe {
     let bare = Recipe { template: template.clone(), preview_port, ..Recipe::default() };
     let Some(name) = template else { return bare };
     let catalog = host.catalog.clone();

@@ -55,9 +55,11 @@ pub(crate) async fn remove(host: &Arc<HostInner>, id: &WorkspaceId, subject: Opt
                 // Taken out of their hands. The entry stays until they have let go: they may be about to make a container.
                 WorkspaceState::Creating | WorkspaceState::Waking => {
                     let wanted = Entry { state: WorkspaceState::Removed, ..entry };
-                    if let Some(entry) = put(host, wanted, state, TransitionCause::Asked, Durability::Process).await? {
+                    if let Some(entry) =
+                        put(host, wanted, state, TransitionCause::Asked, subject, Durability::Process).await?
+                    {
                         clear_containers(host, id).await?;
-                        sleep::forget_archive(host, &entry, entry.archive.clone()).await;
+                        sleep::sweep(host, &entry.id, None).await;
                         host.events.emit_by(subject, Some(id), EventKind::Removed);
                         return Ok(());
                     }

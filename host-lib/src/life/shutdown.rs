@@ -74,7 +74,7 @@ impl Host {
         let all = infos.into_iter().filter(|info| which.contains(&info.state) || info.state.is_transitional());
         let ends = all.map(|info| async move {
             let (host, id) = (self.inner.clone(), info.id.clone());
-            let work = async move { perform(&host, &id, verb, grace, TransitionCause::Asked).await };
+            let work = async move { perform(&host, &id, verb, grace, TransitionCause::Asked, None).await };
             let end = detached(&self.inner, work);
             let bound = grace.saturating_add(MARGIN);
             let ended = match how {

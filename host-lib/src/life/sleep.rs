@@ -16,43 +16,53 @@ use super::{
     up,
 };
 use crate::{
-    archive::Archives,
+    archive::{Archive, Archives, Sleeper},
     create::{self, reservation::Reservation},
     error::{Error, ErrorKind, Result},
     host::HostInner,
+    idle::Stored,
     runtime::{ContainerId, ContainerStatus},
     state::{Durability, Entry},
-    workspace::Workspace,
+    workspace::{Workspace, WorkspaceId},
 };
 
 /// Where the files of those who sleep are kept.
 #[async_trait]
 pub(crate) trait Bed: Send + Sync + 'static {
     /// Saves the files, reads them back, and returns by what they are found.
-    async fn save_verified(&self, workspace: &Workspace) -> Result<String>;
+    async fn save_verified(&self, workspace: &Workspace, sleeper: Sleeper) -> Result<String>;
 
     /// Lays the files into a workspace, all or none.
     async fn restore(&self, archive: &str, workspace: &Workspace) -> Result<()>;
 
-    /// Removes what was saved; what is gone already is no error.
-    async fn delete(&self, archive: &str) -> Result<()>;
+    /// Removes what was saved of a workspace that it may sleep, but for what it needs.
+    async fn sweep(&self, workspace: &WorkspaceId, needed: Option<&str>) -> Result<()>;
+
+    /// Who sleeps, or woke, and by what the files are found.
+    async fn sleepers(&self) -> Result<Vec<(WorkspaceId, String, Sleeper)>>;
 }
 
 #[async_trait]
 impl Bed for Archives {
-    async fn save_verified(&self, workspace: &Workspace) -> Result<String> {
-        Ok(Archives::save_verified(self, workspace).await?.to_string())
+    async fn save_verified(&self, workspace: &Workspace, sleeper: Sleeper) -> Result<String> {
+        Ok(Archives::save_verified(self, workspace, sleeper).await?.to_string())
     }
 
     async fn restore(&self, archive: &str, workspace: &Workspace) -> Result<()> {
         Archives::restore(self, &archive.parse()?, workspace).await.map(|_| ())
     }
 
-    async fn delete(&self, archive: &str) -> Result<()> {
-        match self.give_up(&archive.parse()?).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            deleted => deleted,
-        }
+    async fn sweep(&self, workspace: &WorkspaceId, needed: Option<&str>) -> Result<()> {
+        Archives::sweep(self, workspace, needed).await
+    }
+
+    async fn sleepers(&self) -> Result<Vec<(WorkspaceId, String, Sleeper)>> {
+        let all = Archives::sleepers(self).await?.into_iter();
+        let found = |archive: Archive| {
+            let reference = archive.reference().to_string();
+            Some((archive.workspace, reference, *archive.sleeper?))
+        };
+        Ok(all.filter_map(found).collect())
     }
 }
 
@@ -82,22 +92,16 @@ impl Workspace {
 }
 
 pub(super) async fn archive(mut turn: Turn, grace: Duration) -> Result<()> {
-    let (host, old) = (turn.host.clone(), turn.entry.archive.clone());
+    let host = turn.host.clone();
     let saved = async {
         host.runtime.stop(&container(&turn.entry)?, grace).await?;
         let workspace = up::bring_up(&turn).await?;
-        let archive = host.bed().save_verified(&workspace).await?;
-        let noted = turn.note(Durability::Disk, |entry| {
+        let archive = host.bed().save_verified(&workspace, Sleeper::of(&host, &turn.entry)).await?;
+        turn.note(Durability::Disk, |entry| {
             entry.state = WorkspaceState::Asleep;
-            entry.archive = Some(archive.clone());
-        });
-        if let Err(error) = noted.await {
-            if turn.entry.archive.as_ref() != Some(&archive) {
-                forget_archive(&host, &turn.entry, Some(archive)).await;
-            }
-            return Err(error);
-        }
-        Ok(())
+            entry.archive = Some(archive);
+        })
+        .await
     };
     if let Err(error) = saved.await {
         if let Err(undoing) = undo(turn).await {
@@ -105,17 +109,14 @@ pub(super) async fn archive(mut turn: Turn, grace: Duration) -> Result<()> {
         }
         return Err(error);
     }
-    let entry = leave_container(turn).await?;
-    // What hasn't changed since is not saved anew: it is the same archive.
-    if old != entry.archive {
-        forget_archive(&host, &entry, old).await;
-    }
-    Ok(())
+    leave_container(turn).await.map(|_| ())
 }
 
 /// Removes the container of what has its archive.
 pub(super) async fn leave_container(turn: Turn) -> Result<Entry> {
     remove_container(&turn).await?;
+    // What hasn't changed since it slept last is not saved anew: it is the same archive.
+    sweep(&turn.host, &turn.entry.id, turn.entry.archive.as_deref()).await;
     moved(&turn.host, &turn.entry.id);
     turn.finish_with(WorkspaceState::Asleep, Durability::Process, |entry| entry.container = None).await
 }
@@ -126,11 +127,18 @@ pub(super) async fn undo(turn: Turn) -> Result<Outcome> {
     if let Some(container) = turn.entry.container.clone().map(ContainerId) {
         let running =
             host.runtime.inspect(&container).await.is_ok_and(|state| state.status == ContainerStatus::Running);
-        if turn.from == WorkspaceState::Stopped {
+        // Of one that was cut off, whoever stopped it left word.
+        let was_cut_off = turn.from == WorkspaceState::Archiving;
+        if turn.from == WorkspaceState::Stopped || was_cut_off && Stored::of(&turn.entry).stopped {
             host.runtime.stop(&container, Duration::ZERO).await?;
         } else if running && let Ok(workspace) = up::bring_up(&turn).await {
             up::start_dev(&workspace, &turn.entry.recipe).await;
         }
+    }
+    // It may be that the archive is written down, and we weren't told.
+    let entry = host.store.get(&turn.entry.id).await?;
+    if entry.is_some_and(|entry| entry.archive == turn.entry.archive) {
+        sweep(&host, &turn.entry.id, turn.entry.archive.as_deref()).await;
     }
     Ok(settle(turn).await?.map_or(Outcome::Gone, |_| Outcome::Undone))
 }
@@ -204,7 +212,7 @@ pub(super) async fn clear_away(turn: &Turn) -> Result<()> {
         clear_containers(&turn.host, &turn.entry.id).await?;
     }
     turn.host.previews.close(&turn.entry.id);
-    forget_archive(&turn.host, &turn.entry, turn.entry.archive.clone()).await;
+    sweep(&turn.host, &turn.entry.id, None).await;
     Ok(())
 }
 
@@ -215,10 +223,9 @@ async fn remove_container(turn: &Turn) -> Result<()> {
     Ok(())
 }
 
-/// Removes an archive that nothing wakes from any more. One that stays costs room, and nothing else.
-pub(super) async fn forget_archive(host: &Arc<HostInner>, entry: &Entry, archive: Option<String>) {
-    let Some(archive) = archive else { return };
-    if let Err(error) = host.bed().delete(&archive).await {
-        tracing::warn!(workspace = %entry.id, archive, %error, "an archive of no more use could not be removed");
+/// Removes archives that nothing wakes from any more. One that stays costs room, and nothing else.
+pub(super) async fn sweep(host: &Arc<HostInner>, id: &WorkspaceId, needed: Option<&str>) {
+    if let Err(error) = host.bed().sweep(id, needed).await {
+        tracing::warn!(workspace = %id, %error, "an archive of no more use could not be removed");
     }
 }

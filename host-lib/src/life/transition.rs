@@ -86,9 +86,13 @@ pub(crate) async fn perform(
     verb: Verb,
     grace: Duration,
     cause: TransitionCause,
+    subject: Option<&str>,
 ) -> Result<()> {
     match begin(host, id, verb, cause).await? {
-        Some(turn) => carry_out(turn, verb, grace).await,
+        Some(mut turn) => {
+            turn.subject = subject.map(str::to_owned);
+            carry_out(turn, verb, grace).await
+        }
         None => Ok(()),
     }
 }
@@ -295,13 +299,13 @@ impl Workspace {
 
     pub(super) async fn transition(&self, verb: Verb, grace: Duration) -> Result<()> {
         self.own()?;
-        let (host, id) = (self.host().clone(), self.id().clone());
+        let (host, id, subject) = (self.host().clone(), self.id().clone(), self.subject().to_owned());
         let work = async move {
             if matches!(verb, Verb::Start | Verb::Stop | Verb::Restart) {
                 // What is stopped on purpose isn't started again by itself.
                 host.store.set_policy(&id, Field::Stopped, &(verb == Verb::Stop)).await?;
             }
-            perform(&host, &id, verb, grace, TransitionCause::Asked).await
+            perform(&host, &id, verb, grace, TransitionCause::Asked, Some(&subject)).await
         };
         detached(self.host(), work).await
     }

@@ -141,7 +141,7 @@ impl Turn {
         let wanted = Entry { state: to, actor, reason: None, ..entry };
         let tracker = host.cleanups.clone();
         whole(&tracker, async move {
-            let put = put(&host, wanted, from, cause, Durability::Process).await;
+            let put = put(&host, wanted, from, cause, None, Durability::Process).await;
             Ok(match put {
                 Ok(Some(entry)) => {
                     let pauses = to == WorkspaceState::Pausing;
@@ -185,7 +185,7 @@ impl Turn {
         let mut entry = self.entry.clone();
         change(&mut entry);
         let before = self.entry.state;
-        match put(&self.host, entry, before, self.cause, durability).await? {
+        match put(&self.host, entry, before, self.cause, self.subject.as_deref(), durability).await? {
             Some(entry) => {
                 self.entry = entry;
                 Ok(())
@@ -270,13 +270,14 @@ pub(super) async fn put(
     entry: Entry,
     from: WorkspaceState,
     cause: TransitionCause,
+    subject: Option<&str>,
     durability: Durability,
 ) -> Result<Option<Entry>> {
     let changes = entry.state != from;
     let entry = if changes { Entry { entered_at: Timestamp::now(), ..entry } } else { entry };
     let put = host.store.put(entry, durability).await?;
     if let Some(entry) = put.as_ref().filter(|_| changes) {
-        host.events.emit(Some(&entry.id), EventKind::Transition { from, to: entry.state, cause });
+        host.events.emit_by(subject, Some(&entry.id), EventKind::Transition { from, to: entry.state, cause });
     }
     Ok(put)
 }

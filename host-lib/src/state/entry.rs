@@ -37,7 +37,7 @@ pub(crate) struct Entry {
 }
 
 /// What a new container for a workspace needs, and what is started in it. Secrets too: its environment.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Recipe {
     /// The template's name.
@@ -75,7 +75,7 @@ pub(crate) struct Recipe {
 }
 
 /// A dev server.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Dev {
     /// Its shell line.

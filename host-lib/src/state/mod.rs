@@ -226,6 +226,22 @@ impl Store {
         .await
     }
 
+    /// Whether it was looked since this store was made which workspaces sleep.
+    pub(crate) async fn knows_sleepers(&self) -> Result<bool> {
+        self.call(|connection| {
+            connection.query_row("SELECT count(*) FROM looked WHERE at = 'sleepers'", [], |row| row.get(0))
+        })
+        .await
+    }
+
+    /// It was.
+    pub(crate) async fn set_knows_sleepers(&self) -> Result<()> {
+        self.write(|connection| {
+            connection.execute("INSERT INTO looked (at) VALUES ('sleepers') ON CONFLICT DO NOTHING", []).map(|_| ())
+        })
+        .await
+    }
+
     /// Removes an entry, unless somebody has changed it since it was read. Says whether it is gone.
     pub(crate) async fn delete(&self, entry: &Entry) -> Result<bool> {
         let (id, generation) = (entry.id.to_string(), entry.generation);

@@ -49,6 +49,9 @@ const ACCOUNTS: &str = "
     CREATE INDEX workspaces_by_team ON workspaces (iif(json_valid(recipe), json_extract(recipe, '$.team'), NULL));
 ";
 
+/// What a file that is new, since the one before it was lost, is yet to be told once. Files of before have it without it.
+const LOOKED: &str = "CREATE TABLE IF NOT EXISTS looked (at TEXT PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID;";
+
 /// Between two attempts at what another process has locked while it opens the file.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -103,6 +106,7 @@ fn attempt(path: &Path, patience: Duration) -> rusqlite::Result<Result<Connectio
             return Ok(Err(Error::new(ErrorKind::Invalid, message).hint("move it away, or use another COREHOLD_HOME")));
         }
     }
+    transaction.execute_batch(LOOKED)?;
     transaction.commit()?;
     // Readers and a writer don't wait for each other, and a write needs no sync: see `Durability` for those that do.
     let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
@@ -152,7 +156,7 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
             format!("the state store {shown} is damaged"),
             format!(
                 "move it away (`mv {shown} {shown}.damaged`, with its -wal and -shm): workspaces that have a container are \
-                 found again, and those that sleep have their archives"
+                 found again, and so are those that sleep, by their archives; owners of those that don't, and variables, are lost"
             ),
         ),
         _ => (ErrorKind::Io, format!("the state store {shown} failed"), String::new()),

@@ -86,6 +86,8 @@ struct Container {
     /// How often it was measured.
     measured: u32,
     files: Files,
+    /// The workspace's files as the tar that an agent sends, while there is none.
+    tar: Option<Vec<u8>>,
 }
 
 impl FakeEngine {
@@ -323,6 +325,7 @@ impl Runtime for FakeEngine {
                     agent: None,
                     measured: 0,
                     files: Arc::default(),
+                    tar: None,
                 };
                 containers.insert(id.clone(), container);
                 if self.script.create_then_fail { Err(failure("create")) } else { Ok(ContainerId(id)) }
@@ -355,6 +358,9 @@ impl Runtime for FakeEngine {
                     container.restarted = container.status == ContainerStatus::Exited;
                     container.status =
                         if self.script.dies { ContainerStatus::Exited } else { ContainerStatus::Running };
+                    if let Some(tar) = container.tar.take() {
+                        agent.set_tar(tar);
+                    }
                     container.agent = (!self.script.dies).then_some(agent);
                     self.script.dies
                 };
@@ -376,7 +382,7 @@ impl Runtime for FakeEngine {
                     if self.stuck.lock().unwrap().as_ref() == Some(&container.spec.name) {
                         return Err(failure("stop"));
                     }
-                    container.agent = None;
+                    container.tar = container.agent.take().map(|agent| agent.tar()).or(container.tar.take());
                     std::mem::replace(&mut container.status, ContainerStatus::Exited) != ContainerStatus::Exited
                 };
                 if was_running {

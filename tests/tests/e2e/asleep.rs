@@ -195,7 +195,7 @@ async fn an_archive_that_somebody_saved_is_theirs_whoever_sleeps_and_wakes() {
     workspace.sleep(SHORT).await.unwrap();
     workspace.write_file("version", "two").await.unwrap();
     workspace.sleep(SHORT).await.unwrap();
-    let bed = host.archives().list(None).await.unwrap().into_iter().find(|archive| archive.for_sleep).unwrap();
+    let bed = host.archives().list(None).await.unwrap().into_iter().find(|archive| archive.sleeper.is_some()).unwrap();
     assert_eq!(host.archives().delete(&bed.reference()).await.unwrap_err().kind(), ErrorKind::Conflict);
     // It wakes for that.
     host.archives().load(&saved, &workspace).await.unwrap();

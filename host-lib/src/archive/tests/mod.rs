@@ -18,7 +18,7 @@ use std::{
 use super::*;
 use crate::{
     CreateWorkspace, Host, WorkspaceState,
-    testing::{AgentScript, EngineScript, Fixture},
+    testing::{AgentScript, EngineScript, Fixture, tar_of},
 };
 
 /// A host with a workspace `w`, and its archives in a folder.
@@ -97,17 +97,6 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
     }
     all.sort();
     all
-}
-
-fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (path, content) in files {
-        let mut header = tar::Header::new_ustar();
-        header.set_mode(0o644);
-        header.set_size(content.len() as u64);
-        builder.append_data(&mut header, path, *content).unwrap();
-    }
-    builder.into_inner().unwrap()
 }
 
 /// Bytes that don't repeat, other ones for each seed.

@@ -105,8 +105,7 @@ async fn a_saving_keeps_what_it_builds_on_and_a_pruning_is_waited_for() {
     let base = room.save().await;
     room.age(2 * DAY);
     let store = room.host().archives().store().await.unwrap().clone();
-    let subject =
-        Subject { workspace: room.workspace.id().clone(), template: None, exclusions: vec![], for_sleep: false };
+    let subject = Subject { workspace: room.workspace.id().clone(), template: None, exclusions: vec![], sleeper: None };
     let saving = Saving::begin(&store, subject, Some(base.clone()), false).await.unwrap();
     // The base is given up while the saving is under way.
     room.archives().delete(&base.reference()).await.unwrap();

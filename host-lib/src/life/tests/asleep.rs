@@ -112,26 +112,22 @@ async fn what_somebody_saved_is_never_what_a_workspace_sleeps_in() {
     let fixture = fixture().await;
     let (workspace, archives) = (web(&fixture, &fixture.host).await, fixture.host.archives());
     let saved = archives.save(&workspace, SaveOptions::default()).await.unwrap();
-    for others in [1, 2] {
+    for _ in 0..2 {
         workspace.sleep(GRACE).await.unwrap();
         let all = archives.list(Some(workspace.id())).await.unwrap();
-        let bed = all.iter().find(|archive| archive.for_sleep).unwrap();
-        assert_eq!(
-            (all.len(), &bed.index),
-            (others + 1, &saved.index),
-            "the same files, and nothing of them is stored twice"
-        );
+        let bed = all.iter().find(|archive| archive.sleeper.is_some()).unwrap();
+        assert_eq!((all.len(), &bed.index), (2, &saved.index), "the same files, and nothing of them is stored twice");
         let error = archives.delete(&bed.reference()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
         // Saving wakes it, and makes one that is no bed.
-        assert!(!archives.save(&workspace, SaveOptions::default()).await.unwrap().for_sleep);
+        assert!(!archives.save(&workspace, SaveOptions::default()).await.unwrap().sleeper.is_some());
         archives.load(&saved, &workspace).await.unwrap();
     }
     workspace.sleep(GRACE).await.unwrap();
     archives.load(&saved, &workspace).await.expect("it wakes for that too");
     workspace.remove().await.unwrap();
     let left = archives.list(None).await.unwrap();
-    assert!(left.contains(&saved) && left.iter().all(|archive| !archive.for_sleep), "{left:?}");
+    assert!(left.contains(&saved) && left.iter().all(|archive| !archive.sleeper.is_some()), "{left:?}");
 }
 
 #[tokio::test]
@@ -145,4 +141,53 @@ async fn a_host_that_ends_puts_all_to_sleep() {
     let report = host.shutdown(Shutdown::Sleep, GRACE).await.unwrap();
     assert_eq!((report.done.len(), report.failed.len()), (3, 0), "{report:?}");
     assert_eq!((bed.names().len(), fixture.engine.names().len()), (3, 0));
+}
+
+/// What asked for is told from what sleeping needs: neither takes the other's archive.
+#[tokio::test]
+async fn what_somebody_saved_stays_when_the_workspace_sleeps_again_or_is_removed() {
+    let fixture = fixture().await;
+    let workspace = web(&fixture, &fixture.host).await;
+    let archives = fixture.host.archives();
+    let saved = archives.save(&workspace, crate::SaveOptions::default()).await.unwrap();
+    for round in 0..2 {
+        fixture.engine.set_tar("corehold-web", crate::testing::tar_of(&[("round", &[round])]));
+        workspace.sleep(GRACE).await.unwrap();
+        let all = archives.list(Some(workspace.id())).await.unwrap();
+        assert_eq!((all.len(), all.contains(&saved)), (2, true), "its own, and the newest that it sleeps in");
+        workspace.wake().await.unwrap();
+        let again = archives.save(&workspace, crate::SaveOptions::default()).await.unwrap();
+        assert!(again.sleeper.is_none(), "what it slept in goes, and is nobody's to have");
+        archives.delete(&again.reference()).await.unwrap();
+    }
+    workspace.remove().await.unwrap();
+    assert_eq!(archives.list(Some(workspace.id())).await.unwrap(), [saved]);
+}
+
+#[tokio::test]
+async fn what_a_workspace_sleeps_in_cant_be_deleted_until_it_wakes() {
+    let fixture = fixture().await;
+    let workspace = web(&fixture, &fixture.host).await;
+    let archives = fixture.host.archives();
+    workspace.sleep(GRACE).await.unwrap();
+    let archive = archives.list(None).await.unwrap().remove(0);
+    for damaged in [false, true] {
+        if damaged {
+            let file = fixture.host.home().join(format!("archives/archives/{}.json", archive.reference()));
+            std::fs::rename(&file, file.with_extension("kept")).unwrap();
+            std::fs::write(&file, "{").unwrap();
+        }
+        let error = archives.delete(&archive.reference()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.hint_text().unwrap().contains("wake it first"), "{error:?}");
+        if damaged {
+            let file = fixture.host.home().join(format!("archives/archives/{}.json", archive.reference()));
+            std::fs::rename(file.with_extension("kept"), &file).unwrap();
+        }
+    }
+    workspace.wake().await.unwrap();
+    archives.delete(&archive.reference()).await.unwrap();
+    assert_eq!(fixture.host.inner.store.get(workspace.id()).await.unwrap().unwrap().archive, None);
+    workspace.sleep(GRACE).await.unwrap();
+    workspace.wake().await.unwrap();
 }

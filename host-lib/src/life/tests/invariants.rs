@@ -195,6 +195,8 @@ impl Stage {
             }
             assert!(entry.archive.iter().all(|archive| archives.contains(archive)), "{entry:?} of {archives:?}");
         }
+        let needed = |archive: &String| entries.iter().any(|entry| entry.archive.as_ref() == Some(archive));
+        assert!(archives.iter().all(needed), "no archive is left over: {archives:?}, {entries:?}");
         for container in &containers {
             let owners = entries.iter().filter(|entry| entry.container.as_ref() == Some(&container.id.0)).count();
             let waits = container.name.starts_with(POOL_NAME_PREFIX);
@@ -226,6 +228,13 @@ impl Stage {
                     assert_eq!(state(&workspace).await, step.to());
                 } else if step.is_creation() {
                     assert_eq!(state(&workspace).await, WorkspaceState::Ready, "whole, or not at all");
+                }
+                if step == Step::SleepStopped {
+                    let now = state(&workspace).await;
+                    assert!(
+                        matches!(now, WorkspaceState::Stopped | WorkspaceState::Asleep),
+                        "nobody started it: {now}"
+                    );
                 }
                 workspace.start().await.unwrap();
                 if !step.is_creation() || done {
@@ -259,6 +268,6 @@ impl Stage {
         self.host.settled().await;
         assert_eq!(self.engine.names(), Vec::<String>::new());
         assert_eq!(self.host.inner.store.all().await.unwrap(), []);
-        assert_eq!(self.host.inner.records.all().await.len(), 0);
+        assert_eq!((self.bed.names(), self.host.inner.records.all().await.len()), (Vec::new(), 0));
     }
 }

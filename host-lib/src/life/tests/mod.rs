@@ -18,7 +18,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::{
-    CreateWorkspace, Host, Workspace,
+    CreateWorkspace, Host, Sleeper, Workspace, WorkspaceId,
     error::{Error, ErrorKind, Result},
     runtime::ContainerStatus,
     testing::{AgentScript, EngineScript, Fixture},
@@ -60,7 +60,7 @@ async fn until<F: Future<Output = bool>>(mut done: impl FnMut() -> F) {
 /// Keeps what it is given in memory: the file `kept` of each workspace.
 #[derive(Default)]
 struct FakeBed {
-    archives: Mutex<BTreeMap<String, Vec<u8>>>,
+    archives: Mutex<BTreeMap<String, (Vec<u8>, Sleeper)>>,
     saves: std::sync::atomic::AtomicUsize,
     /// Saving fails.
     full: std::sync::atomic::AtomicBool,
@@ -82,14 +82,14 @@ impl FakeBed {
 
 #[async_trait]
 impl Bed for FakeBed {
-    async fn save_verified(&self, workspace: &Workspace) -> Result<String> {
+    async fn save_verified(&self, workspace: &Workspace, sleeper: Sleeper) -> Result<String> {
         use std::sync::atomic::Ordering::Relaxed;
         if self.full.load(Relaxed) {
             return Err(Error::new(ErrorKind::Io, "the archive store is full"));
         }
         let content = workspace.read_file("kept").await?;
         let name = format!("{}/{}", workspace.id(), self.saves.fetch_add(1, Relaxed));
-        self.archives.lock().unwrap().insert(name.clone(), content.to_vec());
+        self.archives.lock().unwrap().insert(name.clone(), (content.to_vec(), sleeper));
         // Saved, and nobody knows it yet.
         tokio::task::yield_now().await;
         Ok(name)
@@ -100,15 +100,24 @@ impl Bed for FakeBed {
             return Err(Error::new(ErrorKind::Invalid, "the archive is damaged"));
         }
         let content = self.archives.lock().unwrap().get(archive).cloned();
-        let content =
+        let (content, _) =
             content.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no archive {archive}")))?;
         workspace.write_file("kept", content).await.map(|_| ())
     }
 
-    async fn delete(&self, archive: &str) -> Result<()> {
-        self.archives.lock().unwrap().remove(archive);
+    async fn sweep(&self, workspace: &WorkspaceId, needed: Option<&str>) -> Result<()> {
+        let is_needed = |name: &str| !name.starts_with(&format!("{workspace}/")) || needed == Some(name);
+        self.archives.lock().unwrap().retain(|name, _| is_needed(name));
         tokio::task::yield_now().await;
         Ok(())
+    }
+
+    async fn sleepers(&self) -> Result<Vec<(WorkspaceId, String, Sleeper)>> {
+        let archives = self.archives.lock().unwrap();
+        let named = |(name, (_, sleeper)): (&String, &(Vec<u8>, Sleeper))| {
+            (name.split('/').next().unwrap().parse().unwrap(), name.clone(), sleeper.clone())
+        };
+        Ok(archives.iter().map(named).collect())
     }
 }
 

@@ -64,6 +64,46 @@ async fn a_lost_store_loses_no_workspace() {
     assert!(next.list().await.unwrap().is_empty());
 }
 
+/// What sleeps is nowhere but in the archives then.
+#[tokio::test]
+async fn a_lost_store_loses_none_that_sleep() {
+    let fixture = fixture().await;
+    let template = fixture.template(DEV);
+    let request = CreateWorkspace::from_template(&template).env("B", "request").label("mine", "1");
+    let sleeps = fixture.host.get_or_create("ada", request.id("sleeps")).await.unwrap();
+    let woke = web(&fixture, &fixture.host).await;
+    let saved = fixture.host.create(CreateWorkspace::empty().id("saved")).await.unwrap();
+    for workspace in [&sleeps, &woke] {
+        let name = format!("corehold-{}", workspace.id());
+        fixture.engine.set_tar(&name, crate::testing::tar_of(&[("whose", workspace.id().as_str().as_bytes())]));
+        workspace.sleep(GRACE).await.unwrap();
+    }
+    woke.wake().await.unwrap();
+    let archives = fixture.host.archives();
+    let kept = archives.save(&saved, crate::SaveOptions::default()).await.unwrap();
+    saved.remove().await.unwrap();
+    for name in ["state.db", "state.db-wal", "state.db-shm"] {
+        std::fs::remove_file(fixture.host.home().join(name)).unwrap();
+    }
+    let next = another(&fixture).await;
+    let reconciled = next.reconcile().await.unwrap();
+    let mut adopted = ids(&reconciled.adopted);
+    adopted.sort_unstable();
+    assert_eq!((adopted, reconciled.failed.len()), (vec!["sleeps", "web"], 0), "what was only saved is no workspace");
+    assert!(next.reconcile().await.unwrap().is_empty());
+    let found = next.get_or_create("ada", CreateWorkspace::empty()).await.unwrap();
+    assert_eq!(found.id().as_str(), "sleeps");
+    let tar = fixture.engine.tar("corehold-sleeps");
+    assert_eq!(tar, crate::testing::tar_of(&[("whose", b"sleeps")]));
+    let spec = fixture.engine.spec("corehold-sleeps");
+    assert_eq!((spec.env["A"].as_str(), spec.env.get("B")), ("template", None), "variables may be secrets");
+    assert_eq!((spec.labels["mine"].as_str(), fixture.engine.dev_servers("corehold-sleeps")), ("1", 1));
+    for id in ["sleeps", "web"] {
+        next.workspace(id).await.unwrap().remove().await.unwrap();
+    }
+    assert_eq!(archives.list(None).await.unwrap(), [kept], "also of one that was found by its container");
+}
+
 #[tokio::test]
 async fn one_that_nobody_adopted_can_be_stopped_and_removed() {
     let fixture = fixture().await;
@@ -118,4 +158,74 @@ async fn what_happens_while_a_host_runs_it_takes_note_of() {
     while events.next().await.unwrap().kind != told {}
     fixture.engine.remove(&workspace.container()).await.unwrap();
     until(|| async { written().await.is_none() }).await;
+}
+
+/// Of all that was ever written down, every time is another one then: years ago, or yet to come.
+async fn clock_jumps(fixture: &Fixture, by: impl Fn(corehold_types::Timestamp) -> corehold_types::Timestamp) {
+    let (store, home) = (&fixture.host.inner.store, fixture.host.home());
+    let mut created = None;
+    for entry in store.all().await.unwrap() {
+        created = Some(by(entry.created));
+        let jumped = crate::state::Entry { created: by(entry.created), entered_at: by(entry.entered_at), ..entry };
+        store.put(jumped, crate::state::Durability::Process).await.unwrap().unwrap();
+    }
+    let created = created.unwrap();
+    for label in [crate::labels::CREATED, crate::labels::EXPIRES] {
+        fixture.engine.backdate(label, &created.to_string());
+    }
+    for record in fixture.host.inner.records.all().await {
+        let jumped = crate::pool::Record { created: by(record.created), ..record };
+        fixture.host.inner.records.write(jumped).await.unwrap();
+    }
+    let modified = std::time::UNIX_EPOCH + Duration::from_secs(created.as_unix_seconds().try_into().unwrap());
+    let mut folders = vec![home.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for file in std::fs::read_dir(folder).unwrap().flatten() {
+            match file.file_type().unwrap().is_dir() {
+                true => folders.push(file.path()),
+                false => std::fs::File::open(file.path()).unwrap().set_modified(modified).unwrap(),
+            }
+        }
+    }
+}
+
+/// Who is alive, whose a container is and what sleeps is decided by locks, agents and archives. By the clock it is only decided how long
+/// what nobody owns may wait in a pool, or lie in the archive store.
+#[tokio::test]
+async fn a_clock_that_jumps_takes_nothing_away() {
+    let years = Duration::from_secs(10 * 365 * 24 * 3600);
+    for ahead in [false, true] {
+        let fixture = fixture().await;
+        let pool = crate::PoolOptions::default().min(1).max(1);
+        let host = fixture.pooled(pool.clone()).await;
+        let template = fixture.template(DEV);
+        for id in ["pooled", "stopped", "asleep"] {
+            host.pools_filled().await.unwrap();
+            let workspace = host.create(CreateWorkspace::from_template(&template).id(id)).await.unwrap();
+            workspace.write_file("kept", id).await.unwrap();
+        }
+        assert_eq!(host.pools()[0].claimed, 3);
+        host.workspace("stopped").await.unwrap().stop(GRACE).await.unwrap();
+        let archived = crate::testing::tar_of(&[("kept", b"asleep")]);
+        fixture.engine.set_tar("corehold-asleep", archived.clone());
+        host.workspace("asleep").await.unwrap().sleep(GRACE).await.unwrap();
+        drop(host);
+        clock_jumps(&fixture, |time| if ahead { time.before(years) } else { time.after(years) }).await;
+
+        let next = fixture.pooled(pool).await;
+        assert!(next.reconcile().await.unwrap().is_empty());
+        next.pools_filled().await.unwrap();
+        assert_eq!(next.list().await.unwrap().len(), 3);
+        next.archives().prune().await.unwrap();
+        for id in ["pooled", "stopped"] {
+            let workspace = next.workspace(id).await.unwrap();
+            workspace.start().await.unwrap();
+            assert_eq!(workspace.read_file("kept").await.unwrap(), id);
+        }
+        next.workspace("asleep").await.unwrap().wake().await.unwrap();
+        assert_eq!(fixture.engine.tar("corehold-asleep"), archived);
+        assert!(next.reconcile().await.unwrap().is_empty());
+        let names: Vec<String> = next.list().await.unwrap().into_iter().filter_map(|info| info.container).collect();
+        assert_eq!(names.len(), 3, "{names:?}");
+    }
 }

@@ -20,6 +20,7 @@ struct ContainerCopy {
     restarted: bool,
     agent: Option<AgentState>,
     files: std::collections::BTreeMap<String, Vec<u8>>,
+    tar: Option<Vec<u8>>,
 }
 
 impl PartialEq for EngineCopy {
@@ -38,6 +39,7 @@ impl FakeEngine {
             restarted: container.restarted,
             agent: container.agent.as_ref().map(FakeAgent::state),
             files: container.files.lock().unwrap().clone(),
+            tar: container.tar.clone(),
         });
         EngineCopy { script: self.agent.clone(), next: self.next.load(Ordering::Relaxed), containers: copy.collect() }
     }
@@ -73,6 +75,7 @@ impl EngineCopy {
                 agent,
                 measured: 0,
                 files,
+                tar: copy.tar.clone(),
             };
             engine.containers().insert(copy.id.clone(), container);
         }
