@@ -43,3 +43,5 @@ mod setup_cache;
 mod terminal;
 // Previews wake what is behind them, wherever that is then.
 mod waking;
+// What is found after a host was killed while it changed a workspace, and after somebody removed a container.
+mod truth;

@@ -120,14 +120,14 @@ async fn what_somebody_saved_is_never_what_a_workspace_sleeps_in() {
         let error = archives.delete(&bed.reference()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
         // Saving wakes it, and makes one that is no bed.
-        assert!(!archives.save(&workspace, SaveOptions::default()).await.unwrap().sleeper.is_some());
+        assert!(archives.save(&workspace, SaveOptions::default()).await.unwrap().sleeper.is_none());
         archives.load(&saved, &workspace).await.unwrap();
     }
     workspace.sleep(GRACE).await.unwrap();
     archives.load(&saved, &workspace).await.expect("it wakes for that too");
     workspace.remove().await.unwrap();
     let left = archives.list(None).await.unwrap();
-    assert!(left.contains(&saved) && left.iter().all(|archive| !archive.sleeper.is_some()), "{left:?}");
+    assert!(left.contains(&saved) && left.iter().all(|archive| archive.sleeper.is_none()), "{left:?}");
 }
 
 #[tokio::test]
