@@ -11,6 +11,8 @@ pub mod config;
 pub mod create;
 mod error;
 mod events;
+#[cfg(any(feature = "fuzzing", test))]
+pub mod fuzzing;
 mod health;
 mod host;
 mod idle;

@@ -21,6 +21,8 @@ mod content;
 mod diff;
 mod entry;
 mod fork;
+#[cfg(any(feature = "fuzzing", test))]
+pub(crate) mod fuzz;
 mod id;
 mod index;
 mod manifest;
