@@ -29,7 +29,7 @@ async fn the_second_vite_react_is_served_without_an_install() {
     let corehold = Corehold::start().await;
     let template = corehold.host.catalog().find("vite-react").unwrap();
     let (first, lines, keep) = create(&corehold.host, &template).await;
-    assert_eq!(lines.len(), 1);
+    assert_eq!(lines, template.setup);
     assert!(keep.as_ref().is_some_and(|keep| keep.starts_with("kept, ")), "{keep:?}");
 
     let pooled = corehold.builder().pool(Class::default(), PoolOptions::default().min(1).max(1)).build().await.unwrap();
