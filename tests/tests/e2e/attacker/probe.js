@@ -3,13 +3,13 @@
 const fs = require('fs'), net = require('net'), { spawnSync } = require('child_process');
 
 const say = (question, answer) => console.log(`${question}: ${answer}`);
-// By which of these the kernel says no differs between engines, file systems and versions of cgroups.
+// By which of these the kernel says no differs between engines, kernels and versions of cgroups; what an engine masks reads as empty.
 const NO = ['EACCES', 'EPERM', 'ENOENT', 'EROFS'];
 const name = error => NO.includes(error.code) ? 'refused' : error.code || error.message;
 const attempt = (question, work) => {
   try { say(question, work() ?? 'done'); } catch (error) { say(question, name(error)); }
 };
-const read = path => attempt(`read ${path}`, () => { const file = fs.openSync(path, 'r'); const count = fs.readSync(file, Buffer.alloc(16)); fs.closeSync(file); return count ? 'READ' : 'empty'; });
+const read = path => attempt(`read ${path}`, () => { const file = fs.openSync(path, 'r'); const count = fs.readSync(file, Buffer.alloc(16)); fs.closeSync(file); return count ? 'READ' : 'refused'; });
 const write = path => attempt(`write ${path}`, () => { fs.closeSync(fs.openSync(path, 'r+')); return 'OPENED'; });
 const make = path => attempt(`make ${path}`, () => { fs.writeFileSync(path, ''); return 'MADE'; });
 const list = path => attempt(`list ${path}`, () => fs.readdirSync(path).sort().join(' ') || 'nothing');
