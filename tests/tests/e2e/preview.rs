@@ -131,7 +131,13 @@ async fn who_reads_slowly_or_breaks_off_is_in_nobodys_way() {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim_end_matches("kB").trim().parse::<u64>().unwrap()
     };
-    assert!(own_memory() < 200 << 10, "{} KiB", own_memory());
+    // Gathered as fast as one takes it, the others' would be 20 times as much. Other tests run in this process too.
+    let mut reader = connect(&endless).await;
+    let mut piece = vec![0; 1 << 20];
+    for _ in 0..64 {
+        reader.read_exact(&mut piece).await.unwrap();
+    }
+    assert!(own_memory() < 700 << 10, "{} KiB", own_memory());
     drop(unread);
 }
 
