@@ -104,11 +104,16 @@ fn minutes(history: &StatsHistory) -> BTreeMap<String, u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn use_is_measured_and_kept_over_restarts_of_the_host_and_over_sleep() {
+    // What is written down first is a minute: one of which enough is left to be measured.
+    let second = Timestamp::now().as_unix_seconds().rem_euclid(60).unsigned_abs();
+    if second > 40 {
+        tokio::time::sleep(Duration::from_secs(61 - second)).await;
+    }
     let corehold = Corehold::start().await;
     let host = corehold.builder().measure(true).build().await.unwrap();
     let workspace = host.create(CreateWorkspace::empty().id("used")).await.unwrap();
     let created = workspace.info().await.unwrap().created;
-    workspace.command("timeout 180 sh -c 'while :; do :; done'").detach().await.unwrap();
+    workspace.command("timeout 60 sh -c 'while :; do :; done'").detach().await.unwrap();
     let now = workspace.stats().await.unwrap();
     assert!(now.memory_bytes > 0 && now.pids > 0 && now.state == State::Ready, "{now:?}");
     let mut samples = workspace.follow_stats();
@@ -127,9 +132,7 @@ async fn use_is_measured_and_kept_over_restarts_of_the_host_and_over_sleep() {
     timeout(PATIENCE, seeing).await.expect("a loop uses the CPU");
     let file = host.home().join("stats/used.ndjson");
     let kept = async {
-        // The first minute may be one of which only its end was seen.
-        let is_idle = |line: &str| line.contains("\"cpuMs\":0,") || line.contains("\"cpuMs\":0}");
-        while std::fs::read_to_string(&file).is_ok_and(|text| text.lines().all(is_idle)) || !file.is_file() {
+        while !file.is_file() {
             samples.next().await;
         }
     };
@@ -144,7 +147,10 @@ async fn use_is_measured_and_kept_over_restarts_of_the_host_and_over_sleep() {
 
     let host = corehold.builder().measure(true).build().await.unwrap();
     workspace.sleep(GRACE).await.unwrap();
-    assert_eq!(minutes(&workspace.stats_history(range).await), before, "asleep");
+    // In minutes or finer, by whether the host that measured it still has it in memory.
+    let used = |minutes: &BTreeMap<String, u64>| minutes.values().sum::<u64>();
+    let asleep = minutes(&workspace.stats_history(range).await);
+    assert!(used(&asleep) >= used(&before), "asleep: {asleep:?}, before: {before:?}");
     workspace.wake().await.unwrap();
     assert_eq!(workspace.info().await.unwrap().created, created, "by which its history is known to be its own");
     let workspace = host.workspace("used").await.unwrap();
