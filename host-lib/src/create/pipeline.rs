@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 use super::{
     CreateEvent, CreateWorkspace, Made, Step,
     agent::{self, DeathWatch},
-    plan::{Plan, own_env},
+    plan::Plan,
     report::{Ending, Reporter},
     reservation::Reservation,
     serve,
@@ -57,7 +57,7 @@ async fn attempt(
     owner: Option<String>,
     reporter: &Reporter,
 ) -> Result<(Workspace, Reservation)> {
-    let pool = pools.meeting(plan, host);
+    let pool = pools.meeting(plan);
     // Before the engine is asked for anything: whoever finds what we leave behind knows what it was to be.
     let turn = enter(host, plan, owner).await?;
     let mut place = Reservation::new(host.runtime.clone(), host.cleanups.clone()).of_workspace(turn);
@@ -126,7 +126,7 @@ async fn enter(host: &Arc<HostInner>, plan: &Plan, owner: Option<String>) -> Res
 pub(crate) async fn bring_up_again(host: &Arc<HostInner>, entry: &Entry, place: &mut Reservation) -> Result<Workspace> {
     let plan = Plan::again(host, entry)?;
     let pools = host.pools();
-    let pool = pools.meeting(&plan, host);
+    let pool = pools.meeting(&plan);
     // Nobody reads the steps but the host's events.
     let reporter = Reporter::new(mpsc::channel(1).0, host.events.clone(), entry.id.clone());
     let (arrived, _) = oneshot::channel();
@@ -251,7 +251,7 @@ async fn take_over(
         template: plan.labelled.template.clone(),
         created: plan.labelled.created,
         preview_port: plan.labelled.preview_port,
-        env: own_env(host, &plan.recipe),
+        env: plan.own_env.clone(),
     };
     let work = async {
         let deadline = pool.deadline();

@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) labelled: Labelled,
     /// What the store keeps, so that a container can be made for the workspace again.
     pub(crate) recipe: Recipe,
+    /// The variables that a claim brings; see [`own_env`].
+    pub(crate) own_env: BTreeMap<String, String>,
     pub(crate) spec: ContainerSpec,
     pub(crate) port: u16,
     pub(crate) agent_timeout: Duration,
@@ -63,7 +65,7 @@ impl Plan {
         // What an original was asked for with has its template's, as that was then.
         let asks = template.as_ref().filter(|_| original.is_none());
         let of_template = asks.map(|template| template.resources).unwrap_or_default();
-        let limits = ceiling.apply(resources(&[request.resources, of_template]), host.resources)?;
+        let limits = ceiling.apply(resources(&[request.resources, of_template]))?;
         // What it is counted with stays with it, whatever the host's default becomes.
         let limits = resources(&[limits, host.resources]);
         let mut env = asks.map(|template| template.env.clone()).unwrap_or_default();
@@ -91,7 +93,8 @@ impl Plan {
             },
         };
         let labelled = labelled(host, id, &recipe, Timestamp::now())?;
-        let spec = container(host, &labelled, &recipe);
+        let own_env = own_env(host, &recipe);
+        let spec = container(host, &labelled, &recipe, &own_env);
         if spec.image != host.image {
             host.policy.check_image(&spec.image)?;
         }
@@ -102,6 +105,7 @@ impl Plan {
             spec,
             labelled,
             recipe,
+            own_env,
             port,
             agent_timeout: request.agent_timeout,
             keep_on_failure: request.keep_on_failure,
@@ -113,11 +117,13 @@ impl Plan {
     pub(crate) fn again(host: &HostInner, entry: &Entry) -> Result<Self> {
         let recipe = entry.recipe.clone();
         let labelled = labelled(host, entry.id.clone(), &recipe, entry.created)?;
+        let own_env = own_env(host, &recipe);
         Ok(Self {
             template: None,
             archive: None,
-            spec: container(host, &labelled, &recipe),
+            spec: container(host, &labelled, &recipe, &own_env),
             labelled,
+            own_env,
             port: recipe.preview_port.unwrap_or(DEFAULT_PORT),
             recipe,
             agent_timeout: AGENT_TIMEOUT,
@@ -140,11 +146,16 @@ fn labelled(host: &HostInner, id: WorkspaceId, recipe: &Recipe, created: Timesta
 }
 
 /// The container of a workspace: what its recipe says, and what the host adds to every one.
-fn container(host: &HostInner, labelled: &Labelled, recipe: &Recipe) -> ContainerSpec {
+fn container(
+    host: &HostInner,
+    labelled: &Labelled,
+    recipe: &Recipe,
+    own_env: &BTreeMap<String, String>,
+) -> ContainerSpec {
     let mut env = base_env(host);
     env.insert(env_vars::INSTANCE.to_owned(), labelled.instance.clone());
     env.insert(env_vars::WORKSPACE_ID.to_owned(), labelled.id.to_string());
-    env.extend(own_env(host, recipe));
+    env.extend(own_env.clone());
 
     let mut all_labels = host.labels.clone();
     all_labels.extend(recipe.labels.clone());

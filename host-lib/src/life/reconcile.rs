@@ -96,11 +96,7 @@ pub(crate) async fn all(host: &Arc<HostInner>) -> Result<Reconciled> {
     let unknown: Vec<WorkspaceId> = unknown.collect();
     let known = entries.into_iter().map(|entry| {
         let host = host.clone();
-        async move {
-            let id = entry.id.clone();
-            let work = async move { one(&host, entry).await.map(|outcome| (host, outcome)) };
-            (id, work.await.map(|(_, outcome)| outcome))
-        }
+        async move { (entry.id.clone(), one(&host, entry).await) }
     });
     let mut reconciled = Reconciled::default();
     let mut results = stream::iter(known).buffer_unordered(AT_ONCE);

@@ -117,22 +117,22 @@ pub(crate) struct Ceiling {
 
 impl Ceiling {
     /// The limits of a workspace for which these are asked for, or the plan's where none are.
-    pub(crate) fn apply(&self, asked: Resources, otherwise: Resources) -> Result<Resources> {
+    pub(crate) fn apply(&self, asked: Resources) -> Result<Resources> {
         let Some((owner, plan)) = &self.of else { return Ok(asked) };
         let most = plan.workspace;
-        let limit = |measure, asked: Option<u64>, most: Option<u64>, otherwise: Option<u64>| match (asked, most) {
+        let limit = |measure, asked: Option<u64>, most: Option<u64>| match (asked, most) {
             (Some(asked), Some(limit)) if asked > limit => {
                 let account = Account::Owner(owner.clone());
                 Err(Quota { account, measure, limit, used: 0, asked, of_each: true, plan: Some(plan.name.clone()) }
                     .into())
             }
             (Some(asked), _) => Ok(Some(asked)),
-            (None, most) => Ok::<_, Error>(most.or(otherwise)),
+            (None, most) => Ok::<_, Error>(most),
         };
         Ok(Resources {
-            memory_bytes: limit(Measure::Memory, asked.memory_bytes, most.memory_bytes, otherwise.memory_bytes)?,
-            cpu_millis: limit(Measure::Cpu, asked.cpu_millis, most.cpu_millis, otherwise.cpu_millis)?,
-            pids: limit(Measure::Processes, asked.pids, most.pids, otherwise.pids)?,
+            memory_bytes: limit(Measure::Memory, asked.memory_bytes, most.memory_bytes)?,
+            cpu_millis: limit(Measure::Cpu, asked.cpu_millis, most.cpu_millis)?,
+            pids: limit(Measure::Processes, asked.pids, most.pids)?,
         })
     }
 

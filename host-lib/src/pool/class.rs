@@ -11,7 +11,7 @@ use corehold_types::{Timestamp, env_vars};
 use super::Member;
 use crate::{
     client::AgentClient,
-    create::plan::{CA_PATH, Plan, base_env, own_env, resources},
+    create::plan::{CA_PATH, Plan, base_env, resources},
     error::Result,
     host::{AGENT_PORT, HostInner},
     labels,
@@ -166,9 +166,9 @@ impl Blank {
     }
 
     /// Whether a container of this class is what a request needs, but for what a claim brings and for its limits.
-    pub(super) fn meets(&self, plan: &Plan, host: &HostInner) -> bool {
+    pub(super) fn meets(&self, plan: &Plan) -> bool {
         // As the agent counts them: more don't come in by a claim.
-        let bytes: usize = own_env(host, &plan.recipe).iter().map(|(name, value)| variable_bytes(name, value)).sum();
+        let bytes: usize = plan.own_env.iter().map(|(name, value)| variable_bytes(name, value)).sum();
         plan.spec.image == self.reference
             && plan.spec.publish.iter().all(|port| self.spec.publish.contains(port))
             && plan.recipe.labels.is_empty()

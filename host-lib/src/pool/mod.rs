@@ -226,8 +226,8 @@ impl Pools {
     }
 
     /// A pool whose containers are what a plan needs: best with its limits already.
-    pub(crate) fn meeting(&self, plan: &Plan, host: &HostInner) -> Option<&Arc<Pool>> {
-        let meeting = || self.pools.iter().filter(|pool| pool.blank().meets(plan, host));
+    pub(crate) fn meeting(&self, plan: &Plan) -> Option<&Arc<Pool>> {
+        let meeting = || self.pools.iter().filter(|pool| pool.blank().meets(plan));
         let alike = |pool: &&Arc<Pool>| *pool.blank().limits() == plan.spec.resources;
         meeting().find(alike).or_else(|| meeting().find(|pool| pool.can_take_on(&plan.spec.resources)))
     }

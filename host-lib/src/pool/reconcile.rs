@@ -86,9 +86,7 @@ impl Pool {
         }
         Ok(Some(blank.member(state.id.clone(), instance, client)))
     }
-}
 
-impl Pool {
     /// Has the pool looked at again before its time, where no event will tell.
     pub(super) fn look_again(&self) {
         let then = Instant::now() + LOOK_AGAIN;

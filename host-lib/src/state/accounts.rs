@@ -139,12 +139,15 @@ pub(super) fn admitted<T>(
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     let new = entry.state == WorkspaceState::Creating;
     // What runs is counted already, whatever the totals have become since.
-    let rests = format!("SELECT count(*) FROM workspaces WHERE id = ? AND state IN ({AT_REST})");
-    let rests: i64 = transaction.prepare_cached(&rests)?.query_row([entry.id.as_str()], |row| row.get(0))?;
+    let adds = new || {
+        let rests = format!("SELECT count(*) FROM workspaces WHERE id = ? AND state IN ({AT_REST})");
+        let rests: i64 = transaction.prepare_cached(&rests)?.query_row([entry.id.as_str()], |row| row.get(0))?;
+        rests > 0
+    };
     let written = write()?;
     // That somebody was faster comes before that there is no room: it may be theirs that takes it.
     if is_written(&written)
-        && (new || rests > 0)
+        && adds
         && let Err(quota) = admit(&transaction, policy, entry, u64::from(new))?
     {
         // Dropped, the transaction is undone.

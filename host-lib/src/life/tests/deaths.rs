@@ -168,20 +168,4 @@ macro_rules! every_await_point_of {
     };
 }
 
-every_await_point_of! {
-    a_creation: Create,
-    a_claim: Claim,
-    get_or_create: GetOrCreate,
-    a_start: Start,
-    a_stop: Stop,
-    a_restart: Restart,
-    a_pause: Pause,
-    a_resume: Resume,
-    a_sleep: Sleep,
-    a_sleep_of_one_that_slept_before: SleepAgain,
-    a_sleep_of_one_that_is_stopped: SleepStopped,
-    a_wake: Wake,
-    a_wake_from_a_pool: WakeFromPool,
-    a_removal: Remove,
-    a_removal_of_one_that_sleeps: RemoveAsleep,
-}
+for_each_step!(every_await_point_of);

@@ -1,5 +1,28 @@
 //! The life of workspaces over an engine and an agent in memory.
 
+/// Hands each step, and the name of its test, to a macro that makes the tests.
+macro_rules! for_each_step {
+    ($each:ident) => {
+        $each! {
+            a_creation: Create,
+            a_claim: Claim,
+            get_or_create: GetOrCreate,
+            a_start: Start,
+            a_stop: Stop,
+            a_restart: Restart,
+            a_pause: Pause,
+            a_resume: Resume,
+            a_sleep: Sleep,
+            a_sleep_of_one_that_slept_before: SleepAgain,
+            a_sleep_of_one_that_is_stopped: SleepStopped,
+            a_wake: Wake,
+            a_wake_from_a_pool: WakeFromPool,
+            a_removal: Remove,
+            a_removal_of_one_that_sleeps: RemoveAsleep,
+        }
+    };
+}
+
 mod asleep;
 mod deaths;
 mod failures;
