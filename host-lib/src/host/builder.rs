@@ -267,6 +267,8 @@ impl HostBuilder {
         for (_, options) in &self.pools {
             options.check()?;
         }
+        self.policy.check()?;
+        let port_range = self.port_range.or(config.port_range).map(config::check_port_range).transpose()?;
         let runtime = match self.runtime {
             Some(runtime) => runtime,
             None => default_runtime().await?,
@@ -275,7 +277,6 @@ impl HostBuilder {
         let auditor_slot = AuditorSlot::default();
         let runtime: Arc<dyn Runtime> =
             Arc::new(Observed::new(runtime, removals.clone(), auditor_slot.clone(), events.metrics().clone()));
-        self.policy.check()?;
         let policy = Arc::new(self.policy);
         let rules = policy.clone();
         let (home, key, ca_bundle, store, process) = tokio::task::spawn_blocking(move || {
@@ -294,7 +295,6 @@ impl HostBuilder {
             cache_bytes: self.cache_bytes.or(config.cache_bytes).unwrap_or(defaults.cache_bytes),
             ..defaults
         };
-        let port_range = self.port_range.or(config.port_range).map(config::check_port_range).transpose()?;
         let cleanups = TaskTracker::new();
         // A tracker that was closed takes tasks as before, and can be waited for.
         cleanups.close();
