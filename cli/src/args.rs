@@ -337,8 +337,10 @@ pub(crate) struct Fork {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each line is a path, after A (added), D (removed), M (other content), T (another kind) or m (other permissions).
+A directory that was added or removed stands for all that is in it.
 Examples:
   corehold diff demo                                   since its template
+  corehold diff demo --all                             each file of new directories too
   corehold diff demo --against demo/20261121t…-x       since an archive
   corehold diff one --against other                    between workspaces")]
 pub(crate) struct Diff {
@@ -347,6 +349,9 @@ pub(crate) struct Diff {
     /// What to compare with: an archive, a workspace, a template or a folder (default: the template it was made from)
     #[arg(long, value_name = "WHAT")]
     pub(crate) against: Option<String>,
+    /// List what is in directories that were added or removed, too
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// `image …`

@@ -4,6 +4,8 @@ use std::{io, process::ExitCode};
 
 use serde_json::{Value, json};
 
+use crate::output;
+
 /// Tells of an error on standard error and gives the exit code that goes with it.
 ///
 /// A reader that closed our standard output (`corehold logs … | head`) is no failure.
@@ -18,19 +20,26 @@ pub(crate) fn report(error: &anyhow::Error, as_json: bool) -> ExitCode {
     let ours = error.downcast_ref::<corehold_host::Error>();
     let message = message(error);
     match ours.and_then(corehold_host::Error::step) {
-        Some(step) => eprintln!("error in step {step}: {message}"),
-        None => eprintln!("error: {message}"),
+        Some(step) => eprint!("error in step {step}: "),
+        None => eprint!("error: "),
     }
+    printed(&message, "");
     if let Some(output) = ours.and_then(corehold_host::Error::output) {
         eprintln!("  the end of its output:");
-        for line in output.lines() {
-            eprintln!("  | {line}");
-        }
+        printed(output, "  | ");
     }
     if let Some(hint) = ours.and_then(corehold_host::Error::hint_text) {
-        eprintln!("hint: {hint}");
+        eprint!("hint: ");
+        printed(hint, "");
     }
     ExitCode::FAILURE
+}
+
+/// Lines, some of which a workspace may have written.
+fn printed(text: &str, before: &str) {
+    for line in text.lines() {
+        eprintln!("{before}{}", output::printable(line));
+    }
 }
 
 /// An error as scripts get it.

@@ -1,15 +1,27 @@
 //! Standard output for people and for scripts. A closed pipe is an error here, not a panic, so that `| head` works.
+//!
+//! What people read may have been named or written in a workspace, which isn't trusted with our terminal: a name could begin
+//! a line of its own, or tell the terminal to do something. JSON has it exactly, and [`bytes`] is for what a terminal is meant to obey.
 
-use std::io::{self, Write as _};
+use std::{
+    borrow::Cow,
+    io::{self, Write as _},
+};
 
 use serde::Serialize;
+
+/// Text with its control characters shown and not obeyed, tabs excepted.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let obeyed = |character: char| character.is_control() && character != '\t';
+    if text.contains(obeyed) { text.replace(obeyed, "\u{fffd}").into() } else { text.into() }
+}
 
 /// Prints one line.
 ///
 /// # Errors
 /// The reader closed our output, or the disk it goes to is full.
 pub(crate) fn line(text: impl std::fmt::Display) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{text}")
+    writeln!(io::stdout().lock(), "{}", printable(&text.to_string()))
 }
 
 /// Prints a value as one line of JSON.
@@ -37,14 +49,15 @@ pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As [`line`].
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
+    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
     let mut widths = head.map(|title| title.chars().count());
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut out = io::stdout().lock();
-    for row in std::iter::once(&head.map(str::to_owned)).chain(rows) {
+    for row in std::iter::once(&head.map(Cow::from)).chain(&rows) {
         for (column, cell) in row.iter().enumerate() {
             if column + 1 < N {
                 write!(out, "{cell:<width$}   ", width = widths[column])?;
@@ -88,6 +101,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_workspace_cannot_write_to_our_terminal() {
+        assert_eq!(printable("a\u{1b}]0;title\u{7}b\tc"), "a\u{fffd}]0;title\u{fffd}b\tc");
+        assert_eq!(printable("name\nA forged"), "name\u{fffd}A forged");
+    }
 
     #[test]
     fn sizes_and_durations_read_well() {

@@ -86,9 +86,10 @@ pub(super) fn announce(global: &Global, workspace: &Workspace, info: &WorkspaceI
         return Ok(());
     }
     let id = workspace.id();
+    output::line("")?;
     match &info.preview_url {
-        Some(url) => output::line(format_args!("\n{id} is ready: {url}"))?,
-        None => output::line(format_args!("\n{id} is ready"))?,
+        Some(url) => output::line(format_args!("{id} is ready: {url}"))?,
+        None => output::line(format_args!("{id} is ready"))?,
     }
     eprintln!("  corehold exec {id} -- ls      run a command inside");
     eprintln!("  corehold logs {id} --follow   see what the dev server writes");

@@ -60,6 +60,15 @@ async fn the_command_line_saves_loads_compares_and_copies() {
     assert_eq!(cli(&["exec", "demo", "--", "sh", "-c", "echo x > added"]).0, Some(0));
     assert_eq!(cli(&["diff", "demo"]).1, "A added\n");
     assert_eq!(cli(&["diff", "demo", "--against", &archive]).1, "A added\n");
+    let forging = "mkdir -p made/deep; touch made/deep/one made/two; touch \"$(printf 'made-up\\nM package.json')\"";
+    assert_eq!(cli(&["exec", "demo", "--", "sh", "-c", forging]).0, Some(0));
+    let folded = "A added\nA made/ (3 in it)\nA made-up\u{fffd}M package.json\n";
+    assert_eq!(
+        cli(&["diff", "demo"]).1,
+        folded,
+        "a directory stands for what is in it, and no name is a line of its own"
+    );
+    assert_eq!(cli(&["diff", "demo", "--all"]).1.lines().count(), 6);
     assert!(cli(&["archives", "demo"]).1.contains(&archive));
     assert_eq!(cli(&["archives", "verify", &archive]).0, Some(0));
     assert_eq!(cli(&["load", "demo", "--into", "demo"]).0, Some(0));
