@@ -239,7 +239,7 @@ impl Signals {
 }
 
 /// Output goes where the command wrote it.
-pub(crate) fn show(event: &CommandEvent) -> anyhow::Result<()> {
+fn show(event: &CommandEvent) -> anyhow::Result<()> {
     match event {
         CommandEvent::Stdout { data, .. } => output::bytes(&bytes(data)?)?,
         CommandEvent::Stderr { data, .. } => {

@@ -51,7 +51,7 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
         eprintln!("note: nothing happens by itself but while a host runs: a backend, or `corehold supervise`");
     }
     if up.attach {
-        return logs::follow(&workspace, true, global.json).await;
+        return logs::dev_server(global, &workspace, true).await;
     }
     Ok(ExitCode::SUCCESS)
 }

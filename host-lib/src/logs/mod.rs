@@ -5,6 +5,8 @@
 //! first. Asking keeps no workspace awake and wakes none, but while commands are read, their output is a call that keeps it awake.
 
 mod lines;
+mod now;
+mod progress;
 mod shared;
 mod upstream;
 
@@ -33,11 +35,12 @@ pub struct LogOptions {
     commands: bool,
     agent: bool,
     label: Option<String>,
+    follow: bool,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { commands: true, agent: false, label: None }
+        Self { commands: true, agent: false, label: None, follow: true }
     }
 }
 
@@ -58,6 +61,13 @@ impl LogOptions {
     /// Whether the lines that the agent itself logs are read. Default: false.
     pub fn agent(mut self, agent: bool) -> Self {
         self.agent = agent;
+        self
+    }
+
+    /// Whether to go on with what comes. Default: true. Otherwise all that is kept of each command is told, one after the other, then
+    /// the agent's own lines, and the stream ends.
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
         self
     }
 
@@ -87,6 +97,23 @@ pub enum LogItem {
         source: LogSource,
         /// How many.
         bytes: u64,
+    },
+    /// A command has ended, and all its lines were told.
+    Ended {
+        /// Which command.
+        source: LogSource,
+        /// Its exit code; absent when a signal ended it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<i32>,
+        /// The signal that ended it, such as `SIGKILL`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signal: Option<String>,
+    },
+    /// What the commands, or the agent, have written can't be read to its end. Only told to who doesn't
+    /// [`follow`](LogOptions::follow), and may ask again; for those who do it is read on as soon as that can be.
+    BrokenOff {
+        /// Why.
+        reason: String,
     },
 }
 
@@ -148,14 +175,18 @@ impl Workspace {
     /// Follows what its commands write, and the agent itself if asked for: first the newest lines of what was written before, at most
     /// 64 KiB of each command, then what comes. Any number may follow at once. A command whose caller waits for it is noticed when
     /// that call ends, unless this host made the call. A restart of the workspace ends nothing. Must be called on a tokio runtime.
+    ///
+    /// With [`follow(false)`](LogOptions::follow) it is what was written by now, all that is kept of it, read for this reader alone; one
+    /// that is paused or asleep isn't woken for it, so there is nothing to be read then.
     pub fn logs(&self, options: LogOptions) -> LogStream {
-        let mut streams = Vec::new();
-        for (kind, wanted) in [(Kind::Commands, options.commands), (Kind::Agent, options.agent)] {
-            if wanted {
-                streams.push(self.log_rooms().follow(self, kind, options.clone()));
-            }
+        let kinds = [(Kind::Commands, options.commands), (Kind::Agent, options.agent)];
+        let kinds = kinds.into_iter().filter_map(|(kind, wanted)| wanted.then_some(kind));
+        if options.follow {
+            let streams = kinds.map(|kind| self.log_rooms().follow(self, kind, options.clone()));
+            return LogStream(Box::pin(stream::select_all(streams)));
         }
-        LogStream(Box::pin(stream::select_all(streams)))
+        let streams: Vec<_> = kinds.map(|kind| now::read(self.clone(), kind, options.label.clone()).boxed()).collect();
+        LogStream(stream::iter(streams).flatten().boxed())
     }
 }
 
@@ -201,8 +232,8 @@ impl LogRooms {
         let wanted = move |item: &LogItem| {
             let wanted = match item {
                 LogItem::Line(line) => options.wants(&line.source),
-                LogItem::Gap { source, .. } => options.wants(source),
-                LogItem::Missed { .. } => true,
+                LogItem::Gap { source, .. } | LogItem::Ended { source, .. } => options.wants(source),
+                LogItem::Missed { .. } | LogItem::BrokenOff { .. } => true,
             };
             std::future::ready(wanted)
         };

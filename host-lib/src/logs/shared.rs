@@ -76,7 +76,7 @@ impl Shared {
 fn size(item: &LogItem) -> usize {
     match item {
         LogItem::Line(line) => line.text.len(),
-        LogItem::Missed { .. } | LogItem::Gap { .. } => 0,
+        _ => 0,
     }
 }
 

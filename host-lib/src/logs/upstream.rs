@@ -9,19 +9,19 @@ use std::{
     time::Duration,
 };
 
-use corehold_types::{
-    Timestamp,
-    tools::{
-        AuditRead, AuditReadRequest, CommandEvent, CommandInfo, CommandList, CommandListRequest, CommandOutput,
-        CommandOutputRequest, Info, InfoRequest,
-    },
+use corehold_types::tools::{
+    AuditRead, AuditReadRequest, CommandInfo, CommandOutput, CommandOutputRequest, Info, InfoRequest,
 };
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::Instant;
 
-use super::{Kind, LogItem, LogLine, LogSource, lines::Splitter, shared::Shared};
+use super::{
+    Kind, LogItem, LogSource,
+    lines::Splitter,
+    progress::{Progress, listed},
+    shared::Shared,
+};
 use crate::{
-    client::Frame,
     create::OutputStream,
     error::Result,
     events::{Event, EventKind, Events},
@@ -31,12 +31,6 @@ use crate::{
 /// Between attempts to reach a workspace: the first, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Of what a command had written before anybody read.
-const TAIL_BYTES: u64 = 64 << 10;
-/// Commands that are looked at, the newest.
-const COMMANDS: u32 = 100;
-/// Label of health checks, which say the same every few seconds.
-const HEALTH: &str = "health";
 
 /// Reads until the workspace is removed or the task is ended.
 pub(super) async fn run(workspace: Workspace, kind: Kind, shared: Arc<Shared>) {
@@ -88,15 +82,6 @@ struct Commands {
     known: HashMap<String, Arc<Mutex<Progress>>>,
 }
 
-/// How far a command was read.
-struct Progress {
-    offset: u64,
-    outputs: [Splitter; 2],
-    /// The first line of a stream is likely cut off, since its beginning was not read.
-    cut: [bool; 2],
-    done: bool,
-}
-
 impl Commands {
     /// Reads all commands until the connection breaks off.
     async fn read(&mut self, workspace: &Workspace, shared: &Arc<Shared>) -> Result<()> {
@@ -117,15 +102,14 @@ impl Commands {
         let mut look = true;
         loop {
             if std::mem::take(&mut look) {
-                let request = CommandListRequest { limit: Some(COMMANDS), ..Default::default() };
-                let listed = workspace.ask::<CommandList>(&request).await?.commands;
+                let listed = listed(workspace, None).await?;
                 // Those that the agent has forgotten, or that are too many.
                 self.known.retain(|id, _| listed.iter().any(|command| command.id == *id));
-                // Oldest first, as they wrote.
-                for command in listed.into_iter().rev().filter(|command| command.label.as_deref() != Some(HEALTH)) {
-                    let progress = self.known.entry(command.id.clone()).or_insert_with(|| Progress::begin(&command));
+                for command in listed {
+                    let progress = self.known.entry(command.id.clone());
+                    let progress = progress.or_insert_with(|| Arc::new(Mutex::new(Progress::of_tail(&command))));
                     let progress = progress.clone();
-                    if !lock(&progress).done && followed.insert(command.id.clone()) {
+                    if !lock(&progress).is_done() && followed.insert(command.id.clone()) {
                         let follower = follow_command(workspace.clone(), command, progress, shared.clone());
                         reading.push(follower.boxed());
                     }
@@ -158,68 +142,17 @@ async fn follow_command(
     shared: Arc<Shared>,
 ) -> Result<()> {
     let source = LogSource::Command { id: command.id.clone(), label: command.label };
-    let offset = Some(lock(&progress).offset);
+    let offset = Some(lock(&progress).offset());
     let request = CommandOutputRequest { id: command.id, offset, follow: Some(true), ..Default::default() };
     let mut output = workspace.ask_stream::<CommandOutput>(&request).await?;
     while let Some(frame) = output.next().await {
-        let mut progress = lock(&progress);
-        match frame? {
-            Frame::Event(event) => progress.take(event, &source, &shared),
-            Frame::End(_) => {
-                progress.done = true;
-                progress.finish(&source, &shared);
-            }
-        }
+        lock(&progress).take(frame?, &source, |item| shared.push(item));
     }
     Ok(())
 }
 
 fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Progress {
-    fn begin(command: &CommandInfo) -> Arc<Mutex<Self>> {
-        let offset = command.first_offset.max(command.offset.saturating_sub(TAIL_BYTES));
-        Arc::new(Mutex::new(Self { offset, outputs: Default::default(), cut: [offset > 0; 2], done: false }))
-    }
-
-    fn take(&mut self, event: CommandEvent, source: &LogSource, shared: &Shared) {
-        let (stream, end, data) = match event {
-            CommandEvent::Stdout { end, data, .. } => (OutputStream::Stdout, end, data),
-            CommandEvent::Stderr { end, data, .. } => (OutputStream::Stderr, end, data),
-            CommandEvent::Gap { from, to } => {
-                // What was begun before it ends there.
-                self.finish(source, shared);
-                self.outputs.iter_mut().for_each(Splitter::clear);
-                self.offset = to;
-                shared.push(LogItem::Gap { source: source.clone(), bytes: to.saturating_sub(from) });
-                return;
-            }
-            CommandEvent::Status { .. } | CommandEvent::Exit { .. } => return,
-        };
-        self.offset = end;
-        let index = stream as usize;
-        let cut = &mut self.cut[index];
-        // Malformed base64 can only come from a broken agent; nothing is known of what the command wrote then.
-        self.outputs[index].feed(&data.to_bytes().unwrap_or_default(), |text, continues| {
-            if !*cut {
-                shared.push(line(source, stream, text, continues));
-            }
-            *cut = *cut && continues;
-        });
-    }
-
-    /// Tells lines that were begun and don't end any more.
-    fn finish(&mut self, source: &LogSource, shared: &Shared) {
-        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            self.outputs[stream as usize].finish(|text, continues| shared.push(line(source, stream, text, continues)));
-        }
-    }
-}
-
-fn line(source: &LogSource, stream: OutputStream, text: String, continues: bool) -> LogItem {
-    LogItem::Line(LogLine { at: Timestamp::now(), source: source.clone(), stream, text, continues })
 }
 
 /// The agent's own log, as the engine keeps it for a container, over its restarts.
@@ -246,7 +179,7 @@ impl AgentLog {
             let new = &bytes[usize::try_from(skipped).unwrap_or(usize::MAX)..];
             self.read += new.len() as u64;
             self.lines.feed(new, |text, continues| {
-                shared.push(line(&LogSource::Agent, OutputStream::Stderr, text, continues));
+                shared.push(LogItem::line(&LogSource::Agent, OutputStream::Stderr, text, continues));
             });
         }
         Ok(())
@@ -260,7 +193,7 @@ mod tests {
     use super::*;
     use crate::{
         CreateWorkspace,
-        logs::{LogOptions, LogStream},
+        logs::{LogLine, LogOptions, LogStream, progress::TAIL_BYTES},
         testing::{AgentScript, CommandLog, EngineScript, Fixture},
     };
 
@@ -288,6 +221,7 @@ mod tests {
                     lines.push(format!("{id}: {text}"));
                 }
                 LogItem::Line(line) => lines.push(line.text),
+                LogItem::Ended { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -314,6 +248,7 @@ mod tests {
         assert_eq!(log.offsets.lock().unwrap().len(), 3, "each command was read once for all readers");
         workspace.remove().await.unwrap();
         while streams[0].next().await.is_some() {}
+        assert!(matches!(only.next().await, Some(LogItem::Ended { code: Some(0), .. })));
         assert!(only.next().await.is_none());
     }
 
@@ -345,6 +280,31 @@ mod tests {
         let (_fixture, workspace, log) = fixture(&[("1", &text, true)]).await;
         assert_eq!(lines(&mut workspace.logs(LogOptions::default()), 1).await, ["1: the end"]);
         assert_eq!(*log.offsets.lock().unwrap(), [text.len() as u64 - TAIL_BYTES]);
+    }
+
+    #[tokio::test]
+    async fn who_doesnt_follow_gets_all_that_there_is_and_its_end() {
+        let long = format!("{}\nthe end\nunfinished", "x".repeat(100 << 10));
+        let (_fixture, workspace, log) = fixture(&[("1", "one\n", true), ("2", &long, false)]).await;
+        let told: Vec<LogItem> = workspace.logs(LogOptions::default().agent(true).follow(false)).collect().await;
+        let source = LogSource::Command { id: "1".to_owned(), label: Some("label-1".to_owned()) };
+        assert_eq!(told[1], LogItem::Ended { source, code: Some(0), signal: None });
+        let text = |item: &LogItem| if let LogItem::Line(line) = item { Some(line.text.clone()) } else { None };
+        let texts: Vec<String> = told.iter().filter_map(text).collect();
+        assert_eq!(
+            (texts[0].as_str(), texts[1].len()),
+            ("one", 8 << 10),
+            "from the beginning, not the newest lines of it"
+        );
+        assert_eq!(texts[texts.len() - 3..], ["the end", "unfinished", "the agent's last words"]);
+        let labelled = workspace.logs(LogOptions::default().label("label-1").follow(false));
+        assert_eq!(labelled.count().await, 2);
+        assert_eq!(*log.offsets.lock().unwrap(), [0, 0, 0], "nothing is read that isn't wanted");
+
+        // What can't be read is told, and then nothing more is.
+        workspace.stop(Duration::ZERO).await.unwrap();
+        let told: Vec<LogItem> = workspace.logs(LogOptions::default().follow(false)).collect().await;
+        assert!(matches!(told.as_slice(), [LogItem::BrokenOff { .. }]), "{told:?}");
     }
 
     #[tokio::test]

@@ -18,9 +18,9 @@ use corehold_types::{
     Claims, Code, Data, PROTOCOL, Problem, Timestamp,
     tools::{
         ActiveSource, ActivityResponse, AuditEvent, AuditGap, AuditReadRequest, AuditReadResponse, AuditRecord,
-        ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandInfo, CommandListResponse, CommandOutputRequest,
-        CommandRequest, CommandResponse, EndedSource, ExtractResponse, HEALTH, InfoResponse, PortsRequest,
-        PortsResponse,
+        ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandInfo, CommandListRequest, CommandListResponse,
+        CommandOutputRequest, CommandRequest, CommandResponse, EndedSource, ExtractResponse, HEALTH, InfoResponse,
+        PortsRequest, PortsResponse,
     },
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
@@ -96,7 +96,7 @@ pub(crate) struct CommandLog {
 }
 
 impl CommandLog {
-    fn list(&self) -> Answer {
+    fn list(&self, request: &CommandListRequest) -> Answer {
         let commands = self.commands.lock().unwrap();
         let info = |(id, (text, ended)): (&String, &(String, bool))| CommandInfo {
             id: id.clone(),
@@ -108,7 +108,9 @@ impl CommandLog {
             first_offset: 0,
             offset: text.len() as u64,
         };
-        json(&CommandListResponse { commands: commands.iter().map(info).rev().collect(), cursor: None })
+        let wanted = |info: &CommandInfo| request.label.is_none() || info.label == request.label;
+        let commands = commands.iter().map(info).filter(wanted).rev().collect();
+        json(&CommandListResponse { commands, cursor: None })
     }
 
     fn output(&self, request: &CommandOutputRequest) -> Answer {
@@ -123,8 +125,10 @@ impl CommandLog {
         if whole && ended {
             lines.push(line(&CommandEvent::Exit { exit: exit(0), offset: to as u64 }));
             lines.push(line(&StreamEnd::End { response: response(Some(0)) }));
+        } else if request.follow == Some(false) {
+            lines.push(line(&StreamEnd::End { response: response(None) }));
         }
-        ndjson(lines, whole && !ended)
+        ndjson(lines, whole && !ended && request.follow != Some(false))
     }
 }
 
@@ -476,7 +480,7 @@ impl Inner {
             }
             "/v1/tools/ports" => ports(&serde_json::from_slice(&body).unwrap()).await,
             "/v1/tools/commandList" => match &self.script.log {
-                Some(log) => log.list(),
+                Some(log) => log.list(&serde_json::from_slice(&body).unwrap()),
                 None => self.list(),
             },
             "/v1/tools/auditRead" => self.audit_read(&serde_json::from_slice(&body).unwrap(), streamed),

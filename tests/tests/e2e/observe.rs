@@ -167,6 +167,7 @@ async fn lines(stream: &mut LogStream, count: usize) -> Vec<String> {
         while lines.len() < count {
             match stream.next().await.expect("another line") {
                 LogItem::Line(line) if matches!(line.source, LogSource::Command { .. }) => lines.push(line.text),
+                LogItem::Ended { code: Some(0), .. } => lines.push("its end".to_owned()),
                 other => panic!("{other:?}"),
             }
         }
@@ -188,10 +189,11 @@ async fn lines_are_told_to_all_and_who_is_slow_learns_what_was_missed() {
         .label("chosen");
     chosen.run().await.unwrap();
     workspace.command("echo not chosen").run().await.unwrap();
-    let mut first = lines(&mut one, 4).await;
+    let mut first = lines(&mut one, 6).await;
     first.sort();
-    assert_eq!(first, ["not chosen", "one", "three", "two and a half"].map(String::from).to_vec());
-    let mut chosen = lines(&mut other, 3).await;
+    assert_eq!(first, ["its end", "its end", "not chosen", "one", "three", "two and a half"]);
+    let mut chosen = lines(&mut other, 4).await;
+    assert_eq!(chosen.pop().unwrap(), "its end");
     chosen.sort();
     assert_eq!(chosen, ["one", "three", "two and a half"]);
 
@@ -214,13 +216,14 @@ async fn lines_are_told_to_all_and_who_is_slow_learns_what_was_missed() {
         while seen.last().is_none_or(|line| line != "5000") {
             match slow.next().await.expect("another line") {
                 LogItem::Line(line) => seen.push(line.text),
+                LogItem::Ended { .. } => seen.push("its end".to_owned()),
                 LogItem::Missed { lines } => missed += lines,
                 other => panic!("{other:?}"),
             }
         }
     };
     timeout(PATIENCE, reading).await.expect("it catches up");
-    assert!(missed > 3_000 && missed + seen.len() as u64 == 5_004, "{missed} missed, {} seen", seen.len());
+    assert!(missed > 3_000 && missed + seen.len() as u64 == 5_006, "{missed} missed, {} seen", seen.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
