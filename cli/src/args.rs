@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::value::{parse_ports, parse_variable};
 pub(crate) use self::{
-    life::{Chosen, Graced, Idle, Supervise},
+    life::{Chosen, Graced, Idle, Policy, Supervise},
     value::PortPair,
 };
 
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Ls,
     /// Say what keeps a workspace awake, what becomes of it next by itself, and whether it is well
     Why(Why),
+    /// Show or change when workspaces are paused, put to sleep or removed by themselves
+    Policy(Policy),
     /// Have workspaces run again that were stopped, paused or put to sleep
     Start(Chosen),
     /// End all that runs in workspaces; their files stay
@@ -224,7 +226,7 @@ pub(crate) struct Forward {
 pub(crate) struct Logs {
     /// The workspace
     pub(crate) workspace: String,
-    /// Stay and show what comes
+    /// Stay and show what comes, after the newest 64 KiB of what was written before
     #[arg(long, short)]
     pub(crate) follow: bool,
     /// Show the agent's own log instead of the dev server's

@@ -24,6 +24,7 @@ async fn main() -> ExitCode {
         Command::Up(up) => commands::up::run(global, up).await,
         Command::Ls => commands::ls::run(global).await,
         Command::Why(why) => commands::why::run(global, why).await,
+        Command::Policy(policy) => commands::policy::run(global, policy).await,
         Command::Start(chosen) => commands::life::at_once(global, Verb::Start, chosen).await,
         Command::Stop(graced) => commands::life::graced(global, Verb::Stop, graced).await,
         Command::Restart(graced) => commands::life::graced(global, Verb::Restart, graced).await,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use corehold_host::{Expiry, IdlePolicy};
 
-use super::value::parse_time;
+use super::value::{When, parse_time, parse_when};
 
 /// Which workspaces to change.
 #[derive(Debug, Args)]
@@ -74,11 +74,82 @@ pub(crate) struct Supervise {
     pub(crate) idle: Idle,
 }
 
+/// Flags of `policy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  corehold policy demo                                        what it is
+  corehold policy demo --pause-after 10m                      the rest stays as it is
+  corehold policy demo --archive-after never --wake-stopped yes
+  corehold policy demo --reset                                none of its own: that of the host, or of `supervise`, holds
+Policies are kept with the workspaces, and work while some host of their home folder runs: a backend, or `corehold supervise`.")]
+pub(crate) struct Policy {
+    /// The workspaces
+    #[arg(required = true)]
+    pub(crate) workspaces: Vec<String>,
+    /// Pause it after so long without activity (a time such as 30s, 10m, 24h or 7d), or never
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    pub(crate) pause_after: Option<When>,
+    /// Put it to sleep after so long without activity, or never
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    pub(crate) archive_after: Option<When>,
+    /// Put it to sleep at this age, active or not, or never
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    pub(crate) max_lifetime: Option<When>,
+    /// After --archive-after or --max-lifetime: put it to sleep, or remove it with its files
+    #[arg(long, value_name = "WHAT", value_parser = ["archive", "remove"])]
+    pub(crate) expiry: Option<String>,
+    /// Whether CPU use of so many thousandths of one CPU keeps it awake; 0 for no
+    #[arg(long, value_name = "THOUSANDTHS")]
+    pub(crate) cpu_above: Option<u32>,
+    /// Whether a call starts it when it was stopped
+    #[arg(long, value_name = "YES|NO", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) wake_stopped: Option<bool>,
+    /// Take its own policy away
+    #[arg(long, conflicts_with_all = ["pause_after", "archive_after", "max_lifetime", "expiry", "cpu_above", "wake_stopped"])]
+    pub(crate) reset: bool,
+}
+
+impl Policy {
+    /// The policy that this makes of another one; none where only to be looked.
+    pub(crate) fn change(&self, mut policy: IdlePolicy) -> Option<IdlePolicy> {
+        let mut said = false;
+        for (time, when) in [
+            (&mut policy.pause_after, self.pause_after),
+            (&mut policy.archive_after, self.archive_after),
+            (&mut policy.max_lifetime, self.max_lifetime),
+        ] {
+            let Some(when) = when else { continue };
+            said = true;
+            *time = match when {
+                When::After(after) => Some(after),
+                When::Never => None,
+            };
+        }
+        if let Some(expiry) = &self.expiry {
+            said = true;
+            policy.expiry = if expiry == "remove" { Expiry::Remove } else { Expiry::Archive };
+        }
+        if let Some(cpu) = self.cpu_above {
+            said = true;
+            policy.cpu_above = (cpu > 0).then_some(cpu);
+        }
+        if let Some(wake) = self.wake_stopped {
+            said = true;
+            policy.wake_stopped = wake;
+        }
+        said.then_some(policy)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
 
-    use super::super::{Arguments, Command};
+    use super::{
+        super::{Arguments, Command},
+        *,
+    };
 
     #[test]
     fn what_makes_no_sense_is_refused() {
@@ -98,6 +169,30 @@ mod tests {
     }
 
     #[test]
+    fn of_a_policy_that_there_is_only_what_is_said_changes() {
+        let changed = |arguments: &[&str], policy: IdlePolicy| {
+            let said = ["corehold", "policy", "demo"].iter().chain(arguments);
+            let Command::Policy(said) = Arguments::parse_from(said).command else { panic!("not policy") };
+            said.change(policy)
+        };
+        let hour = Duration::from_secs(3600);
+        let before = IdlePolicy::default().pause_after(hour).archive_after(hour).commands(false);
+        assert_eq!(changed(&[], before.clone()), None);
+        let after = changed(&["--archive-after", "never", "--max-lifetime", "7d", "--cpu-above", "50"], before.clone());
+        let expected = IdlePolicy::default().pause_after(hour).max_lifetime(7 * 24 * hour).commands(false);
+        assert_eq!(after, Some(expected.clone().cpu_above(Some(50))));
+        let after = changed(&["--expiry", "remove", "--wake-stopped", "yes", "--cpu-above", "0"], after.unwrap());
+        assert_eq!(after, Some(expected.expiry(Expiry::Remove).wake_stopped(true)));
+        for wrong in [
+            &["policy"][..],
+            &["policy", "demo", "--reset", "--pause-after", "1h"],
+            &["policy", "d", "--pause-after", "x"],
+        ] {
+            assert!(Arguments::try_parse_from(["corehold"].iter().chain(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn a_policy_is_only_where_a_time_was_said() {
         let policy = |arguments: &[&str]| {
             let Command::Up(up) = Arguments::parse_from(["corehold", "up", "t"].iter().chain(arguments)).command else {
@@ -109,6 +204,6 @@ mod tests {
         let said = policy(&["--pause-after", "10m", "--max-lifetime", "7d", "--expiry", "remove"]).unwrap();
         assert_eq!(said.pause_after.unwrap().as_secs(), 600);
         assert_eq!((said.archive_after, said.max_lifetime.unwrap().as_secs()), (None, 7 * 86_400));
-        assert_eq!(said.expiry, corehold_host::Expiry::Remove);
+        assert_eq!(said.expiry, Expiry::Remove);
     }
 }

@@ -42,6 +42,21 @@ pub(super) fn parse_ports(text: &str) -> Result<PortPair, String> {
     Ok(PortPair { inside, local })
 }
 
+/// A time after which something happens, or that it doesn't.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    After(Duration),
+    Never,
+}
+
+/// Reads a time as [`parse_time`] does, or `never`.
+pub(super) fn parse_when(text: &str) -> Result<When, String> {
+    match text {
+        "never" => Ok(When::Never),
+        text => parse_time(text).map(When::After).map_err(|why| format!("{why}, or never")),
+    }
+}
+
 /// Reads a time: `90` and `90s` are seconds, `10m`, `24h` and `7d` minutes, hours and days; `500ms` for the impatient.
 pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());

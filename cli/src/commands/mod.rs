@@ -13,6 +13,7 @@ pub(crate) mod life;
 pub(crate) mod load;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod policy;
 pub(crate) mod stats;
 pub(crate) mod template;
 pub(crate) mod up;

@@ -107,13 +107,22 @@ impl Workspace {
         Ok(Some(NextTransition { to: outlook.to, after, at: Timestamp::now().after(after), because }))
     }
 
-    /// Gives it another idle policy from now on, whichever host process is there.
+    /// The idle policy of its own; none where that of whichever host looks after it holds. Cancel-safe.
+    ///
+    /// # Errors
+    /// `NotFound` when it is no more.
+    pub async fn idle_policy(&self) -> Result<Option<IdlePolicy>> {
+        Ok(Stored::of(&life::existing(self.host(), self.id()).await?).idle)
+    }
+
+    /// Gives it another idle policy from now on, whichever host process is there; with `None`, the one of that host.
     /// Dropping the future leaves the policy written or not; calling it again sees to that.
     ///
     /// # Errors
     /// `Invalid` for a time that is too short, `NotFound` when it is no more.
-    pub async fn set_idle(&self, policy: IdlePolicy) -> Result<()> {
-        policy.check()?;
+    pub async fn set_idle(&self, policy: impl Into<Option<IdlePolicy>>) -> Result<()> {
+        let policy = policy.into();
+        policy.as_ref().map_or(Ok(()), IdlePolicy::check)?;
         let host = self.host();
         life::existing(host, self.id()).await?;
         host.store.set_policy(self.id(), Field::Idle, &policy).await?;

@@ -95,7 +95,7 @@ pub(crate) async fn give_up(
             let id = &entry.id;
             let message = format!("workspace {id} sleeps in archive {archive}: it would be lost with it");
             return Err(Error::new(ErrorKind::Conflict, message)
-                .hint(format!("wake it first, or remove it by `corehold down {id}`")));
+                .hint(format!("wake it first by `corehold wake {id}`, or remove it by `corehold down {id}`")));
         }
         let (state, reason) = (entry.state, entry.reason.clone());
         match Turn::take(host, entry, state, TransitionCause::Asked).await? {
