@@ -4,6 +4,7 @@
 //! Everything that a test makes in an engine carries labels ([`engine::TEST_LABEL`], [`engine::RUN_LABEL`]) and is swept
 //! when the test ends; what a killed run left behind is swept by the next one.
 
+pub mod command_line;
 pub mod conformance;
 pub mod corehold;
 pub mod engine;

@@ -1,8 +1,10 @@
 //! Archives of real workspaces: what a container holds comes back as it was, in the same one, in another one, and by the command line.
 
 use corehold_e2e::{
+    command_line,
     corehold::Corehold,
     tree::{fill, run, tell},
+    web::get,
 };
 use corehold_host::{Change, CreateWorkspace, SaveOptions};
 
@@ -47,9 +49,8 @@ async fn what_was_saved_comes_back_as_it_was() {
 async fn the_command_line_saves_loads_compares_and_copies() {
     let corehold = Corehold::start().await;
     let cli = |arguments: &[&str]| {
-        let output = corehold.cli(arguments).output().expect("the command line starts");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code(), text(&output.stdout), text(&output.stderr))
+        let output = command_line::run(&corehold, arguments);
+        (output.status.code(), command_line::out(&output), command_line::err(&output))
     };
     let up = cli(&["up", "node-api", "--name", "demo"]);
     assert_eq!(up.0, Some(0), "{}", up.2);
@@ -79,6 +80,13 @@ async fn the_command_line_saves_loads_compares_and_copies() {
     assert_eq!(cli(&["diff", "again", "--against", "demo"]).1, "");
     let forked = cli(&["fork", "demo", "2", "--json"]);
     assert_eq!((forked.0, forked.1.lines().count()), (Some(0), 2), "{}", forked.2);
+    // Each has its dev server, at an address that outlives the command.
+    for copy in forked.1.lines() {
+        let copy: serde_json::Value = serde_json::from_str(copy).unwrap();
+        assert_eq!(get(copy["previewUrl"].as_str().expect("an address"), "/").await.0, 200, "{copy}");
+    }
+    let forked = cli(&["fork", "demo"]);
+    assert!(forked.0 == Some(0) && forked.1.contains("   http://127.0.0.1:"), "{}{}", forked.1, forked.2);
     assert_eq!(cli(&["archives", "delete", &archive]).0, Some(0));
     assert_eq!(cli(&["archives", "prune", "--json"]).0, Some(0));
     let gone = cli(&["load", &archive]);

@@ -1,20 +1,14 @@
 //! The command line as a person or a script uses it.
 
-use std::process::Output;
-
-use corehold_e2e::{corehold::Corehold, web::get};
-
-fn run(corehold: &Corehold, arguments: &[&str]) -> Output {
-    corehold.cli(arguments).output().expect("the command line starts")
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
+use corehold_e2e::{
+    command_line::{err, out, run},
+    corehold::Corehold,
+    web::get,
+};
+use corehold_host::{
+    create::DEV,
+    tools::{CommandSignal, CommandSignalRequest, Signal},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn up_use_and_down() {
@@ -46,6 +40,15 @@ async fn up_use_and_down() {
     assert!(out(&run(&corehold, &["logs", "demo"])).contains("4321"));
     let agent = run(&corehold, &["logs", "demo", "--agent"]);
     assert!(agent.status.success() && !out(&agent).is_empty(), "{}{}", out(&agent), err(&agent));
+
+    // Who follows learns of the end, and ends then.
+    let workspace = corehold.host.workspace("demo").await.unwrap();
+    let dev = workspace.latest_command(DEV).await.unwrap().expect("it runs");
+    let kill = CommandSignalRequest { id: dev.id, signal: Signal::Kill };
+    workspace.call::<CommandSignal>(&kill).await.unwrap();
+    let followed = run(&corehold, &["logs", "demo", "--follow"]);
+    assert!(out(&followed).contains("4321"), "{}{}", out(&followed), err(&followed));
+    assert!(err(&followed).ends_with("the dev server has ended: SIGKILL\n"), "{}", err(&followed));
 
     let twice = run(&corehold, &["up", "node-api", "--name", "demo"]);
     assert_eq!(twice.status.code(), Some(1));

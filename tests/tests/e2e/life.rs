@@ -1,29 +1,12 @@
 //! The life of a workspace from the command line, on a real engine and with real archives.
 
-use std::process::Output;
-
-use corehold_e2e::{corehold::Corehold, web::get};
+use corehold_e2e::{
+    command_line::{done, err, out, run},
+    corehold::Corehold,
+    web::get,
+};
 use corehold_host::tools::{Ports, PortsRequest};
 use serde_json::{Value, json};
-
-fn run(corehold: &Corehold, arguments: &[&str]) -> Output {
-    corehold.cli(arguments).output().expect("the command line starts")
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Runs what has to work, and gives its standard output.
-fn done(corehold: &Corehold, arguments: &[&str]) -> String {
-    let output = run(corehold, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}{}", out(&output), err(&output));
-    out(&output)
-}
 
 fn listed(corehold: &Corehold, id: &str) -> Value {
     let all: Value = serde_json::from_str(&done(corehold, &["ls", "--json"])).unwrap();
@@ -38,6 +21,14 @@ async fn every_command_of_the_life_cycle() {
     done(&corehold, &["exec", "demo", "--", "sh", "-c", "printf mine > kept"]);
     let why = done(&corehold, &["why", "demo"]);
     assert!(why.starts_with("demo: ready") && why.contains("\nnext: paused in "), "{why}");
+
+    let policy = done(&corehold, &["policy", "demo", "--pause-after", "never", "--archive-after", "2h"]);
+    assert_eq!(policy, "demo: put to sleep after 2 h 0 min without activity\n");
+    let why = done(&corehold, &["why", "demo"]);
+    assert!(why.contains("\nnext: asleep in "), "{why}");
+    done(&corehold, &["policy", "demo", "--reset"]);
+    assert_eq!(done(&corehold, &["policy", "demo", "--json"]), "{\"policy\":null,\"workspace\":\"demo\"}\n");
+    assert!(done(&corehold, &["why", "demo"]).contains("\nnext: nothing happens by itself"));
 
     assert_eq!(done(&corehold, &["stop", "demo", "--grace", "1s"]), "stopped demo\n");
     assert_eq!(listed(&corehold, "demo")["state"], "stopped");
@@ -63,6 +54,9 @@ async fn every_command_of_the_life_cycle() {
     assert_eq!((&asleep["state"], &asleep["container"]), (&json!("asleep"), &Value::Null));
     let archive = asleep["archive"].as_str().unwrap();
     assert!(archive.starts_with("demo/") && asleep["archiveBytes"].as_u64() > Some(0), "{asleep}");
+    let refused = run(&corehold, &["archives", "delete", archive]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(err(&refused).contains("`corehold wake demo`"), "{}", err(&refused));
     let row = done(&corehold, &["ls"]).lines().nth(1).unwrap().to_owned();
     assert!(row.contains("asleep") && row.contains(&format!("{archive} (")) && row.ends_with("B)"), "{row}");
     let why: Value = serde_json::from_str(&done(&corehold, &["why", "demo", "--json"])).unwrap();

@@ -1,0 +1,36 @@
+//! The command line, run to its end, and what it said.
+
+use std::process::Output;
+
+use crate::corehold::Corehold;
+
+/// Runs it, whatever comes of it.
+///
+/// # Panics
+/// When it can't be started.
+#[must_use]
+pub fn run(corehold: &Corehold, arguments: &[&str]) -> Output {
+    corehold.cli(arguments).output().expect("the command line starts")
+}
+
+/// Runs what has to work, and gives its standard output.
+///
+/// # Panics
+/// When it fails, with all that it said.
+pub fn done(corehold: &Corehold, arguments: &[&str]) -> String {
+    let output = run(corehold, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}{}", out(&output), err(&output));
+    out(&output)
+}
+
+/// Its standard output.
+#[must_use]
+pub fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Its standard error.
+#[must_use]
+pub fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
