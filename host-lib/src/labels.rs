@@ -30,6 +30,10 @@ pub const INSTANCE: &str = "dev.corehold.instance";
 /// Fingerprint of the host key that its agent trusts: which home folder it belongs to.
 pub const HOME: &str = "dev.corehold.home";
 
+/// Name of the host process that had it made. While that lives, a container that isn't started yet is its business; absent from those that
+/// were started for a pool.
+pub const MAKER: &str = "dev.corehold.maker";
+
 /// Labels that begin so are ours; a caller's own may not.
 pub const PREFIX: &str = "dev.corehold.";
 

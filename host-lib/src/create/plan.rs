@@ -160,6 +160,7 @@ fn container(
     let mut all_labels = host.labels.clone();
     all_labels.extend(recipe.labels.clone());
     all_labels.extend(labelled.to_labels());
+    all_labels.insert(labels::MAKER.to_owned(), host.process.name().to_owned());
 
     let limits = Resources { memory_bytes: recipe.memory_bytes, cpu_millis: recipe.cpu_millis, pids: recipe.pids };
     ContainerSpec {

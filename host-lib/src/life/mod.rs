@@ -29,6 +29,7 @@
 //! | there is | becomes |
 //! |---|---|
 //! | a container of this home that the store doesn't know | adopted: by older versions, or the store was lost |
+//! | a container in which nothing ever ran and that no row names | removed: the engine made it for a host that was killed (`labels::MAKER`) |
 //! | an archive of one that slept, that the store doesn't know | asleep: the store was lost (looked for once in each new store) |
 //! | a row whose container is gone, with an archive | asleep: with the files of the time when it slept last |
 //! | a row whose container is gone, without one | removed |

@@ -12,7 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use super::{
     TransitionCause, WorkspaceState, found, sleep,
     transition::detached,
-    turn::{Taking, Turn, is_attended, put},
+    turn::{Taking, Turn, is_at_work, is_attended, put},
     up,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     host::HostInner,
     labels,
     pool::Seat,
-    runtime::{ContainerId, ContainerState},
+    runtime::{ContainerId, ContainerState, ContainerStatus},
     state::{Dev, Durability, Entry, Recipe},
     workspace::{Labelled, WorkspaceId},
 };
@@ -88,12 +88,16 @@ pub(crate) async fn all(host: &Arc<HostInner>) -> Result<Reconciled> {
     // now is looked up once more before it is adopted.
     let entries = host.store.all().await?;
     let known: HashSet<WorkspaceId> = entries.iter().map(|entry| entry.id.clone()).collect();
-    let containers = containers(host).await?;
-    let unknown = containers.into_values().filter_map(|(labelled, _)| {
-        let id = labelled.id;
-        (!known.contains(&id)).then_some(id)
-    });
-    let unknown: Vec<WorkspaceId> = unknown.collect();
+    let (mut unknown, mut never_ran) = (Vec::new(), Vec::new());
+    for (labelled, state) in containers(host).await?.into_values() {
+        match state.status {
+            ContainerStatus::Created if state.labels.contains_key(labels::MAKER) => {
+                never_ran.push((labelled.id, state.id))
+            }
+            _ if !known.contains(&labelled.id) => unknown.push(labelled.id),
+            _ => {}
+        }
+    }
     let known = entries.into_iter().map(|entry| {
         let host = host.clone();
         async move { (entry.id.clone(), one(&host, entry).await) }
@@ -106,6 +110,10 @@ pub(crate) async fn all(host: &Arc<HostInner>) -> Result<Reconciled> {
     for id in unknown {
         let adopted = adopt(host, &id).await;
         reconciled.take(id, adopted.map(|adopted| if adopted { Outcome::Adopted } else { Outcome::Same }));
+    }
+    for (id, container) in never_ran {
+        let cleared = clear_left_over(host, &id, &container).await;
+        reconciled.take(id, cleared.map(|cleared| if cleared { Outcome::Undone } else { Outcome::Same }));
     }
     match found::sleepers(host).await {
         Ok(found) => reconciled.adopted.extend(found),
@@ -278,10 +286,37 @@ pub(super) async fn clear_containers(host: &HostInner, id: &WorkspaceId) -> Resu
     Seat::of(host).undo_claims(id).await
 }
 
+/// Removes a container in which nothing ever ran and that no workspace has: the engine made it for a host that was killed, and was done when
+/// that had been undone already. False when it is no such container.
+async fn clear_left_over(host: &Arc<HostInner>, id: &WorkspaceId, container: &ContainerId) -> Result<bool> {
+    let state = match host.runtime.inspect(container).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        inspected => inspected?,
+    };
+    // Also where its maker has another store than we: one was lost, and they know the old one.
+    let is_left = state.labels.get(labels::MAKER).is_some_and(|maker| !is_at_work(host, maker, id));
+    if state.status != ContainerStatus::Created || !is_left {
+        return Ok(false);
+    }
+    // After that look: whoever has a container made is written down before.
+    let entry = host.store.get(id).await?;
+    if entry.is_some_and(|entry| entry.actor.is_some() || entry.container.as_ref() == Some(&container.0)) {
+        return Ok(false);
+    }
+    tracing::info!(workspace = %id, "a container that was made for a host that is gone is removed");
+    host.runtime.remove(container).await?;
+    Ok(true)
+}
+
 /// Takes a container of this home into the store that it doesn't know. False when there is none.
 pub(super) async fn adopt(host: &Arc<HostInner>, id: &WorkspaceId) -> Result<bool> {
     let found = containers(host).await?.into_values().find(|(labelled, _)| labelled.id == *id);
     let Some((labelled, state)) = found else { return Ok(false) };
+    if state.status == ContainerStatus::Created && state.labels.contains_key(labels::MAKER) {
+        clear_left_over(host, id, &state.id).await?;
+        // Whoever is having it made is found in the store.
+        return Ok(host.store.get(id).await?.is_some());
+    }
     let entry = Entry {
         id: id.clone(),
         owner: None,
@@ -393,9 +428,18 @@ async fn survey(host: &Arc<HostInner>) {
     }
 }
 
-async fn happened(host: &Arc<HostInner>, change: &Change) -> Result<()> {
-    if matches!(change.kind, ChangeKind::Created | ChangeKind::OutOfMemory | ChangeKind::Renamed) {
-        return Ok(());
+pub(super) async fn happened(host: &Arc<HostInner>, change: &Change) -> Result<()> {
+    match (change.kind, &change.workspace) {
+        (ChangeKind::Created, Some(id)) => {
+            let entry = host.store.get(id).await?;
+            // Whoever is having it made, as is usual, goes on with it.
+            if entry.is_none_or(|entry| entry.actor.is_none()) {
+                clear_left_over(host, id, &change.container).await?;
+            }
+            return Ok(());
+        }
+        (ChangeKind::Created | ChangeKind::OutOfMemory | ChangeKind::Renamed, _) => return Ok(()),
+        _ => {}
     }
     match host.store.by_container(&change.container.0).await? {
         // Who is at it finds out.

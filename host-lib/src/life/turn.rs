@@ -284,11 +284,12 @@ pub(super) async fn put(
 
 /// Whether somebody is at an entry: a living process, or a task of this one.
 pub(crate) fn is_attended(host: &HostInner, entry: &Entry) -> bool {
-    match &entry.actor {
-        None => false,
-        Some(actor) if actor == host.process.name() => host.turns.has(&entry.id),
-        Some(actor) => host.process.lives(actor),
-    }
+    entry.actor.as_ref().is_some_and(|actor| is_at_work(host, actor, &entry.id))
+}
+
+/// Whether a process is at a workspace: another one that lives may be, this one knows.
+pub(crate) fn is_at_work(host: &HostInner, process: &str, id: &WorkspaceId) -> bool {
+    if process == host.process.name() { host.turns.has(id) } else { host.process.lives(process) }
 }
 
 /// Waits until whoever is at it may be done.

@@ -328,6 +328,8 @@ impl Runtime for FakeEngine {
                     tar: None,
                 };
                 containers.insert(id.clone(), container);
+                drop(containers);
+                self.say(&ContainerId(id.clone()), "create");
                 if self.script.create_then_fail { Err(failure("create")) } else { Ok(ContainerId(id)) }
             })
             .await

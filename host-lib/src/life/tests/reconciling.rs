@@ -122,6 +122,61 @@ async fn one_that_nobody_adopted_can_be_stopped_and_removed() {
     assert!(fixture.engine.names().is_empty() && host.inner.store.all().await.unwrap().is_empty());
 }
 
+/// Regression: the engine may be done with a container when its host was killed and what it had begun is undone. It was adopted as one
+/// that is stopped, or lay beside the workspace that slept.
+#[tokio::test]
+async fn a_container_that_comes_after_its_creation_was_undone_is_removed() {
+    let (fixture, bed, host) = with_bed().await;
+    let killed = fixture.builder().bed(bed).reconciles(false).build().await.unwrap();
+    killed.create(CreateWorkspace::empty().id("w")).await.unwrap();
+    let spec = fixture.engine.spec("corehold-w");
+    drop(killed);
+    let workspace = host.workspace("w").await.unwrap();
+    workspace.write_file("kept", "it").await.unwrap();
+    workspace.sleep(GRACE).await.unwrap();
+    fixture.engine.create(&spec).await.unwrap();
+    // The fixture's host hears of it from the engine, and may be faster.
+    assert!(host.reconcile().await.unwrap().failed.is_empty());
+    until(|| async { fixture.engine.names().is_empty() }).await;
+    assert!(host.reconcile().await.unwrap().is_empty());
+    assert_eq!(workspace.read_file("kept").await.unwrap(), "it");
+
+    workspace.remove().await.unwrap();
+    fixture.engine.create(&spec).await.unwrap();
+    assert_eq!(host.reconcile().await.unwrap().adopted, [], "nothing is in it to be kept");
+    until(|| async { fixture.engine.names().is_empty() }).await;
+    assert!(host.list().await.unwrap().is_empty());
+    // Nobody reconciles but the host that hears of it.
+    fixture.engine.create(&spec).await.unwrap();
+    until(|| async { fixture.engine.names().is_empty() }).await;
+}
+
+/// Also where it isn't written down in the store that this host has: one was lost, and the other host goes on with it.
+#[tokio::test]
+async fn a_container_that_a_living_host_is_having_made_is_its_own() {
+    let fixture = fixture().await;
+    let (maker, next, host) = (another(&fixture).await, another(&fixture).await, another(&fixture).await);
+    // It would hear of them from the engine.
+    drop(fixture.host);
+    maker.create(CreateWorkspace::empty().id("w")).await.unwrap();
+    let mut spec = fixture.engine.spec("corehold-w");
+    maker.workspace("w").await.unwrap().remove().await.unwrap();
+    fixture.engine.create(&spec).await.unwrap();
+    assert!(host.reconcile().await.unwrap().is_empty());
+    assert_eq!(fixture.engine.names(), ["corehold-w"]);
+    drop(maker);
+    // Without a reconcile whoever asks for it finds out, too.
+    let found = host.workspace("w").await.unwrap();
+    assert_eq!(found.start().await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(fixture.engine.names().is_empty());
+
+    spec.labels.insert(crate::labels::MAKER.to_owned(), next.inner.process.name().to_owned());
+    fixture.engine.create(&spec).await.unwrap();
+    drop(next);
+    assert_eq!(ids(&host.reconcile().await.unwrap().undone), ["w"]);
+    assert!(fixture.engine.names().is_empty());
+}
+
 #[tokio::test]
 async fn what_is_in_another_engine_is_not_taken_for_gone() {
     let fixture = fixture().await;
