@@ -18,6 +18,9 @@ use tokio::{
     task::JoinHandle,
 };
 
+/// Requests by which a connection begins: one agrees on a version, one asks which engine it is.
+pub const CONNECTING: usize = 2;
+
 /// What happens to the request that a fault is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {

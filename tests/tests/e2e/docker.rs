@@ -9,7 +9,7 @@ use bytes::Bytes;
 use corehold_e2e::{
     conformance::Subject,
     engine::Engine,
-    proxy::{Fault, Proxy},
+    proxy::{CONNECTING, Fault, Proxy},
 };
 use corehold_host::{
     ErrorKind,
@@ -162,8 +162,7 @@ async fn an_engine_that_dies_or_hangs_in_any_call_is_an_error_in_time() {
         (Fault::Hang, ErrorKind::Timeout),
     ] {
         let docker = || async {
-            // The first request agrees on a version.
-            let proxy = Proxy::start(&socket, 1, fault).await;
+            let proxy = Proxy::start(&socket, CONNECTING, fault).await;
             let mut options = engine.options();
             options.address = DockerAddress::At(proxy.address());
             options.call_timeout = Duration::from_millis(500);
@@ -212,7 +211,7 @@ async fn a_removal_whose_answer_is_lost_can_be_repeated() {
     let socket = engine.socket();
     let subject = engine.subject();
     let id = subject.started(&subject.spec("lost-answer")).await;
-    let proxy = Proxy::start(&socket, 1, Fault::LoseAnswer).await;
+    let proxy = Proxy::start(&socket, CONNECTING, Fault::LoseAnswer).await;
     let mut options = engine.options();
     options.address = DockerAddress::At(proxy.address());
     let docker = Docker::connect_with(options).await.unwrap();

@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     address::{Address, DockerAddress, Surroundings, leads},
+    engine::Engine,
     errors::{timed_out, translate},
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -24,6 +25,9 @@ const NO_BOUND_SECONDS: u64 = 10 * 365 * 24 * 3600;
 
 /// How long the search for an engine waits for each candidate.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a container that is between two states is left alone before it is looked at again.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// How to reach and use an engine.
 #[derive(Debug, Clone)]
@@ -105,6 +109,7 @@ pub(super) struct Connection {
     pub(super) client: bollard::Docker,
     pub(super) address: Address,
     pub(super) options: Arc<DockerOptions>,
+    pub(super) engine: Engine,
     /// What the engine says of itself; it doesn't change while the engine runs, and an engine that was restarted with
     /// another logging driver only makes the log's bound what the engine's own configuration says.
     facts: Arc<OnceCell<SystemInfo>>,
@@ -119,18 +124,19 @@ impl Connection {
         };
         let options = Arc::new(options);
         let mut candidates = Vec::new();
-        let mut invalid = false;
+        // What can't be an engine's address, or can't be worked with, says more than that nobody answers.
+        let mut kind = ErrorKind::EngineUnavailable;
         for lead in leads {
             let found = match lead.address {
                 Ok(address) => Self::open(address, Arc::clone(&options)).await,
-                Err(reason) => {
-                    invalid = true;
-                    Err(Error::new(ErrorKind::Invalid, reason))
-                }
+                Err(reason) => Err(Error::new(ErrorKind::Invalid, reason)),
             };
             let (outcome, connection) = match found {
                 Ok(connection) => (CandidateOutcome::Chosen, Some(connection)),
                 Err(error) => {
+                    if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Unsupported) {
+                        kind = error.kind();
+                    }
                     let hint = error.hint_text().map(ToOwned::to_owned);
                     (CandidateOutcome::Failed { reason: error.to_string(), hint }, None)
                 }
@@ -140,7 +146,7 @@ impl Connection {
                 return (candidates, Ok(connection));
             }
         }
-        let error = nothing_found(&candidates, invalid);
+        let error = nothing_found(&candidates, kind);
         (candidates, Err(error))
     }
 
@@ -160,7 +166,12 @@ impl Connection {
             .await
             .map_err(|_| timed_out())?
             .map_err(|error| translate("connecting", error))?;
-        Ok(Self { client, address, options, facts: Arc::default() })
+        let version = tokio::time::timeout(bound, client.version())
+            .await
+            .map_err(|_| timed_out())?
+            .map_err(|error| translate("asking the engine's version", error))?;
+        let engine = Engine::admitted(&version, client.client_version())?;
+        Ok(Self { client, address, options, engine, facts: Arc::default() })
     }
 
     /// Whether the engine is on this machine, as far as its address tells: it has this host's clock and file names.
@@ -175,6 +186,23 @@ impl Connection {
         call: impl Future<Output = Result<T, bollard::errors::Error>>,
     ) -> Result<T> {
         self.call_within(self.options.call_timeout, what, call).await
+    }
+
+    /// Waits for one call that tells how containers are, until none is between two states. Podman 4.3 has names for what is between
+    /// (`stopped`, until its own process has cleaned up after one that ended) that Docker's API doesn't have, and no event for its end.
+    pub(super) async fn settled<T, C>(&self, what: &str, mut call: impl FnMut() -> C) -> Result<T>
+    where
+        C: Future<Output = Result<T, bollard::errors::Error>>,
+    {
+        let patience = Instant::now() + self.options.call_timeout;
+        loop {
+            match self.call(what, call()).await {
+                Err(error) if is_between(&error) && Instant::now() < patience => {
+                    tokio::time::sleep(BETWEEN_LOOKS).await
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Waits for one call, for at most this long.
@@ -241,6 +269,12 @@ impl Connection {
     }
 }
 
+/// Whether an answer was not understood for a container's state that is none of Docker's.
+fn is_between(error: &Error) -> bool {
+    let said = error.to_string();
+    ["stopped", "initialized"].iter().any(|state| said.contains(&format!("unknown variant `{state}`")))
+}
+
 /// What bollard takes as a request's body.
 pub(super) type UploadBody = http_body_util::Either<
     http_body_util::Full<Bytes>,
@@ -287,9 +321,8 @@ pub(super) fn watch(
 }
 
 /// No engine anywhere: names every place with its reason, and the next step of the most telling one.
-fn nothing_found(candidates: &[Candidate], invalid: bool) -> Error {
+fn nothing_found(candidates: &[Candidate], kind: ErrorKind) -> Error {
     let list: Vec<_> = candidates.iter().map(|candidate| format!("  {candidate}")).collect();
-    let kind = if invalid { ErrorKind::Invalid } else { ErrorKind::EngineUnavailable };
     // A socket that is there but refuses tells more than one that isn't there.
     let hint = candidates
         .iter()
@@ -363,6 +396,56 @@ mod tests {
         let (_, found) = Connection::find(options(&address), &Surroundings::default()).await;
         assert!(found.err().unwrap().to_string().contains("was not understood"));
         server.await.unwrap();
+    }
+
+    /// An engine that answers any question for its version with this, as often as it is asked.
+    async fn versioned(answer: &'static str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("tcp://{}", listener.local_addr().unwrap());
+        // It ends with the test's runtime.
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
+                let answer = format!("{head}content-length: {}\r\n\r\n{answer}", answer.len());
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_too_old_is_unsupported_and_named() {
+        let address = versioned(r#"{"Version": "19.03.15", "ApiVersion": "1.40", "Os": "linux"}"#).await;
+        let (candidates, found) = Connection::find(options(&address), &Surroundings::default()).await;
+        let error = found.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("docker 19.03.15 speaks API 1.40"), "{error}");
+        assert!(error.hint_text().unwrap().contains("Docker 20.10"));
+        assert!(candidates[0].to_string().contains("1.41 is the oldest"), "{}", candidates[0]);
+
+        let address = versioned(r#"{"Version": "20.10.24", "ApiVersion": "1.41", "Os": "linux"}"#).await;
+        let found = Connection::find(options(&address), &Surroundings::default()).await.1.ok().unwrap();
+        assert_eq!(found.engine, Engine::Docker);
+    }
+
+    #[tokio::test]
+    async fn a_container_between_two_states_is_looked_at_again() {
+        let address = versioned(r#"{"Version": "4.3.1", "ApiVersion": "1.41", "Components": [{"Name": "Podman Engine", "Version": "4.3.1"}]}"#).await;
+        let connection = Connection::find(options(&address), &Surroundings::default()).await.1.ok().unwrap();
+        assert_eq!(connection.engine, Engine::Podman);
+        let between = || serde_json::from_str::<bollard::models::ContainerStateStatusEnum>("\"stopped\"").unwrap_err();
+        let mut looks = 0;
+        let answer = connection.settled("looking", || {
+            looks += 1;
+            let answer = if looks < 3 { Err(between().into()) } else { Ok(looks) };
+            async move { answer }
+        });
+        assert_eq!(answer.await.unwrap(), 3);
+        // Not for ever.
+        let error = connection.settled::<(), _>("looking", || async { Err(between().into()) }).await.unwrap_err();
+        assert!(error.to_string().contains("`stopped`"), "{error}");
     }
 
     #[tokio::test]

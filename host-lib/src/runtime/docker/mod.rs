@@ -7,6 +7,7 @@ mod address;
 mod ca_bundle;
 mod connection;
 mod containers;
+mod engine;
 mod errors;
 mod images;
 mod network;
