@@ -193,7 +193,11 @@ async fn make_volume(connection: &Connection, name: &str, role: &str) -> Result<
         labels: Some(HashMap::from([(ROLE_LABEL.to_owned(), role.to_owned())])),
         ..VolumeCreateRequest::default()
     };
-    connection.call("making the CA bundle's volume", connection.client.create_volume(request)).await.map(drop)
+    match connection.call("making the CA bundle's volume", connection.client.create_volume(request)).await {
+        // Of two who make it at once, Podman refuses one; Docker gives it to both.
+        Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 /// Creates the seeding container, which is the lock.

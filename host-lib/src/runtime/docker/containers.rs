@@ -8,11 +8,11 @@ use std::{
 
 use async_trait::async_trait;
 use bollard::{
-    models::{ContainerInspectResponse, SystemInfo, SystemVersion},
+    models::{ContainerInspectResponse, SystemInfo},
     query_parameters::{
-        CreateContainerOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
-        RenameContainerOptions, StartContainerOptions, StatsOptions, StopContainerOptions, UploadToContainerOptions,
-        WaitContainerOptions,
+        ContainerArchiveInfoOptions, CreateContainerOptions, InspectContainerOptions, ListContainersOptions,
+        RemoveContainerOptions, RenameContainerOptions, StartContainerOptions, StatsOptions, StopContainerOptions,
+        UploadToContainerOptions, WaitContainerOptions,
     },
 };
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Docker, ca_bundle,
+    engine::Engine,
     network::{self, reached_directly},
     ports,
     specification::{Place, checked_name, checked_reference, container, update},
@@ -40,10 +41,10 @@ const INSPECTIONS_AT_ONCE: usize = 8;
 #[async_trait]
 impl Runtime for Docker {
     async fn describe(&self) -> Result<RuntimeInfo> {
-        let version = self.version().await?;
+        let version = self.connection.call("asking the engine's version", self.connection.client.version()).await?;
         let facts = self.connection.facts().await?;
         Ok(RuntimeInfo {
-            name: if is_podman(&version) { "podman" } else { "docker" }.to_owned(),
+            name: self.connection.engine.name().to_owned(),
             version: version.version.unwrap_or_default(),
             api_version: self.connection.client.client_version().to_string(),
             address: self.connection.address.to_string(),
@@ -56,7 +57,7 @@ impl Runtime for Docker {
         let host = facts.name.as_deref().unwrap_or_default();
         let folder = facts.docker_root_dir.as_deref().unwrap_or_default();
         // Podman makes up another id for each answer.
-        if self.is_podman().await? {
+        if self.connection.engine == Engine::Podman {
             return Ok(format!("podman {host}{folder}"));
         }
         let id = facts.id.as_deref().filter(|id| !id.is_empty());
@@ -146,8 +147,8 @@ impl Runtime for Docker {
             filters: Some(HashMap::from([("label".to_owned(), label_filters(labels))])),
             ..ListContainersOptions::default()
         };
-        let call = self.connection.client.list_containers(Some(options));
-        let listed = self.connection.call("listing containers", call).await?;
+        let list = || self.connection.client.list_containers(Some(options.clone()));
+        let listed = self.connection.settled("listing containers", list).await?;
         stream::iter(listed)
             .map(|summary| async move {
                 match state::listed(&summary) {
@@ -206,6 +207,10 @@ impl Runtime for Docker {
         match self.connection.call("measuring the container", call).await? {
             Some(answer) => state::stats(&answer)
                 .ok_or_else(|| Error::new(ErrorKind::NotFound, "the container doesn't run, so it uses nothing")),
+            // Podman's answer for one that doesn't run.
+            None if self.inspect(id).await?.status != ContainerStatus::Running => {
+                Err(Error::new(ErrorKind::NotFound, "the container doesn't run, so it uses nothing"))
+            }
             None => Err(Error::new(ErrorKind::Engine, "measuring the container: the engine answered with nothing")),
         }
     }
@@ -246,12 +251,19 @@ impl Runtime for Docker {
     }
 
     fn updates_limits(&self) -> bool {
-        true
+        self.connection.engine != Engine::Podman
     }
 
     async fn update_limits(&self, id: &ContainerId, limits: &Resources) -> Result<()> {
         let name = checked_name(&id.0)?;
         let body = update(limits, self.cpus().await?)?;
+        if !self.updates_limits() {
+            self.inspect(id).await?;
+            let message = "Podman's compatible API changes no limits of a container";
+            return Err(
+                Error::new(ErrorKind::Unsupported, message).hint("make the workspace with the limits that it needs")
+            );
+        }
         self.connection
             .call("changing the container's limits", self.connection.client.update_container(name, body))
             .await
@@ -262,6 +274,12 @@ impl Runtime for Docker {
         let options = UploadToContainerOptions { path: folder.to_owned(), ..UploadToContainerOptions::default() };
         let what = format!("laying an archive into {folder}");
         let client = &self.connection.client;
+        if self.connection.engine == Engine::Podman {
+            // It makes a folder that is missing, with root as its owner.
+            let there = ContainerArchiveInfoOptions { path: folder.to_owned() };
+            let call = client.get_container_archive_info(name, Some(there));
+            self.connection.call(&what, call).await?;
+        }
         self.connection.upload(&what, tar, |body| client.upload_to_container(name, Some(options), body)).await
     }
 }
@@ -271,6 +289,13 @@ impl Docker {
         checked_name(&spec.name)?;
         checked_reference(&spec.image)?;
         let what = format!("creating the container {:?}", spec.name);
+        if self.connection.engine == Engine::Podman && spec.publish_on.is_some() && !spec.publish.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{what}: Podman takes no range of ports to publish on"),
+            )
+            .hint("leave COREHOLD_PORT_RANGE and HostBuilder::port_range out, so that it takes any that is free"));
+        }
         let ca_mount = async {
             match &spec.ca_bundle {
                 Some(bundle) => ca_bundle::mount(&self.connection, &spec.image, bundle).await.map(Some),
@@ -293,7 +318,8 @@ impl Docker {
             network: self.connection.options.network.clone(),
             publish_agent,
             cpus: cpus(facts),
-            bound_log: facts.logging_driver.as_deref() == Some("json-file"),
+            // Podman names no driver, and takes `json-file` for its own.
+            bound_log: self.connection.engine == Engine::Podman || facts.logging_driver.as_deref() == Some("json-file"),
             mounts: ca_mount.into_iter().collect(),
         };
         let body = container(spec, place).map_err(|error| error.context(&what))?;
@@ -312,14 +338,6 @@ impl Docker {
             }
         }
         Ok(ContainerId(created.id))
-    }
-
-    async fn version(&self) -> Result<SystemVersion> {
-        self.connection.call("asking the engine's version", self.connection.client.version()).await
-    }
-
-    async fn is_podman(&self) -> Result<bool> {
-        Ok(is_podman(&self.version().await?))
     }
 
     async fn cpus(&self) -> Result<Option<u64>> {
@@ -360,8 +378,9 @@ impl Docker {
     }
 
     async fn inspection(&self, id: &ContainerId) -> Result<ContainerInspectResponse> {
-        let call = self.connection.client.inspect_container(checked_name(&id.0)?, None::<InspectContainerOptions>);
-        self.connection.call("looking at the container", call).await
+        let name = checked_name(&id.0)?;
+        let inspect = || self.connection.client.inspect_container(name, None::<InspectContainerOptions>);
+        self.connection.settled("looking at the container", inspect).await
     }
 
     async fn wait_until_removed(&self, name: &str) -> Result<()> {
@@ -379,10 +398,6 @@ impl Docker {
             result => result,
         }
     }
-}
-
-fn is_podman(version: &SystemVersion) -> bool {
-    version.components.iter().flatten().any(|component| component.name == "Podman Engine")
 }
 
 /// CPUs that the engine has, if it says so.

@@ -76,7 +76,7 @@ fn answered(status: u16, message: &str) -> Error {
     } else if says("oci runtime create failed") || says("failed to create shim") || says("failed to create task") {
         (ErrorKind::Engine, Some("the image may lack its entry point, or be made for another machine"))
     // Docker goes on with "container", and Podman, whose status is 500, with an id.
-    } else if says("is already in use by ") {
+    } else if says("is already in use by ") || says("volume already exists") {
         (ErrorKind::Conflict, None)
     } else {
         let kind = match status {
@@ -152,6 +152,12 @@ mod tests {
                 500,
                 "container create: creating container storage: the container name \"x\" is already in use by 0f. You have to \
                  remove that container to be able to reuse that name: that name is already in use",
+                ErrorKind::Conflict,
+                false,
+            ),
+            (
+                500,
+                "adding volume to state: name corehold-ca-00 is in use: volume already exists",
                 ErrorKind::Conflict,
                 false,
             ),

@@ -11,9 +11,9 @@ use bollard::{
     query_parameters::{BuildImageOptions, CreateImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions},
 };
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 
-use super::{Docker, connection::watch, errors::translate, specification::checked_reference};
+use super::{Docker, connection::watch, engine::Engine, errors::translate, specification::checked_reference};
 use crate::{
     error::{Error, ErrorKind, Result},
     image::Lines,
@@ -148,6 +148,16 @@ impl Docker {
         &self,
         request: BuildRequest,
         context: BoxStream<Bytes>,
+        line: impl FnMut(&str) + Send,
+    ) -> Result<String> {
+        self.build(request, true, context, line).await
+    }
+
+    async fn build(
+        &self,
+        request: BuildRequest,
+        cached: bool,
+        context: BoxStream<Bytes>,
         mut line: impl FnMut(&str) + Send,
     ) -> Result<String> {
         let what = "building the image";
@@ -155,6 +165,7 @@ impl Docker {
             dockerfile: "Dockerfile".to_owned(),
             buildargs: Some(request.arguments.into_iter().collect()),
             labels: Some(request.labels.into_iter().collect()),
+            nocache: !cached,
             rm: true,
             // Its containers go also when a step fails or this process is killed.
             forcerm: true,
@@ -209,12 +220,14 @@ impl Docker {
         let reference = format!("{repository}:{tag}");
         let what = format!("importing {reference}");
         checked_reference(&reference)?;
+        let builds = self.connection.engine == Engine::Podman && !changes.is_empty();
         let options = CreateImageOptions {
             from_src: Some("-".to_owned()),
             // Podman 4.3 reads no tag beside the repository, and Docker takes one there too.
             repo: Some(reference.clone()),
             tag: Some(tag.to_owned()),
-            changes,
+            // All in one parameter, of which Podman would read the first alone, with the others in its value.
+            changes: if builds { Vec::new() } else { changes.clone() },
             ..CreateImageOptions::default()
         };
         let client = self.connection.client.clone();
@@ -227,9 +240,18 @@ impl Docker {
                 Ok(())
             })
             .await?;
-        self.image(&reference).await?.ok_or_else(|| {
-            Error::new(ErrorKind::Engine, format!("{what}: the engine said it was done, but hasn't got the image"))
-        })
+        let missing =
+            || Error::new(ErrorKind::Engine, format!("{what}: the engine said it was done, but hasn't got the image"));
+        let imported = self.image(&reference).await?.ok_or_else(missing)?;
+        if !builds {
+            return Ok(imported);
+        }
+        let context = one_file("Dockerfile", &format!("FROM {}\n{}\n", imported.id, changes.join("\n")))?;
+        // Looking into its cache fails where another image is removed meanwhile: "layer not known".
+        let built = self.build(BuildRequest::default(), false, stream::iter([Ok(context)]).boxed(), |_| {}).await;
+        let built = built.map_err(|error| error.context(&what))?;
+        self.tag_image(&built, repository, tag).await?;
+        self.image(&reference).await?.ok_or_else(missing)
     }
 
     /// The image as the engine writes it to be carried elsewhere: a tar of its layers' tars and its description.
@@ -241,6 +263,16 @@ impl Docker {
         let stream = self.connection.client.export_image(checked_reference(reference)?);
         Ok(stream.map(move |chunk| chunk.map_err(|error| translate(&what, error))).boxed())
     }
+}
+
+/// A tar with one file.
+fn one_file(name: &str, content: &str) -> Result<Bytes> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, name, content.as_bytes())?;
+    Ok(archive.into_inner()?.into())
 }
 
 fn engine_image(image: ImageInspect) -> EngineImage {

@@ -116,6 +116,8 @@ struct Limits {
 
 impl Limits {
     fn of(resources: &Resources, cpus: Option<u64>) -> Result<Self> {
+        // Podman takes less memory than a container can start with.
+        resources.check()?;
         let cpu = resources.cpu_millis.map(|millis| cpu_share(millis, cpus)).transpose()?;
         Ok(Self {
             memory: limit("memory", resources.memory_bytes, 1)?,
