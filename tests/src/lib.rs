@@ -8,6 +8,7 @@ pub mod command_line;
 pub mod conformance;
 pub mod corehold;
 pub mod engine;
+pub mod images;
 pub mod proxy;
 pub mod registry;
 pub mod stand_in;

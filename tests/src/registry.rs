@@ -36,9 +36,17 @@ impl Registry {
     /// # Panics
     /// When no port can be had.
     pub async fn start(mood: Mood, seed: &str) -> Self {
+        Self::start_for(mood, seed, "amd64").await
+    }
+
+    /// The same with an image for other processors, as Go names them.
+    ///
+    /// # Panics
+    /// When no port can be had.
+    pub async fn start_for(mood: Mood, seed: &str, architecture: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port can be had");
         let address = listener.local_addr().expect("it has an address").to_string();
-        let documents = Arc::new(documents(seed));
+        let documents = Arc::new(documents(seed, architecture));
         let release = Arc::new(Semaphore::new(0));
         let held = Arc::clone(&release);
         let serving = tokio::spawn(async move {
@@ -76,7 +84,7 @@ impl Drop for Registry {
 }
 
 /// What is served, by path: content type and bytes.
-fn documents(seed: &str) -> HashMap<String, (&'static str, Vec<u8>)> {
+fn documents(seed: &str, architecture: &str) -> HashMap<String, (&'static str, Vec<u8>)> {
     let mut noise = vec![0; LAYER_BYTES - 1536];
     blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut noise);
     let mut archive = tar::Builder::new(Vec::new());
@@ -90,7 +98,7 @@ fn documents(seed: &str) -> HashMap<String, (&'static str, Vec<u8>)> {
     // An uncompressed layer is allowed, and its digest is that of its content.
     let layer_digest = digest(&layer);
     let config = format!(
-        r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["none"]}},"rootfs":{{"type":"layers","diff_ids":["{layer_digest}"]}}}}"#
+        r#"{{"architecture":"{architecture}","os":"linux","config":{{"Cmd":["none"]}},"rootfs":{{"type":"layers","diff_ids":["{layer_digest}"]}}}}"#
     )
     .into_bytes();
     const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";

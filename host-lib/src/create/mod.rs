@@ -59,6 +59,7 @@ pub struct CreateWorkspace {
     pub(crate) owner: Option<String>,
     pub(crate) team: Option<String>,
     pub(crate) image: Option<String>,
+    pub(crate) image_user: bool,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) resources: Resources,
@@ -86,6 +87,7 @@ impl CreateWorkspace {
             owner: None,
             team: None,
             image: None,
+            image_user: false,
             env: BTreeMap::new(),
             labels: BTreeMap::new(),
             resources: Resources::default(),
@@ -128,6 +130,7 @@ impl CreateWorkspace {
     pub(crate) fn like(mut self, original: &Entry) -> Self {
         let (recipe, stored) = (original.recipe.clone(), Stored::of(original));
         self.image.clone_from(&recipe.image);
+        self.image_user = recipe.image_user;
         self.env.clone_from(&recipe.env);
         self.labels.clone_from(&recipe.labels);
         self.publish.clone_from(&recipe.publish);
@@ -139,9 +142,18 @@ impl CreateWorkspace {
         self
     }
 
-    /// Its image, instead of the template's or the host's.
+    /// Its image, instead of the template's or the host's: any Linux image for the agent's processors. One without an agent gets it on
+    /// a read-only volume; `/app`, the home folder and `/tmp` are then volumes of the workspace's own, whatever the image has there,
+    /// and `/tools` is the agent's.
     pub fn image(mut self, reference: impl Into<String>) -> Self {
         self.image = Some(reference.into());
+        self
+    }
+
+    /// Runs everything as the image's own user instead of user 1000, whom most images don't know by name. It must not be root. Of core
+    /// images it is user 1000 anyway. A pool has no such containers. Default: no.
+    pub fn image_user(mut self) -> Self {
+        self.image_user = true;
         self
     }
 

@@ -10,13 +10,14 @@ use corehold_types::{Timestamp, env_vars};
 use super::{AGENT_TIMEOUT, CreateWorkspace};
 use crate::{
     archive::Archive,
+    config::DEFAULT_IMAGE,
     error::{Error, ErrorKind, Result},
     health::HealthPolicy,
     host::{AGENT_PORT, HostInner, check_env, check_labels},
     idle::{IdlePolicy, Stored},
     labels,
     policy::Ceiling,
-    runtime::{CaBundle, ContainerSpec, Resources},
+    runtime::{CaBundle, ContainerSpec, Injection, Resources},
     state::{Dev, Entry, Recipe},
     template::{DEFAULT_PORT, Template, variable_bytes},
     workspace::{Labelled, WorkspaceId, random_word},
@@ -77,6 +78,7 @@ impl Plan {
                 (Some(template), None) => Some(template.name.clone()),
                 (None, None) => request.archive.as_ref().and_then(|archive| archive.template.clone()),
             },
+            image_user: request.image_user,
             image: request.image.or_else(|| asks.and_then(|template| template.image.clone())),
             env,
             owner: request.owner,
@@ -173,7 +175,17 @@ fn container(
         agent_port: AGENT_PORT,
         resources: resources(&[limits, host.resources]),
         ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
+        agent: Some(injection(host, recipe.image_user)),
     }
+}
+
+/// How an image without the agent gets it: from the host's image, or from the core image by its usual name where that has none.
+pub(crate) fn injection(host: &HostInner, own_user: bool) -> Injection {
+    let mut from = vec![host.image.clone()];
+    if host.image != DEFAULT_IMAGE {
+        from.push(DEFAULT_IMAGE.to_owned());
+    }
+    Injection { from, own_user }
 }
 
 /// The variables of one workspace's commands: its own, and whose it is. They come into a container of a pool by its claim.

@@ -381,3 +381,22 @@ async fn other_homes_are_told_apart_and_damaged_labels_hide_nobody() {
     let error = fixture.host.workspace("our").await.unwrap_err();
     assert_eq!(error.hint_text(), Some("did you mean ours?"));
 }
+
+#[tokio::test]
+async fn an_image_without_the_agent_gets_that_of_the_hosts_image_or_of_the_core_image() {
+    let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
+    let host = fixture.builder().image("registry.example/core:7").build().await.unwrap();
+    host.create(CreateWorkspace::empty().id("mine").image("debian:12")).await.unwrap();
+    host.create(CreateWorkspace::empty().id("own").image("debian:12").image_user()).await.unwrap();
+    let injection = |name: &str| fixture.engine.spec(name).agent.unwrap();
+    assert_eq!(injection("corehold-mine").from, ["registry.example/core:7", "workspace-core:latest"]);
+    assert!(!injection("corehold-mine").own_user && injection("corehold-own").own_user);
+    // One that is made again, and a copy, are as they were asked for.
+    let own = host.workspace("own").await.unwrap();
+    own.sleep(Duration::ZERO).await.unwrap();
+    own.wake().await.unwrap();
+    let copies = own.fork(1).await.unwrap();
+    for name in ["own", copies[0].id().as_str()] {
+        assert!(injection(&format!("corehold-{name}")).own_user, "{name}");
+    }
+}

@@ -36,7 +36,7 @@ pub(super) async fn read(path: &Path) -> Result<Bytes> {
 
 /// Whether the bytes are a program for x86-64 Linux that needs no dynamic linker (ELF-64 specification: file header, and
 /// program headers of which none is `PT_INTERP`).
-fn check_static(elf: &[u8]) -> Result<(), &'static str> {
+pub(crate) fn check_static(elf: &[u8]) -> Result<(), &'static str> {
     const DAMAGED: &str = "is a damaged program";
     const EXECUTABLE: u16 = 2;
     const SHARED: u16 = 3; // a position-independent executable is one of these

@@ -10,6 +10,7 @@ mod lines;
 mod make;
 mod report;
 
+pub(crate) use agent::check_static as check_agent;
 pub use base::{Base, BaseInfo, BaseOrigin, PULLED_BASE};
 pub use build::{ImageBuild, ImageInfo, build};
 pub use event::{ImageEvent, ImageEventKind, ImageStep};

@@ -11,7 +11,7 @@ use corehold_types::{Timestamp, env_vars};
 use super::Member;
 use crate::{
     client::AgentClient,
-    create::plan::{CA_PATH, Plan, base_env, resources},
+    create::plan::{CA_PATH, Plan, base_env, injection, resources},
     error::Result,
     host::{AGENT_PORT, HostInner},
     labels,
@@ -84,6 +84,7 @@ impl Blank {
             agent_port: AGENT_PORT,
             resources: resources(&[class.resources, host.resources]),
             ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
+            agent: Some(injection(host, false)),
             ..ContainerSpec::default()
         };
         let mut put = |name: &str, value: &str| spec.labels.insert(name.to_owned(), value.to_owned());
@@ -172,6 +173,7 @@ impl Blank {
         plan.spec.image == self.reference
             && plan.spec.publish.iter().all(|port| self.spec.publish.contains(port))
             && plan.recipe.labels.is_empty()
+            && !plan.recipe.image_user
             && bytes <= CLAIM_ENVIRONMENT_BYTES
     }
 }
@@ -194,6 +196,7 @@ fn key(spec: &ContainerSpec) -> String {
         });
     }
     part(format!("{:?} {:?} {} {:?}", spec.publish, spec.publish_on, spec.agent_port, spec.resources).as_bytes());
+    part(format!("{:?}", spec.agent).as_bytes());
     part(spec.ca_bundle.as_ref().map_or(b"", |bundle| &bundle.pem));
     hasher.finalize().to_hex()[..KEY_CHARACTERS].to_owned()
 }

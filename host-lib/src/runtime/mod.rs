@@ -179,6 +179,18 @@ pub struct ContainerSpec {
     pub resources: Resources,
     /// A read-only folder inside that holds the host's CA bundle, when one is handed in.
     pub ca_bundle: Option<CaBundle>,
+    /// How it gets the agent if its image has none. Absent: what the image starts is the agent.
+    pub agent: Option<Injection>,
+}
+
+/// How a place whose image has no agent gets one: on a read-only volume over `/tools`, started in place of what the image would
+/// start, with `/app`, a home and `/tmp` that its user may write. Nothing else of the image is needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Injection {
+    /// References of core images, of which the first that is there lends its agent.
+    pub from: Vec<String>,
+    /// Whether everything runs as the image's own user, which must not be root, instead of user 1000.
+    pub own_user: bool,
 }
 
 /// A CA bundle on its way into a place.

@@ -46,6 +46,9 @@ pub(crate) struct Recipe {
     /// The image; absent: the host's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<String>,
+    /// Whether it runs as that image's own user.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) image_user: bool,
     /// Variables of template and request.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) env: BTreeMap<String, String>,

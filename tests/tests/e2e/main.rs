@@ -22,6 +22,8 @@ mod create_failures;
 mod engine_faults;
 // The library's examples.
 mod examples;
+// Images that know nothing of Corehold: the agent is put into them.
+mod foreign;
 // Ports inside, reached through the agent.
 mod forward;
 // Workspaces that are paused, woken and restarted by themselves.

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use super::{
     Docker, ca_bundle,
     engine::Engine,
+    inject,
     network::{self, reached_directly},
     ports,
     specification::{Place, checked_name, checked_reference, container, update},
@@ -302,6 +303,12 @@ impl Docker {
                 None => Ok(None),
             }
         };
+        let injected = async {
+            match &spec.agent {
+                Some(injection) => inject::prepare(self, spec, injection).await,
+                None => Ok(None),
+            }
+        };
         let (network, facts, ca_mount) =
             tokio::try_join!(self.networks.ensure(&self.connection), self.connection.facts(), ca_mount)
                 .map_err(|error| error.context(&what))?;
@@ -322,20 +329,34 @@ impl Docker {
             bound_log: self.connection.engine == Engine::Podman || facts.logging_driver.as_deref() == Some("json-file"),
             mounts: ca_mount.into_iter().collect(),
         };
-        let body = container(spec, place).map_err(|error| error.context(&what))?;
+        let mut body = container(spec, place).map_err(|error| error.context(&what))?;
+        // Last, since what it makes is to be released.
+        let injected = injected.await.map_err(|error| error.context(&what))?;
+        if let Some(injected) = &injected {
+            injected.apply(spec, &mut body);
+        }
         let options = CreateContainerOptions { name: Some(spec.name.clone()), platform: String::new() };
         let call = self.connection.client.create_container(Some(options), body);
-        let created = self.connection.call(&what, call).await?;
+        let created = self.connection.call(&what, call).await;
+        let finished = match (&created, &injected) {
+            (Ok(created), Some(injected)) => injected.finish(&self.connection, &created.id).await,
+            _ => Ok(()),
+        };
+        if let Some(injected) = &injected {
+            injected.release(&self.connection).await;
+        }
+        let created = created?;
         for warning in &created.warnings {
             tracing::warn!(container = %spec.name, warning, "the engine created the container with a warning");
         }
-        if let Some(bundle) = &spec.ca_bundle {
-            let verified = ca_bundle::verify(&self.connection, &spec.image, bundle).await;
-            if let Err(error) = verified {
-                // Best effort: it is found by its labels anyhow.
-                let _ = self.remove(&ContainerId(created.id)).await;
-                return Err(error.context(&what));
-            }
+        let finished = match &spec.ca_bundle {
+            Some(bundle) if finished.is_ok() => ca_bundle::verify(&self.connection, &spec.image, bundle).await,
+            _ => finished,
+        };
+        if let Err(error) = finished {
+            // Best effort: it is found by its labels anyhow.
+            let _ = self.remove(&ContainerId(created.id)).await;
+            return Err(error.context(&what));
         }
         Ok(ContainerId(created.id))
     }

@@ -74,7 +74,12 @@ fn answered(status: u16, message: &str) -> Error {
     } else if says("range of cpus") || says("minimum memory limit") {
         (ErrorKind::Invalid, Some("change the limit in the template's resources"))
     } else if says("oci runtime create failed") || says("failed to create shim") || says("failed to create task") {
-        (ErrorKind::Engine, Some("the image may lack its entry point, or be made for another machine"))
+        (
+            ErrorKind::Engine,
+            Some(
+                "the image has not what it says it starts, or is for another machine; a core image has the agent (`corehold image build`)",
+            ),
+        )
     // Docker goes on with "container", and Podman, whose status is 500, with an id.
     } else if says("is already in use by ") || says("volume already exists") {
         (ErrorKind::Conflict, None)

@@ -13,7 +13,7 @@ use bollard::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 
-use super::{Docker, connection::watch, engine::Engine, errors::translate, specification::checked_reference};
+use super::{Docker, connection::watch, engine::Engine, errors::translate, inject::has_agent, specification::checked_reference};
 use crate::{
     error::{Error, ErrorKind, Result},
     image::Lines,
@@ -35,6 +35,16 @@ pub struct EngineImage {
     pub size_bytes: u64,
     /// Digests of its uncompressed layers, the lowest first.
     pub layers: Vec<String>,
+    /// The system that it is for: `linux`.
+    pub os: String,
+    /// The processors that it is for, as Go names them: `amd64`.
+    pub architecture: String,
+    /// Whether it holds the agent. Into others that is put when a workspace is made of them.
+    pub has_agent: bool,
+    /// Its user; empty: root.
+    pub(super) user: String,
+    /// Its variables, as `NAME=value`.
+    pub(super) env: Vec<String>,
 }
 
 /// What a pull has received so far.
@@ -276,10 +286,17 @@ fn one_file(name: &str, content: &str) -> Result<Bytes> {
 }
 
 fn engine_image(image: ImageInspect) -> EngineImage {
+    let config = image.config.unwrap_or_default();
+    let labels = config.labels.unwrap_or_default();
     EngineImage {
         id: image.id.unwrap_or_default(),
         tags: image.repo_tags.unwrap_or_default(),
-        labels: image.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect(),
+        has_agent: has_agent(&labels, &config.entrypoint.unwrap_or_default()),
+        labels: labels.into_iter().collect(),
+        os: image.os.unwrap_or_default(),
+        architecture: image.architecture.unwrap_or_default(),
+        user: config.user.unwrap_or_default(),
+        env: config.env.unwrap_or_default(),
         size_bytes: image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
         layers: image.root_fs.and_then(|root| root.layers).unwrap_or_default(),
     }

@@ -10,9 +10,11 @@ mod containers;
 mod engine;
 mod errors;
 mod images;
+mod inject;
 mod network;
 mod observation;
 mod ports;
+mod seeded;
 mod specification;
 mod state;
 
@@ -22,7 +24,8 @@ pub use images::{BuildRequest, EngineImage, PullProgress};
 
 use crate::error::Result;
 
-/// The label of what this runtime makes besides core containers (`network`, `ca-bundle`, `ca-bundle-complete`, `ca-seed`).
+/// The label of what this runtime makes besides core containers (`network`, `ca-bundle`, `ca-bundle-complete`, `ca-seed`, `agent`,
+/// `agent-complete`, `agent-seed`, `folders`).
 /// All of it may be removed while no core container runs; it is made anew when it is needed.
 pub const ROLE_LABEL: &str = "dev.corehold.role";
 
@@ -64,7 +67,7 @@ impl Docker {
         (candidates, docker)
     }
 
-    /// Removes what this runtime made for all its containers and none of them uses: the network and the CA bundles.
+    /// Removes what this runtime made for all its containers and none of them uses: the network, the CA bundles and the injected agents.
     /// It is made anew when it is needed. Returns the names of what is gone.
     /// Cancel-safe: what is left goes with the next call.
     ///
@@ -72,6 +75,7 @@ impl Docker {
     /// Those of the engine; what is in use is no error.
     pub async fn remove_unused(&self) -> Result<Vec<String>> {
         let mut removed = ca_bundle::remove_unused(&self.connection).await?;
+        removed.extend(inject::remove_unused(&self.connection).await?);
         removed.extend(network::remove_unused(&self.connection).await?);
         Ok(removed)
     }
