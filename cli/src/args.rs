@@ -361,6 +361,21 @@ pub(crate) struct Diff {
 pub(crate) enum Image {
     /// Build the core image; an unchanged source never rebuilds
     Build(ImageBuild),
+    /// List the images that the engine has, the newest first
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Pull images from their registry; `up` does so by itself for one that is missing
+    Pull {
+        /// Such as debian:12, or registry.example/team/image@sha256:…
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Take names away from images; with its last one an image is removed
+    Rm {
+        /// Its name or its id
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
     /// Say how large the image is, as it lies here and as a registry would ship it, and what takes it
     Report,
 }

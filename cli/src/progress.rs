@@ -79,6 +79,11 @@ impl Terminal {
                     bar.set_message(output::printable(line).into_owned());
                 }
             }
+            CreateEventKind::Received { received_bytes, total_bytes } => {
+                if let Some((_, bar)) = self.running.iter().find(|(step, _)| *step == event.step) {
+                    bar.set_message(format!("{} of {}", output::size(*received_bytes), output::size(*total_bytes)));
+                }
+            }
             _ => {
                 if let Some(at) = self.running.iter().position(|(step, _)| *step == event.step) {
                     let (_, bar) = self.running.swap_remove(at);

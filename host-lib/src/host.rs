@@ -75,6 +75,8 @@ pub(crate) struct HostInner {
     pub(crate) key: Arc<HostKey>,
     pub(crate) fingerprint: String,
     pub(crate) image: String,
+    /// Whether a creation pulls what is missing.
+    pub(crate) pull_missing: bool,
     pub(crate) catalog: Catalog,
     pub(crate) ca_bundle: Option<Bytes>,
     pub(crate) env: BTreeMap<String, String>,

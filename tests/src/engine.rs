@@ -238,7 +238,8 @@ async fn sweep(docker: &Docker, run: &str) {
     // What was built: all names of its repository.
     let built = docker.image(&core_reference(run)).await.ok().flatten().map(|image| image.tags).unwrap_or_default();
     let built = built.into_iter().filter(|tag| tag.starts_with(&format!("{CORE_REPOSITORY}-{run}:")));
-    for image in built.chain([stand_in_reference(run)]) {
+    let made = docker.images_labelled(RUN_LABEL, run).await.unwrap_or_default();
+    for image in built.chain([stand_in_reference(run)]).chain(made) {
         if let Err(error) = docker.remove_image(&image).await {
             eprintln!("sweeping the test run {run}: {error}");
         }

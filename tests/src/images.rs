@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use corehold_host::runtime::docker::Docker;
+use corehold_host::runtime::docker::{Docker, DockerAddress};
 use futures_util::{StreamExt as _, stream};
 
 use crate::engine::{RUN_LABEL, TEST_LABEL};
@@ -58,12 +58,15 @@ pub struct Images {
 }
 
 impl Images {
-    /// None yet.
-    #[must_use]
-    pub fn new(docker: &Docker) -> Self {
+    /// None yet. To be made before what makes containers of them, so that it goes after that.
+    ///
+    /// # Panics
+    /// Without an engine.
+    pub async fn new() -> Self {
+        let docker = Docker::connect(DockerAddress::Auto).await.expect("these tests need a container engine");
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self { docker: docker.clone(), run: format!("{}-images-{number}", std::process::id()), made: Vec::new() }
+        Self { docker, run: format!("{}-images-{number}", std::process::id()), made: Vec::new() }
     }
 
     /// Makes one, with instructions as in a Dockerfile (`USER 12345`). Returns its reference.
@@ -98,6 +101,7 @@ impl Drop for Images {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
             runtime.block_on(async {
                 for image in made {
+                    // Some were removed by the test itself, which is no error.
                     if let Err(error) = docker.remove_image(&image).await {
                         eprintln!("the image {image} of a test is left behind: {error}");
                     }

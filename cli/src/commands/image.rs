@@ -1,8 +1,12 @@
-//! `corehold image`: builds the core image, and says how large it is.
+//! `corehold image`: builds the core image and says how large it is; lists, pulls and removes images.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
-use corehold_host::image::{self, Base, BaseOrigin, ImageBuild, ImageEvent, ImageEventKind, PULLED_BASE};
+use corehold_host::{
+    image::{self, Base, BaseOrigin, ImageBuild, ImageEvent, ImageEventKind, PULLED_BASE},
+    runtime::PullProgress,
+};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::{
@@ -68,6 +72,105 @@ pub(crate) async fn report(global: &Global) -> anyhow::Result<ExitCode> {
                 output::size(portion.compressed_bytes),
                 portion.path,
             ))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn ls(global: &Global) -> anyhow::Result<ExitCode> {
+    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let images = host.images().list().await?;
+    if global.json {
+        output::json(&images)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<_> = images
+        .iter()
+        .flat_map(|image| {
+            let names = if image.references.is_empty() { vec!["-".to_owned()] } else { image.references.clone() };
+            let id = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
+            let id = id.get(..12).unwrap_or(id).to_owned();
+            let created = image.created.to_string().get(..19).unwrap_or_default().replace('T', " ");
+            let agent = if image.core { "its own" } else { "put in" };
+            let rest = [id, created, output::size(image.size_bytes), agent.to_owned()];
+            names.into_iter().map(move |name| {
+                let [id, created, size, agent] = rest.clone();
+                [name, id, created, size, agent]
+            })
+        })
+        .collect();
+    output::table(["IMAGE", "ID", "CREATED (UTC)", "SIZE", "AGENT"], &rows)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn pull(global: &Global, images: &[String]) -> anyhow::Result<ExitCode> {
+    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    for image in images {
+        let progress = Pulled::start(global, image);
+        let pulled = host.images().pull(image, |received| progress.show(received)).await;
+        progress.end();
+        pulled?;
+        if global.json {
+            output::json(&json!({ "type": "pulled", "image": image }))?;
+        } else {
+            output::line(format_args!("{image} is pulled"))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How a pull is shown: a line that moves on a terminal, JSON for scripts; a file has no use for it.
+enum Pulled<'a> {
+    Terminal(ProgressBar),
+    Json(&'a str),
+    Plain,
+}
+
+impl<'a> Pulled<'a> {
+    fn start(global: &Global, image: &'a str) -> Self {
+        match (global.json, std::io::stderr().is_terminal()) {
+            (true, _) => Self::Json(image),
+            (false, true) => {
+                let style = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes}");
+                let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                Self::Terminal(bar.with_prefix(image.to_owned()))
+            }
+            (false, false) => Self::Plain,
+        }
+    }
+
+    fn show(&self, received: PullProgress) {
+        match self {
+            Self::Terminal(bar) => {
+                bar.set_length(received.total_bytes);
+                bar.set_position(received.received_bytes);
+            }
+            // A reader who went away ends the program at its next regular line.
+            Self::Json(image) => drop(output::json(&json!({
+                "type": "received",
+                "image": image,
+                "receivedBytes": received.received_bytes,
+                "totalBytes": received.total_bytes,
+            }))),
+            Self::Plain => {}
+        }
+    }
+
+    fn end(&self) {
+        if let Self::Terminal(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+pub(crate) async fn rm(global: &Global, images: &[String]) -> anyhow::Result<ExitCode> {
+    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    for image in images {
+        host.images().remove(image).await?;
+        if global.json {
+            output::json(&json!({ "type": "removed", "image": image }))?;
+        } else {
+            output::line(format_args!("{image} is removed"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

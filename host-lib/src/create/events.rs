@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Step {
-    /// The image is there. It costs no question of its own: the engine's refusal to create from it is the answer.
+    /// An image that is missing is pulled from its registry. Of the host's own the engine's refusal to create from it is the answer.
     Image,
     /// The template's folder becomes an archive, or is found packed already.
     Pack,
@@ -92,6 +92,13 @@ pub enum CreateEventKind {
         stream: OutputStream,
         /// What.
         line: String,
+    },
+    /// A pull has come this far. Whoever is slow to read misses some.
+    Received {
+        /// Bytes received.
+        received_bytes: u64,
+        /// Bytes of the layers whose size is known by now.
+        total_bytes: u64,
     },
     /// It is done. `detail` says what came of it: how much was packed, whether it was packed already.
     Finished {

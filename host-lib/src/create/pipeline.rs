@@ -19,6 +19,7 @@ use crate::{
     archive::{Archive, Archives},
     error::{Error, ErrorKind, Result},
     host::HostInner,
+    image::is_pulled,
     life::{self, Turn, WorkspaceState},
     pack::{Found, PackedArchive, Stored},
     pool::{HandOver, Outcome, Pool, Pools, Wish},
@@ -285,6 +286,7 @@ async fn take_over(
 /// Makes a container and waits for its agent.
 async fn make(host: &Arc<HostInner>, plan: &Plan, place: &mut Reservation, reporter: &Reporter) -> Result<Arrival> {
     let image = &plan.spec.image;
+    fetch(host, image, reporter).await?;
     let work = async {
         let before = image_id(host, plan).await;
         let container = place.create(plan.spec.clone()).await.map_err(|error| refused(error, plan, host))?;
@@ -301,6 +303,22 @@ async fn make(host: &Arc<HostInner>, plan: &Plan, place: &mut Reservation, repor
     reporter.step(Step::Agent, None, async { Ok((waiting.await?, None)) }).await?;
     let workspace = Workspace::at(host, plan.labelled.clone(), Some(at));
     Ok(Arrival { workspace, image: id, handing_over: None, limits: plan.spec.resources })
+}
+
+/// Pulls an image that is missing and may be pulled. What else is wrong with it, the engine says when it is used.
+async fn fetch(host: &HostInner, image: &str, reporter: &Reporter) -> Result<()> {
+    if !host.pull_missing || *image == *host.image || !is_pulled(image) {
+        return Ok(());
+    }
+    match host.runtime.image_id(image).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        _ => return Ok(()),
+    }
+    let work = async {
+        host.runtime.pull_image(image, &|progress| reporter.received(Step::Image, progress)).await?;
+        Ok(((), Some(format!("{image} is pulled"))))
+    };
+    reporter.step(Step::Image, Some(format!("pulling {image}")), work).await
 }
 
 /// What a plan's image is now, if the set-up cache needs to know. An engine that doesn't say it says no worse than that later.

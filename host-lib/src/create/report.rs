@@ -14,6 +14,7 @@ use super::{CreateEvent, CreateEventKind, OutputStream, Step};
 use crate::{
     error::{Error, Result},
     events::{EventBus, EventKind},
+    runtime::PullProgress,
     workspace::WorkspaceId,
 };
 
@@ -55,6 +56,13 @@ impl Reporter {
                 Err(error)
             }
         }
+    }
+
+    /// Says how far a pull has come, unless whoever reads is behind: the next one says more.
+    pub(super) fn received(&self, step: Step, progress: PullProgress) {
+        let PullProgress { received_bytes, total_bytes } = progress;
+        let _ =
+            self.sender.try_send(CreateEvent { step, kind: CreateEventKind::Received { received_bytes, total_bytes } });
     }
 
     async fn say(&self, step: Step, kind: CreateEventKind) {

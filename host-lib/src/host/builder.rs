@@ -78,6 +78,7 @@ pub struct HostBuilder {
     archive_store: Option<ArchiveStore>,
     audit: bool,
     unsupervised: bool,
+    never_pull: bool,
     idle: IdlePolicy,
     health: Option<HealthPolicy>,
     bed: Option<Arc<dyn Bed>>,
@@ -227,6 +228,13 @@ impl HostBuilder {
         self
     }
 
+    /// Whether a creation gets an image that is missing from its registry, if the policy allows the image. Names of Corehold's own
+    /// (`workspace-…`) are asked of no registry. Default: yes.
+    pub fn pull_missing(mut self, pull: bool) -> Self {
+        self.never_pull = !pull;
+        self
+    }
+
     /// Whether the host reconciles by itself, at its start and whenever the engine tells that something happened to a container. A
     /// program that does one thing and ends doesn't need it. Default: yes. See [`Host::reconcile`].
     pub fn reconciles(mut self, by_itself: bool) -> Self {
@@ -349,6 +357,7 @@ impl HostBuilder {
                 cpu_millis: self.resources.cpu_millis,
                 pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
             },
+            pull_missing: !self.never_pull,
             api_url: self.api_url,
             subject,
             _auditor: auditor,

@@ -89,7 +89,7 @@ async fn present(docker: &Docker, reference: &str) -> Result<Option<BaseInfo>> {
 
 async fn pull(docker: &Docker, reference: &str, events: Events<'_>) -> Result<BaseInfo> {
     let running = Running::start(ImageStep::Pull { reference: reference.to_owned() }, events);
-    let progress = |progress: crate::runtime::docker::PullProgress| {
+    let progress = |progress: crate::runtime::PullProgress| {
         running.tell(ImageEventKind::Received {
             received_bytes: progress.received_bytes,
             total_bytes: progress.total_bytes,

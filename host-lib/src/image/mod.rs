@@ -1,10 +1,12 @@
-//! The core image: built from the repository's `image/Dockerfile` and an agent, cached by content, and measured.
+//! The core image: built from the repository's `image/Dockerfile` and an agent, cached by content, and measured; and the images that the
+//! engine has beside it.
 //!
-//! This module says what the image is; the engine's part is in [`crate::runtime::docker`].
+//! This module says what an image is; the engine's part is in [`crate::runtime::docker`].
 
 mod agent;
 mod base;
 mod build;
+mod collection;
 mod event;
 mod lines;
 mod make;
@@ -13,6 +15,8 @@ mod report;
 pub(crate) use agent::check_static as check_agent;
 pub use base::{Base, BaseInfo, BaseOrigin, PULLED_BASE};
 pub use build::{ImageBuild, ImageInfo, build};
+pub use collection::Images;
+pub(crate) use collection::is_pulled;
 pub use event::{ImageEvent, ImageEventKind, ImageStep};
 pub(crate) use lines::Lines;
 pub use report::{ImageReport, LayerReport, Portion, report};

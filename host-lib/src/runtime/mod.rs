@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use corehold_types::Timestamp;
 use futures_util::Stream;
+use serde::Serialize;
 
 pub(crate) use self::observed::{AuditorSlot, Observed};
 use crate::error::{Error, ErrorKind, Result};
@@ -89,6 +90,27 @@ pub trait Runtime: Send + Sync + 'static {
     /// `NotFound` when the image isn't there.
     async fn image_id(&self, reference: &str) -> Result<String> {
         Ok(reference.to_owned())
+    }
+
+    /// The images that it has. Optional.
+    async fn images(&self) -> Result<Vec<ImageSummary>> {
+        Err(unsupported("listing images"))
+    }
+
+    /// Gets an image from its registry, saying how far that has come. Optional. Cancelled, it ends, and what has come by then may stay.
+    ///
+    /// # Errors
+    /// `NotFound` when the registry hasn't got it, `Unsupported` when it has none for this machine, `Engine` when no registry answers.
+    async fn pull_image(&self, _reference: &str, _progress: &(dyn Fn(PullProgress) + Send + Sync)) -> Result<()> {
+        Err(unsupported("pulling images"))
+    }
+
+    /// Takes a name away from an image, and removes the image with its last one. One that isn't there is no error. Optional.
+    ///
+    /// # Errors
+    /// `Conflict` while a place is made of it.
+    async fn remove_image(&self, _reference: &str) -> Result<()> {
+        Err(unsupported("removing images"))
     }
 
     /// Gives a place another name; giving it the one that it has is no error. Optional. Names are unique, but this is no lock:
@@ -186,11 +208,39 @@ pub struct ContainerSpec {
 /// How a place whose image has no agent gets one: on a read-only volume over `/tools`, started in place of what the image would
 /// start, with `/app`, a home and `/tmp` that its user may write. Nothing else of the image is needed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Injection {
     /// References of core images, of which the first that is there lends its agent.
     pub from: Vec<String>,
     /// Whether everything runs as the image's own user, which must not be root, instead of user 1000.
     pub own_user: bool,
+}
+
+/// An image, in a list of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ImageSummary {
+    /// What it is, whatever its names come to mean.
+    pub id: String,
+    /// Its names; none, if others have them by now.
+    pub references: Vec<String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What its layers take on the disk, in bytes; those that it shares with others count in each.
+    pub size_bytes: u64,
+    /// Whether it is a core image, or made from one.
+    pub core: bool,
+}
+
+/// What a pull has received so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PullProgress {
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Bytes of the layers whose size is known by now.
+    pub total_bytes: u64,
 }
 
 /// A CA bundle on its way into a place.

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Endpoint, Resources, Runtime, RuntimeInfo,
-    Stats,
+    BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Endpoint, ImageSummary, PullProgress,
+    Resources, Runtime, RuntimeInfo, Stats,
 };
 use crate::{
     audit::Auditor,
@@ -116,6 +116,18 @@ impl Runtime for Observed {
 
     async fn image_id(&self, reference: &str) -> Result<String> {
         self.count("imageId", self.inner.image_id(reference)).await
+    }
+
+    async fn images(&self) -> Result<Vec<ImageSummary>> {
+        self.count("images", self.inner.images()).await
+    }
+
+    async fn pull_image(&self, reference: &str, progress: &(dyn Fn(PullProgress) + Send + Sync)) -> Result<()> {
+        self.count("pullImage", self.inner.pull_image(reference, progress)).await
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<()> {
+        self.count("removeImage", self.inner.remove_image(reference)).await
     }
 
     async fn rename(&self, id: &ContainerId, name: &str) -> Result<()> {

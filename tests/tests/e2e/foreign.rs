@@ -11,7 +11,7 @@ use corehold_e2e::{
 use corehold_host::{
     Class, CreateWorkspace, Error, ErrorKind, PoolOptions, Workspace,
     image::BASE_LABEL,
-    runtime::{Endpoint, Runtime as _, docker::ROLE_LABEL},
+    runtime::{Endpoint, Runtime as _},
     types::Code,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,16 +28,17 @@ async fn is_whole(workspace: &Workspace) {
     assert_eq!(workspace.read_file("folder/greeting.txt").await.unwrap(), "hello from outside");
 }
 
-/// What was only needed while something was created.
-async fn leftovers(corehold: &Corehold) -> Vec<String> {
-    let folders = BTreeMap::from([(ROLE_LABEL.to_owned(), "folders".to_owned())]);
-    corehold.docker.list(&folders).await.unwrap().into_iter().map(|state| state.name).collect()
+/// Nothing is there any more that was only needed while it was created.
+async fn is_alone(corehold: &Corehold, workspace: &Workspace) {
+    let whose = format!("corehold-{}", workspace.id());
+    let labels = BTreeMap::from([("dev.corehold.for".to_owned(), whose)]);
+    assert_eq!(corehold.docker.list(&labels).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_image_becomes_a_workspace() {
+    let mut images = Images::new().await;
     let corehold = Corehold::start().await;
-    let mut images = Images::new(&corehold.docker);
     let core = corehold.docker.image(corehold.host.image()).await.unwrap().unwrap();
     let debian = core.labels[BASE_LABEL].clone();
     let program = read(&stand_in::binary());
@@ -60,6 +61,7 @@ async fn any_image_becomes_a_workspace() {
         let workspace = corehold.host.create(CreateWorkspace::empty().image(image)).await;
         let workspace = workspace.unwrap_or_else(|error| panic!("{image}: {error:?}"));
         is_whole(&workspace).await;
+        is_alone(&corehold, &workspace).await;
         if !argv.is_empty() {
             assert_eq!(run(&workspace, argv).await, says, "{image}");
         }
@@ -71,13 +73,12 @@ async fn any_image_becomes_a_workspace() {
         }
         workspace.remove().await.unwrap();
     }
-    assert_eq!(leftovers(&corehold).await, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_it_wrote_sleeps_and_wakes_with_it_and_its_volumes_go() {
+    let mut images = Images::new().await;
     let corehold = Corehold::start().await;
-    let mut images = Images::new(&corehold.docker);
     let image = images.make("busybox", busybox(), &["ENV FROM_IMAGE=yes"]).await;
     let workspace = corehold.host.create(CreateWorkspace::empty().image(&image).env("GIVEN", "too")).await.unwrap();
     is_whole(&workspace).await;
@@ -95,8 +96,8 @@ async fn what_it_wrote_sleeps_and_wakes_with_it_and_its_volumes_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_has_them_ready() {
+    let mut images = Images::new().await;
     let corehold = Corehold::start().await;
-    let mut images = Images::new(&corehold.docker);
     let image = images.make("busybox", busybox(), &[]).await;
     let options = PoolOptions::default().min(1).max(1);
     let host = corehold.builder().pool(Class::default().image(&image), options).build().await.unwrap();
@@ -114,8 +115,8 @@ async fn a_pool_has_them_ready() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_runs_as_the_images_own_user_if_that_is_wanted() {
+    let mut images = Images::new().await;
     let corehold = Corehold::start().await;
-    let mut images = Images::new(&corehold.docker);
     let passwd = b"root:x:0:0::/:/bin/sh\nweb:x:12345:54321::/srv:/bin/sh\n";
     for (user, is) in [("12345:54321", "12345 54321"), ("web", "12345 54321"), ("4711", "4711 0")] {
         let root = busybox().file("etc/passwd", passwd);
@@ -127,13 +128,12 @@ async fn it_runs_as_the_images_own_user_if_that_is_wanted() {
         assert_eq!(run(&workspace, &["sh", "-c", who]).await, format!("{is}\n{uid}\n{uid}\n"), "{user}");
         workspace.remove().await.unwrap();
     }
-    assert_eq!(leftovers(&corehold).await, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_gives_its_author_no_power_over_the_agent() {
+    let mut images = Images::new().await;
     let corehold = Corehold::start().await;
-    let mut images = Images::new(&corehold.docker);
     let hostile = [
         // Of the token "mine".
         "ENV COREHOLD_TOKEN_SHA256=3fd30542fe3f61b14bd4a4b2dc0b6fb30fa6f63ebce52dd1778aaa8c4dc02cff",
@@ -178,8 +178,8 @@ async fn refusal(corehold: &Corehold, image: &str) -> Error {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_cant_serve_says_why_and_what_to_do() {
+    let mut images = Images::new().await;
     let corehold = Corehold::start().await;
-    let mut images = Images::new(&corehold.docker);
     let registry = Registry::start_for(Mood::Good, "arm", "arm64").await;
     registry.release();
     let arm = registry.reference("image:1");

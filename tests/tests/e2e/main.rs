@@ -30,6 +30,8 @@ mod forward;
 mod idle;
 // The core image: built, cached, measured, and what is in it.
 mod image;
+// The engine's images: listed, pulled, removed.
+mod images;
 // Killing Corehold at any step leaves nothing that `ls` and `down --all` don't find.
 mod killed;
 // The commands of the life cycle: stopped, paused, asleep and back.

@@ -31,8 +31,8 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{
-        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, Resources,
-        Runtime, RuntimeInfo, Stats,
+        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, ImageSummary,
+        PullProgress, Resources, Runtime, RuntimeInfo, Stats,
     },
 };
 
@@ -224,6 +224,18 @@ impl Runtime for Docker {
         let image = self.image(reference).await?;
         let missing = || Error::new(ErrorKind::NotFound, format!("the image {reference} is not there"));
         Ok(image.ok_or_else(missing)?.id)
+    }
+
+    async fn images(&self) -> Result<Vec<ImageSummary>> {
+        Self::images(self).await
+    }
+
+    async fn pull_image(&self, reference: &str, progress: &(dyn Fn(PullProgress) + Send + Sync)) -> Result<()> {
+        Self::pull_image(self, reference, progress).await.map(drop)
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<()> {
+        Self::remove_image(self, reference).await
     }
 
     async fn rename(&self, id: &ContainerId, name: &str) -> Result<()> {

@@ -69,6 +69,11 @@ fn answered(status: u16, message: &str) -> Error {
         )
     } else if says("port is already allocated") || says("address already in use") {
         (ErrorKind::Conflict, Some("another process has this port; let the engine choose one"))
+    } else if says("no matching manifest") {
+        (
+            ErrorKind::Unsupported,
+            Some("the registry has that image for other machines only; use another, or build it here"),
+        )
     } else if says("no such image") || (says("image") && says("not found")) || says("manifest unknown") {
         (ErrorKind::NotFound, Some("build the core image with `corehold image build`, or pull the one that is named"))
     } else if says("range of cpus") || says("minimum memory limit") {

@@ -11,13 +11,16 @@ use bollard::{
     query_parameters::{BuildImageOptions, CreateImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions},
 };
 use bytes::Bytes;
+use corehold_types::Timestamp;
 use futures_util::{StreamExt as _, stream};
 
-use super::{Docker, connection::watch, engine::Engine, errors::translate, inject::has_agent, specification::checked_reference};
+use super::{
+    Docker, connection::watch, engine::Engine, errors::translate, inject::has_agent, specification::checked_reference,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     image::Lines,
-    runtime::BoxStream,
+    runtime::{BoxStream, ImageSummary, PullProgress},
 };
 
 /// An image that the engine has.
@@ -47,16 +50,6 @@ pub struct EngineImage {
     pub(super) env: Vec<String>,
 }
 
-/// What a pull has received so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PullProgress {
-    /// Bytes received.
-    pub received_bytes: u64,
-    /// Bytes of the layers whose size is known by now.
-    pub total_bytes: u64,
-}
-
 /// What the engine's builder is to do.
 #[derive(Debug, Clone, Default)]
 pub struct BuildRequest {
@@ -78,6 +71,17 @@ impl Docker {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// All images but those in between, of which others are made; the newest first. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn images(&self) -> Result<Vec<ImageSummary>> {
+        let call = self.connection.client.list_images(None::<ListImagesOptions>);
+        let mut images = self.connection.call("listing images", call).await?;
+        images.sort_by_key(|image| std::cmp::Reverse(image.created));
+        Ok(images.into_iter().map(summary).collect())
     }
 
     /// Ids of the images that carry a label, the newest first. Cancel-safe.
@@ -122,7 +126,8 @@ impl Docker {
     /// Dropping the future ends the pull; what the engine has of it by then it may keep.
     ///
     /// # Errors
-    /// `NotFound` when the registry hasn't got it, `Engine` when no registry answers the engine.
+    /// `NotFound` when the registry hasn't got it, `Unsupported` when it has none for this machine, `Engine` when no registry answers the
+    /// engine.
     pub async fn pull_image(
         &self,
         reference: &str,
@@ -133,7 +138,7 @@ impl Docker {
         let options = CreateImageOptions { from_image: Some(name), tag: Some(tag), ..CreateImageOptions::default() };
         let mut stream = self.connection.client.create_image(Some(options), None, None);
         let mut layers: HashMap<String, (u64, u64)> = HashMap::new();
-        while let Some(status) = self.connection.next(&what, &mut stream).await? {
+        while let Some(status) = self.connection.next(&what, &mut stream).await.map_err(not_pulled)? {
             let (Some(layer), Some("Downloading")) = (status.id, status.status.as_deref()) else { continue };
             let Some(detail) = status.progress_detail else { continue };
             let bytes = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
@@ -283,6 +288,30 @@ fn one_file(name: &str, content: &str) -> Result<Bytes> {
     let mut archive = tar::Builder::new(Vec::new());
     archive.append_data(&mut header, name, content.as_bytes())?;
     Ok(archive.into_inner()?.into())
+}
+
+/// What hinders a pull is seldom what the engine's errors are about otherwise.
+fn not_pulled(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            error.hint("look for a mistake in its name; of one that needs a login the registry says the same: get that by `docker pull`")
+        }
+        ErrorKind::Engine => error.hint(
+            "the engine needs a way to the registry (`docker info` shows its proxies); without one, an image comes in by `docker load`",
+        ),
+        _ => error,
+    }
+}
+
+fn summary(image: bollard::models::ImageSummary) -> ImageSummary {
+    ImageSummary {
+        // Of an image without a name the engine says `<none>:<none>`.
+        references: image.repo_tags.into_iter().filter(|name| !name.starts_with('<')).collect(),
+        created: Timestamp::from_unix(image.created, 0),
+        size_bytes: u64::try_from(image.size).unwrap_or(0),
+        core: has_agent(&image.labels, &[]),
+        id: image.id,
+    }
 }
 
 fn engine_image(image: ImageInspect) -> EngineImage {

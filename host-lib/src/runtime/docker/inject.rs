@@ -47,6 +47,8 @@ const OWN_VARIABLES: &str = "COREHOLD_";
 const KIND: Kind = Kind { what: "the agent", role: "agent", seed_role: "agent-seed", seed_folder: "/corehold-agent" };
 /// Role of a container that only has volumes made.
 const FOLDERS_ROLE: &str = "folders";
+/// Label of that container: the name of the one that it is for.
+const FOR_LABEL: &str = "dev.corehold.for";
 /// One that is older was left behind by a process that was killed: they live for milliseconds.
 const LEFT_BEHIND_SECONDS: i64 = 600;
 
@@ -113,8 +115,10 @@ pub(super) async fn prepare(docker: &Docker, spec: &ContainerSpec, injection: &I
         volume: format!("corehold-agent-{}", digits.get(..12).unwrap_or(digits)),
         source: Lender { image: lender.id.clone() },
     };
-    let (mount, folders) =
-        tokio::try_join!(agent.ensure(connection, &lender.id, TOOLS), make_folders(connection, &lender.id))?;
+    let (mount, folders) = tokio::try_join!(
+        agent.ensure(connection, &lender.id, TOOLS),
+        make_folders(connection, &lender.id, &spec.name)
+    )?;
     let unset = |variable: &String| {
         let name = variable.split('=').next().unwrap_or_default();
         (name.starts_with(OWN_VARIABLES) && !spec.env.contains_key(name)).then(|| name.to_owned())
@@ -156,12 +160,15 @@ fn check_platform(reference: &str, image: &EngineImage, lender: &EngineImage) ->
 }
 
 /// Has the volumes made that a workspace writes, owned as they are in the core image. Returns the container that has them.
-async fn make_folders(connection: &Connection, lender: &str) -> Result<String> {
+async fn make_folders(connection: &Connection, lender: &str, whose: &str) -> Result<String> {
     let name = format!("corehold-folders-{}", random_word(16)?);
     let body = ContainerCreateBody {
         image: Some(lender.to_owned()),
         entrypoint: Some(vec!["never-started".to_owned()]),
-        labels: Some(HashMap::from([(ROLE_LABEL.to_owned(), FOLDERS_ROLE.to_owned())])),
+        labels: Some(HashMap::from([
+            (ROLE_LABEL.to_owned(), FOLDERS_ROLE.to_owned()),
+            (FOR_LABEL.to_owned(), whose.to_owned()),
+        ])),
         volumes: Some([APP, HOME, TMP].map(str::to_owned).into()),
         host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
         ..ContainerCreateBody::default()

@@ -20,7 +20,7 @@ mod state;
 
 pub use address::{DockerAddress, Surroundings};
 pub use connection::{Candidate, CandidateOutcome, DockerOptions};
-pub use images::{BuildRequest, EngineImage, PullProgress};
+pub use images::{BuildRequest, EngineImage};
 
 use crate::error::Result;
 
