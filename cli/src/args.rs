@@ -24,6 +24,7 @@ Exit codes:
 
 Environment:
   DOCKER_HOST          the engine to use; without it the usual sockets are tried (`corehold doctor` explains)
+  COREHOLD_CONTAINERS_MAY_MEET   as --containers-may-meet, when it is `true`
   COREHOLD_HOME        where keys and caches are kept (default: $XDG_DATA_HOME/corehold or ~/.local/share/corehold)
   COREHOLD_TEMPLATES   folders with templates, separated by ':' (default: ./templates)
   COREHOLD_ARCHIVES    where archives are kept: a folder, or s3://bucket/prefix (default: in COREHOLD_HOME)
@@ -48,8 +49,17 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// The engine's address, such as unix:///var/run/docker.sock
-    #[arg(long, global = true, env = "DOCKER_HOST", value_name = "ADDRESS", hide_env = true)]
+    #[arg(long, global = true, value_name = "ADDRESS")]
     pub(crate) host: Option<String>,
+    /// Take an engine too that keeps workspaces from each other by nothing but their tokens (Podman): where all are yours
+    #[arg(
+        long,
+        global = true,
+        env = "COREHOLD_CONTAINERS_MAY_MEET",
+        hide_env = true,
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub(crate) containers_may_meet: bool,
     /// Folder with templates; may be given more than once
     #[arg(
         long = "templates",

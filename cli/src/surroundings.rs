@@ -7,7 +7,7 @@ use std::{
 
 use corehold_host::{
     Host, Result,
-    runtime::docker::{Docker, DockerAddress},
+    runtime::docker::{Docker, DockerAddress, DockerOptions},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -28,15 +28,17 @@ pub(crate) fn start_logging() {
 
 /// The engine that the flags and the environment name.
 pub(crate) async fn engine(global: &Global) -> Result<Docker> {
-    Docker::connect(address(global)).await
+    Docker::connect_with(options(global)).await
 }
 
-/// Where to look for the engine.
-pub(crate) fn address(global: &Global) -> DockerAddress {
-    match &global.host {
-        Some(address) => DockerAddress::At(address.clone()),
-        None => DockerAddress::Auto,
+/// Where to look for the engine, and how to use it.
+pub(crate) fn options(global: &Global) -> DockerOptions {
+    let mut options = DockerOptions::default();
+    if let Some(address) = &global.host {
+        options.address = DockerAddress::At(address.clone());
     }
+    options.containers_may_meet = global.containers_may_meet;
+    options
 }
 
 /// A host over an engine, with the templates of the flags, else those of `./templates`.

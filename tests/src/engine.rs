@@ -100,11 +100,22 @@ impl Engine {
         self.address.strip_prefix("unix://").expect("these tests put a proxy before the engine's unix socket").into()
     }
 
+    /// One more connection, for which nothing is weaker than by default.
+    ///
+    /// # Panics
+    /// When the engine doesn't answer any more.
+    pub async fn strict(&self) -> Docker {
+        let mut options = self.options();
+        options.containers_may_meet = false;
+        Docker::connect_with(options).await.expect("the engine still answers")
+    }
+
     /// What the conformance suite tests.
     #[must_use]
     pub fn subject(&self) -> Subject {
         Subject {
             runtime: Arc::new(self.docker.clone()),
+            strict: Arc::new(self.docker.clone()),
             image: self.image.clone(),
             prefix: self.name(""),
             labels: self.labels(),
@@ -152,11 +163,16 @@ fn labels(run: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(TEST_LABEL.to_owned(), "true".to_owned()), (RUN_LABEL.to_owned(), run.to_owned())])
 }
 
+/// As for the command line: for engines that keep no containers apart.
+#[must_use]
+pub fn containers_may_meet() -> bool {
+    std::env::var("COREHOLD_CONTAINERS_MAY_MEET").is_ok_and(|value| value == "true")
+}
+
 fn options(run: &str) -> DockerOptions {
     let mut options = DockerOptions::default();
     options.network = format!("corehold-test-{run}");
-    // For engines that keep no containers apart (CONTRIBUTING.md); the test that they are kept apart fails there, as it should.
-    options.containers_may_meet = std::env::var_os("COREHOLD_TEST_CONTAINERS_MAY_MEET").is_some();
+    options.containers_may_meet = containers_may_meet();
     options
 }
 

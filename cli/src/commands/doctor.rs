@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use corehold_host::runtime::{
     Runtime as _,
-    docker::{Docker, DockerOptions, Surroundings},
+    docker::{Docker, Surroundings},
 };
 use rustix::fs::statvfs;
 use serde::Serialize;
@@ -75,9 +75,7 @@ pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 async fn engine_and_image(global: &Global) -> Vec<Finding> {
-    let mut options = DockerOptions::default();
-    options.address = surroundings::address(global);
-    let (candidates, docker) = Docker::find(options, &Surroundings::of_this_process()).await;
+    let (candidates, docker) = Docker::find(surroundings::options(global), &Surroundings::of_this_process()).await;
     let tried: Vec<String> = candidates.iter().map(ToString::to_string).collect();
     let docker = match docker {
         Ok(docker) => docker,
@@ -90,11 +88,19 @@ async fn engine_and_image(global: &Global) -> Vec<Finding> {
     let mut findings = Vec::new();
     match docker.describe().await {
         Ok(info) => {
-            findings.push(Finding::new(
-                "engine",
-                State::Ok,
-                format!("{} {}, API {}, at {}", info.name, info.version, info.api_version, info.address),
-            ));
+            // Why this one: who names it, and what was passed over for it.
+            let origin = docker.candidates().last().map(|chosen| format!(" ({})", chosen.origin)).unwrap_or_default();
+            let found =
+                format!("{} {}, API {}, at {}{origin}", info.name, info.version, info.api_version, info.address);
+            findings.push(Finding::new("engine", State::Ok, found));
+            let passed_over = &tried[..tried.len().saturating_sub(1)];
+            if !passed_over.is_empty() {
+                findings.push(Finding::new("passed over", State::Ok, passed_over.join("; ")));
+            }
+            if !info.lacks.is_empty() {
+                let mend = "use Docker where that is needed (README, \"Engines\")";
+                findings.push(Finding::new("not here", State::Warning, info.lacks.join("; ")).mend(mend));
+            }
             if let Some(folder) = &info.data_root {
                 findings.extend(disk("engine disk", Path::new(folder)));
             }

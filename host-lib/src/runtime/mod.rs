@@ -177,6 +177,8 @@ pub struct RuntimeInfo {
     pub address: String,
     /// Where it keeps its data, if it says.
     pub data_root: Option<String>,
+    /// What it can't do, each in a few words for people; the calls that need it answer `Unsupported`.
+    pub lacks: Vec<String>,
 }
 
 /// What a place should be. Defaults are in `Host`, not here.
@@ -314,7 +316,7 @@ pub struct ContainerState {
     pub created: String,
     /// Exit code of its first process, once that has ended.
     pub exit_code: Option<i64>,
-    /// Whether the kernel killed it for want of memory.
+    /// Whether the kernel killed it for want of memory; false where the engine doesn't tell ([`RuntimeInfo::lacks`]).
     pub oom_killed: bool,
     /// The ports inside that are published while it runs, and where.
     pub published: BTreeMap<u16, SocketAddr>,

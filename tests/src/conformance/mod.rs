@@ -4,6 +4,7 @@
 //! test of each function. The image must hold the
 //! stand-in program (`fixtures/stand_in.rs`) and nothing that gets in its way.
 
+mod matrix;
 mod names;
 mod ports;
 mod while_it_runs;
@@ -25,6 +26,7 @@ use tokio::{
 };
 
 pub use self::{
+    matrix::Feature,
     names::{a_name_is_changed, a_name_is_given_once, has_an_identity},
     ports::published_ports_come_from_a_range,
     while_it_runs::{limits_are_changed, pausing_and_resuming},
@@ -41,6 +43,8 @@ const PUBLISHED_PORT: u16 = 4321;
 pub struct Subject {
     /// The runtime.
     pub runtime: Arc<dyn Runtime>,
+    /// The same with nothing weaker than by default.
+    pub strict: Arc<dyn Runtime>,
     /// Reference of an image with the stand-in program.
     pub image: String,
     /// Begins the names of all containers.
@@ -102,6 +106,14 @@ impl Subject {
             limits.push(value.split_whitespace().next().unwrap_or_default().to_owned());
         }
         limits
+    }
+
+    /// Holds what was seen of an optional feature against the README.
+    async fn saw(&self, feature: Feature, works: bool) {
+        let info = self.runtime.describe().await.expect("it describes itself");
+        if let Err(contradiction) = matrix::hold(&info.name, &info.version, feature, works) {
+            panic!("{contradiction}");
+        }
     }
 
     async fn status(&self, id: &ContainerId) -> ContainerStatus {
@@ -352,7 +364,8 @@ pub async fn limits_are_in_force(subject: &Subject) {
     stream.write_all(b"hog\n").await.unwrap();
     subject.wait_for_event(&mut events, "die").await;
     let state = subject.runtime.inspect(&id).await.unwrap();
-    assert_eq!((state.status, state.exit_code, state.oom_killed), (ContainerStatus::Exited, Some(137), true));
+    assert_eq!((state.status, state.exit_code), (ContainerStatus::Exited, Some(137)));
+    subject.saw(Feature::OutOfMemory, state.oom_killed).await;
 }
 
 /// Variables arrive with the bytes they were given.
@@ -371,9 +384,10 @@ pub async fn an_archive_is_laid_in(subject: &Subject) {
     let runtime = &subject.runtime;
     let id = runtime.create(&subject.spec("archive")).await.unwrap();
     match runtime.put_archive(&id, "/data", tar_of("before", b"early")).await {
-        Err(error) if error.kind() == ErrorKind::Unsupported => return,
+        Err(error) if error.kind() == ErrorKind::Unsupported => return subject.saw(Feature::Archives, false).await,
         result => result.unwrap(),
     }
+    subject.saw(Feature::Archives, true).await;
     runtime.start(&id).await.unwrap();
     runtime.put_archive(&id, "/data", tar_of("after", b"late")).await.unwrap();
     assert_eq!(subject.ask(&id, "read /data/before").await, b"early");
@@ -492,8 +506,25 @@ pub async fn a_ca_bundle_is_handed_in(subject: &Subject) {
     assert_eq!(subject.runtime.list(&subject.labels).await.unwrap().len(), 4, "and nothing else is left");
 }
 
-/// Containers don't reach each other.
+/// Containers don't reach each other; a runtime that can't see to it makes none, unless it is told that they may.
 pub async fn containers_are_kept_apart(subject: &Subject) {
+    let spec = subject.spec("apart-0");
+    let refused = match subject.strict.create(&spec).await {
+        Ok(id) => {
+            subject.strict.remove(&id).await.unwrap();
+            false
+        }
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            assert!(error.hint_text().is_some(), "{error}");
+            true
+        }
+        Err(error) => panic!("{error}"),
+    };
+    subject.saw(Feature::KeptApart, !refused).await;
+    if refused {
+        return assert!(subject.runtime.list(&subject.labels).await.unwrap().is_empty(), "nothing is left");
+    }
+    let subject = &Subject { runtime: Arc::clone(&subject.strict), ..subject.clone() };
     let (one, two) = (subject.started(&subject.spec("apart-1")).await, subject.started(&subject.spec("apart-2")).await);
     let endpoint = subject.runtime.endpoint(&two, AGENT_PORT).await.unwrap();
     let answer = subject.ask_text(&one, &format!("connect {}", address(&endpoint))).await;
@@ -573,7 +604,9 @@ macro_rules! conformance_suite {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 let fixture = $fixture.await;
-                $crate::conformance::$test(&fixture.subject()).await;
+                let strict = std::sync::Arc::new(fixture.strict().await);
+                let subject = $crate::conformance::Subject { strict, ..fixture.subject() };
+                $crate::conformance::$test(&subject).await;
             }
         )*
     };

@@ -11,7 +11,7 @@ use corehold_host::{
     runtime::{ContainerId, ContainerSpec, ContainerStatus},
 };
 
-use super::{PUBLISHED_PORT, Subject, address, ask};
+use super::{Feature, PUBLISHED_PORT, Subject, address, ask};
 
 /// Three ports that nobody has, of which somebody then takes the first. Below those that the kernel gives to whoever asks for any.
 fn range_with_one_taken() -> (RangeInclusive<u16>, TcpListener) {
@@ -39,9 +39,13 @@ pub async fn published_ports_come_from_a_range(subject: &Subject) {
     let spec =
         |name| ContainerSpec { publish: vec![PUBLISHED_PORT], publish_on: Some(range.clone()), ..subject.spec(name) };
     match runtime.create(&spec("range-0")).await {
-        Err(error) if error.kind() == ErrorKind::Unsupported => return assert!(error.hint_text().is_some()),
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            assert!(error.hint_text().is_some());
+            return subject.saw(Feature::PortRanges, false).await;
+        }
         result => runtime.remove(&result.unwrap()).await.unwrap(),
     }
+    subject.saw(Feature::PortRanges, true).await;
     let (one, two) = (subject.started(&spec("range-1")).await, subject.started(&spec("range-2")).await);
     let mut ports = [published(subject, &one).await, published(subject, &two).await];
     ports.sort_unstable();

@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{AGENT_PORT, Subject, address, kind, patiently};
+use super::{AGENT_PORT, Feature, Subject, address, kind, patiently};
 
 /// What is paused stands still and keeps its place, is found paused, and goes on when it is resumed. What is so already is no error;
 /// what doesn't run can't be paused.
@@ -19,9 +19,10 @@ pub async fn pausing_and_resuming(subject: &Subject) {
     let runtime = &subject.runtime;
     let id = subject.started(&subject.spec("pause")).await;
     match runtime.pause(&id).await {
-        Err(error) if error.kind() == ErrorKind::Unsupported => return,
+        Err(error) if error.kind() == ErrorKind::Unsupported => return subject.saw(Feature::Pausing, false).await,
         result => result.unwrap(),
     }
+    subject.saw(Feature::Pausing, true).await;
     runtime.pause(&id).await.expect("pausing what is paused is no error");
     assert_eq!(subject.status(&id).await, ContainerStatus::Paused);
     assert_eq!(runtime.list(&subject.labels).await.unwrap(), [runtime.inspect(&id).await.unwrap()]);
@@ -58,9 +59,13 @@ pub async fn limits_are_changed(subject: &Subject) {
     let id = subject.started(&ContainerSpec { resources, ..subject.spec("limits-changed") }).await;
     let only = |memory, cpu, pids| Resources { memory_bytes: memory, cpu_millis: cpu, pids };
     match subject.runtime.update_limits(&id, &only(Some(96 << 20), None, None)).await {
-        Err(error) if error.kind() == ErrorKind::Unsupported => return assert!(!subject.runtime.updates_limits()),
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            assert!(!subject.runtime.updates_limits() && error.hint_text().is_some());
+            return subject.saw(Feature::ChangingLimits, false).await;
+        }
         result => result.unwrap(),
     }
+    subject.saw(Feature::ChangingLimits, true).await;
     assert!(subject.runtime.updates_limits(), "what works is said beforehand");
     assert_eq!(subject.limits_inside(&id).await, ["100663296", "5000", "77"]);
     subject.runtime.update_limits(&id, &only(None, Some(250), Some(55))).await.unwrap();

@@ -50,6 +50,7 @@ impl Runtime for Docker {
             api_version: self.connection.client.client_version().to_string(),
             address: self.connection.address.to_string(),
             data_root: facts.docker_root_dir.clone(),
+            lacks: self.connection.engine.lacks().iter().map(ToString::to_string).collect(),
         })
     }
 

@@ -25,6 +25,18 @@ impl Engine {
         }
     }
 
+    /// What it can't do of what this runtime offers, for people.
+    pub(super) fn lacks(self) -> &'static [&'static str] {
+        match self {
+            Self::Docker => &[],
+            Self::Podman => &[
+                "changing the limits of a running workspace",
+                "publishing ports from a range",
+                "telling that memory ran out (with control groups v1)",
+            ],
+        }
+    }
+
     /// Which one answered with this, if it can be worked with.
     ///
     /// # Errors
