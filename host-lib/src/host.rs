@@ -79,6 +79,8 @@ pub(crate) struct HostInner {
     pub(crate) pull_missing: bool,
     pub(crate) catalog: Catalog,
     pub(crate) ca_bundle: Option<Bytes>,
+    /// What every workspace sees at [`CONFIG_PATH`](crate::policy::CONFIG_PATH).
+    pub(crate) config_folder: Option<PathBuf>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) resources: Resources,

@@ -33,12 +33,20 @@ pub const HOME: &str = "dev.corehold.home";
 /// Name of the host process that had it made. While that lives, a container that isn't started yet is its business; absent from those that
 /// were started for a pool.
 pub const MAKER: &str = "dev.corehold.maker";
+/// Name of a volume, as its user knows it.
+pub const VOLUME: &str = "dev.corehold.volume";
+/// Whose workspaces may mount a volume.
+pub const OWNER: &str = "dev.corehold.owner";
+/// Which team's workspaces may mount a volume.
+pub const TEAM: &str = "dev.corehold.team";
 
 /// Labels that begin so are ours; a caller's own may not.
 pub const PREFIX: &str = "dev.corehold.";
 
 /// What the name of a workspace's container begins with; the workspace's id follows.
 pub const NAME_PREFIX: &str = "corehold-";
+/// What the name of a volume begins with in the engine; its home's fingerprint and its own name follow.
+pub const VOLUME_NAME_PREFIX: &str = "corehold-volume-";
 /// What the name of a container begins with that waits in a pool; its class and its place there follow, after dots. No
 /// workspace's name has a dot.
 pub const POOL_NAME_PREFIX: &str = "corehold-pool.";

@@ -31,6 +31,7 @@ pub mod stats;
 pub mod template;
 #[cfg(test)]
 mod testing;
+mod volume;
 mod workspace;
 
 pub use corehold_types::{self as types, tools};
@@ -51,7 +52,9 @@ pub use host::{Host, HostBuilder};
 pub use idle::{AwakeReason, AwakeSource, ExpiredFiles, Expiry, IdlePolicy, NextTransition, TransitionTo, WhyAwake};
 pub use life::{Reconciled, Shutdown, ShutdownReport, TransitionCause, WorkspaceState};
 pub use pool::{Class, PoolOptions, PoolStatus};
+pub use runtime::{Capability, Mount};
 pub use template::{Catalog, Template};
+pub use volume::{CreateVolume, VolumeInfo, Volumes};
 pub use workspace::{
     CommandOutcome, Forward, ForwardOptions, Preview, PreviewStatus, PreviewUse, RunCommand, Workspace, WorkspaceId,
     WorkspaceInfo,

@@ -32,8 +32,9 @@ use crate::{
     health::HealthPolicy,
     host::HostInner,
     idle::{IdlePolicy, Stored},
+    policy::Wanted,
     pool::Pools,
-    runtime::Resources,
+    runtime::{Capability, Mount, Resources},
     state::{Entry, Recipe},
     template::Template,
     workspace::Workspace,
@@ -64,6 +65,8 @@ pub struct CreateWorkspace {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) resources: Resources,
     pub(crate) publish: BTreeSet<u16>,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) hardening: Wanted,
     pub(crate) agent_timeout: Duration,
     pub(crate) keep_on_failure: bool,
     pub(crate) idle: Option<IdlePolicy>,
@@ -92,6 +95,8 @@ impl CreateWorkspace {
             labels: BTreeMap::new(),
             resources: Resources::default(),
             publish: BTreeSet::new(),
+            mounts: Vec::new(),
+            hardening: Wanted::default(),
             agent_timeout: AGENT_TIMEOUT,
             keep_on_failure: false,
             idle: None,
@@ -135,8 +140,9 @@ impl CreateWorkspace {
         self.labels.clone_from(&recipe.labels);
         self.publish.clone_from(&recipe.publish);
         (self.owner, self.team) = (recipe.owner.clone(), recipe.team.clone());
-        self.resources =
-            Resources { memory_bytes: recipe.memory_bytes, cpu_millis: recipe.cpu_millis, pids: recipe.pids };
+        self.resources = recipe.resources();
+        self.mounts.clone_from(&recipe.mounts);
+        self.hardening = recipe.hardening();
         (self.idle, self.health) = (stored.idle, stored.health);
         self.original = Some(Box::new(recipe));
         self
@@ -183,6 +189,38 @@ impl CreateWorkspace {
     /// [`Workspace::preview`](crate::Workspace::preview) reaches every port without.
     pub fn publish(mut self, port: u16) -> Self {
         self.publish.insert(port);
+        self
+    }
+
+    /// Mounts something; it may be called for several. Folders only where the host's policy allows them
+    /// ([`Policy::mount_root`](crate::policy::Policy::mount_root)), and where the library can see in the container that it is the folder
+    /// that was allowed: on the engine's machine, as root or as the engine's user. What is mounted is not the workspace's: it is in no
+    /// archive, stays when the workspace goes, and its copies have the same. A pool has such containers only if its
+    /// [class](crate::Class::mount) says the same. Default: none.
+    pub fn mount(mut self, mount: Mount) -> Self {
+        self.mounts.push(mount);
+        self
+    }
+
+    /// Whether nothing of the image can be written. What can be then: `/app`, the home folder `/home/workspace` and `/var/tmp`, on disk and
+    /// gone with the container, `/tmp`, which is 100 MB of the workspace's memory, and what is mounted. Default: it can, by root.
+    pub fn read_only_root(mut self, read_only: bool) -> Self {
+        self.hardening.read_only_root = Some(read_only);
+        self
+    }
+
+    /// Gives it a capability that no workspace has by default, where the host's policy allows it
+    /// ([`Policy::capability`](crate::policy::Policy::capability)); it may be called for several. It is for processes of root, so for images
+    /// whose user is root. Default: none.
+    pub fn capability(mut self, capability: Capability) -> Self {
+        self.hardening.capabilities.insert(capability);
+        self
+    }
+
+    /// The engine's runtime that it runs in: `runsc` is gVisor, where it is installed. Where it isn't, the creation fails; nothing weaker
+    /// is used instead. Default: the engine's default, usually `runc`.
+    pub fn sandbox(mut self, name: impl Into<String>) -> Self {
+        self.hardening.sandbox = Some(name.into());
         self
     }
 

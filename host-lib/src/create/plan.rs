@@ -16,10 +16,11 @@ use crate::{
     host::{AGENT_PORT, HostInner, check_env, check_labels},
     idle::{IdlePolicy, Stored},
     labels,
-    policy::Ceiling,
-    runtime::{CaBundle, ContainerSpec, Injection, Resources},
+    policy::{CONFIG_PATH, Ceiling},
+    runtime::{CaBundle, ContainerSpec, Hardening, Injection, Mount, MountSource, Resources},
     state::{Dev, Entry, Recipe},
     template::{DEFAULT_PORT, Template, variable_bytes},
+    volume,
     workspace::{Labelled, WorkspaceId, random_word},
 };
 
@@ -87,6 +88,11 @@ impl Plan {
             memory_bytes: limits.memory_bytes,
             cpu_millis: limits.cpu_millis,
             pids: limits.pids,
+            limits_pending: false,
+            mounts: request.mounts,
+            read_only_root: request.hardening.read_only_root,
+            capabilities: request.hardening.capabilities,
+            sandbox: request.hardening.sandbox,
             preview_port: Some(port),
             publish: request.publish,
             dev: match original {
@@ -96,7 +102,7 @@ impl Plan {
         };
         let labelled = labelled(host, id, &recipe, Timestamp::now())?;
         let own_env = own_env(host, &recipe);
-        let spec = container(host, &labelled, &recipe, &own_env);
+        let spec = container(host, &labelled, &recipe, &own_env)?;
         if spec.image != host.image {
             host.policy.check_image(&spec.image)?;
         }
@@ -116,14 +122,14 @@ impl Plan {
     }
 
     /// One more container for a workspace that had one.
-    pub(crate) fn again(host: &HostInner, entry: &Entry) -> Result<Self> {
-        let recipe = entry.recipe.clone();
+    pub(crate) fn again(host: &HostInner, entry: &Entry, mounts: Vec<Mount>) -> Result<Self> {
+        let recipe = Recipe { mounts, ..entry.recipe.clone() };
         let labelled = labelled(host, entry.id.clone(), &recipe, entry.created)?;
         let own_env = own_env(host, &recipe);
         Ok(Self {
             template: None,
             archive: None,
-            spec: container(host, &labelled, &recipe, &own_env),
+            spec: container(host, &labelled, &recipe, &own_env)?,
             labelled,
             own_env,
             port: recipe.preview_port.unwrap_or(DEFAULT_PORT),
@@ -153,7 +159,7 @@ fn container(
     labelled: &Labelled,
     recipe: &Recipe,
     own_env: &BTreeMap<String, String>,
-) -> ContainerSpec {
+) -> Result<ContainerSpec> {
     let mut env = base_env(host);
     env.insert(env_vars::INSTANCE.to_owned(), labelled.instance.clone());
     env.insert(env_vars::WORKSPACE_ID.to_owned(), labelled.id.to_string());
@@ -164,8 +170,8 @@ fn container(
     all_labels.extend(labelled.to_labels());
     all_labels.insert(labels::MAKER.to_owned(), host.process.name().to_owned());
 
-    let limits = Resources { memory_bytes: recipe.memory_bytes, cpu_millis: recipe.cpu_millis, pids: recipe.pids };
-    ContainerSpec {
+    let hardening = host.policy.harden(&recipe.hardening())?;
+    Ok(ContainerSpec {
         name: format!("{}{}", labels::NAME_PREFIX, labelled.id),
         image: recipe.image.clone().unwrap_or_else(|| host.image.clone()),
         labels: all_labels,
@@ -173,10 +179,41 @@ fn container(
         publish: recipe.publish.iter().copied().collect(),
         publish_on: host.port_range.clone(),
         agent_port: AGENT_PORT,
-        resources: resources(&[limits, host.resources]),
+        resources: resources(&[recipe.resources(), host.resources]),
         ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
         agent: Some(injection(host, recipe.image_user)),
+        mounts: mounts(host, &recipe.mounts, &hardening),
+        hardening,
+    })
+}
+
+/// Memory of `/tmp` where nothing of the image can be written: 100 MB.
+const TMP_BYTES: u64 = 100 << 20;
+/// What stays writable then, besides `/tmp`: the workspace's root, its user's home, and where large temporary files go.
+const WRITABLE: [&str; 3] = ["/app", "/home/workspace", "/var/tmp"];
+
+/// What is mounted: what was asked for, the host's configuration, and what a root that can't be written needs, in the order of places.
+pub(crate) fn mounts(host: &HostInner, asked: &[Mount], hardening: &Hardening) -> Vec<Mount> {
+    let mut all = asked.to_vec();
+    for mount in &mut all {
+        if let MountSource::Volume(name) = &mut mount.source {
+            *name = volume::engine_name(&host.fingerprint, name);
+        }
     }
+    if let Some(folder) = &host.config_folder {
+        all.push(Mount::folder(folder).at(CONFIG_PATH).read_only(true));
+    }
+    if hardening.read_only_root {
+        let writable = WRITABLE.map(|place| Mount::scratch().at(place));
+        for mount in writable.into_iter().chain([Mount::memory(TMP_BYTES).at("/tmp")]) {
+            // What was asked for at that place serves as well.
+            if !all.iter().any(|other| other.target == mount.target) {
+                all.push(mount);
+            }
+        }
+    }
+    all.sort_by(|one, other| one.target.cmp(&other.target));
+    all
 }
 
 /// How an image without the agent gets it: from the host's image, or from the core image by its usual name where that has none.

@@ -103,7 +103,10 @@ impl SetupCache {
 
     /// Whether a plan's set-up may be kept, and taken from here.
     pub(super) fn serves(&self, plan: &Plan) -> bool {
+        // What is mounted isn't in the key, and set-up lines may read it, or write to it.
+        let alone = plan.recipe.mounts.is_empty();
         self.limit > 0
+            && alone
             && plan.template.as_ref().is_some_and(|template| template.setup_cache && !template.setup.is_empty())
     }
 

@@ -30,7 +30,7 @@ use crate::{
     life::Bed,
     logs::LogRooms,
     pack::{Limits, Packer},
-    policy::Policy,
+    policy::{self, Policy},
     pool::{Class, PoolOptions, Pools, Records},
     runtime::{
         AuditorSlot, Observed, Resources, Runtime,
@@ -62,6 +62,7 @@ pub struct HostBuilder {
     image: Option<String>,
     templates: Vec<PathBuf>,
     ca_bundle: Option<PathBuf>,
+    config_folder: Option<PathBuf>,
     env: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
     resources: Resources,
@@ -113,6 +114,13 @@ impl HostBuilder {
     /// the tools inside would use otherwise. Default: `$COREHOLD_CA_FILE`, else none.
     pub fn ca_bundle(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_bundle = Some(file.into());
+        self
+    }
+
+    /// A folder of this machine that every workspace sees, read-only, at `/etc/corehold`: what is changed in it is changed inside at once.
+    /// The engine must run on this machine. Default: none.
+    pub fn config_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.config_folder = Some(folder.into());
         self
     }
 
@@ -287,13 +295,21 @@ impl HostBuilder {
             Arc::new(Observed::new(runtime, removals.clone(), auditor_slot.clone(), events.metrics().clone()));
         let policy = Arc::new(self.policy);
         let rules = policy.clone();
-        let (home, key, ca_bundle, store, process) = tokio::task::spawn_blocking(move || {
+        let config_folder = self.config_folder;
+        let mut pools = self.pools;
+        let (home, pools, key, ca_bundle, config_folder, store, process) = tokio::task::spawn_blocking(move || {
             let home = prepare_home(&home)?;
             let key = HostKey::load_or_create(&home)?;
             let ca_bundle = ca_file.as_deref().map(read_ca_bundle).transpose()?;
+            let config_folder = config_folder
+                .map(|folder| policy::configured("the configuration folder", &folder, &home))
+                .transpose()?;
+            for (class, _) in &mut pools {
+                policy::settle(&mut class.mounts, &home).map_err(|error| error.context("the class of a pool"))?;
+            }
             let store = Store::open(&home)?.ruled_by(rules);
             let process = HostProcess::begin(&home)?;
-            Ok::<_, Error>((home, key, ca_bundle, store, process))
+            Ok::<_, Error>((home, pools, key, ca_bundle, config_folder, store, process))
         })
         .await
         .map_err(|error| Error::new(ErrorKind::Io, "preparing the state folder failed").caused_by(error))??;
@@ -350,6 +366,7 @@ impl HostBuilder {
             image: self.image.or(config.image).unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
             catalog: Catalog::new(templates),
             ca_bundle,
+            config_folder,
             env,
             labels: self.labels,
             resources: Resources {
@@ -381,7 +398,7 @@ impl HostBuilder {
             engine_identity: OnceCell::new(),
             bed: self.bed,
         });
-        let pools = Arc::new(Pools::start(&inner, self.pools));
+        let pools = Arc::new(Pools::start(&inner, pools));
         let _ = inner.pools.set(Arc::downgrade(&pools));
         let supervisor =
             (!self.unsupervised).then(|| Arc::new(AbortOnDropHandle::new(tokio::spawn(supervise(inner.clone())))));

@@ -7,22 +7,31 @@
 //!
 //! Without rules nothing is limited but each workspace, by its [`Resources`].
 
+mod hardening;
 mod images;
+mod mounts;
 mod plan;
 mod quota;
 #[cfg(test)]
 mod tests;
 
+use std::{collections::BTreeSet, path::PathBuf};
+
 use crate::{
     error::{Error, ErrorKind, Result},
     host::{Host, HostInner},
     idle::IdlePolicy,
-    runtime::Resources,
+    runtime::{Capability, Resources},
 };
 
-pub(crate) use self::quota::Asked;
+pub(crate) use self::{
+    hardening::Wanted,
+    mounts::{configured, settle},
+    quota::Asked,
+};
 pub use self::{
     images::Images,
+    mounts::CONFIG_PATH,
     plan::{Plan, Totals},
     quota::{Account, AccountUsage, Measure, Quota},
 };
@@ -35,6 +44,9 @@ pub struct Policy {
     team: Totals,
     host: Totals,
     images: Option<Images>,
+    mount_roots: Vec<PathBuf>,
+    capabilities: BTreeSet<Capability>,
+    sandboxes: BTreeSet<String>,
 }
 
 impl Policy {
@@ -74,7 +86,32 @@ impl Policy {
         self
     }
 
+    /// Allows folders of this machine to be mounted: this one, and all beneath it; it may be called for several. Never mounted are the
+    /// kernel's folders, `/run`, `/etc`, `/boot`, the engine's data and socket, and this host's home folder, nor what holds one of them.
+    /// Links are followed before that is decided, and not any more afterwards. Default: none.
+    pub fn mount_root(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.mount_roots.push(folder.into());
+        self
+    }
+
+    /// Allows workspaces a capability, if they ask for it; it may be called for several. Default: none.
+    pub fn capability(mut self, capability: Capability) -> Self {
+        self.capabilities.insert(capability);
+        self
+    }
+
+    /// Allows workspaces to run in a runtime of the engine's, besides its default one, `runc` and `runsc`, if they ask for it. What
+    /// such a runtime holds, and what it doesn't, is the operator's to know.
+    pub fn sandbox(mut self, name: impl Into<String>) -> Self {
+        self.sandboxes.insert(name.into());
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
+        if let Some(root) = self.mount_roots.iter().find(|root| !root.is_absolute()) {
+            let message = format!("the policy's mount root {} is no absolute path", root.display());
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
         self.plans.iter().try_for_each(Plan::check)
     }
 

@@ -1,5 +1,7 @@
 //! Rules over an engine in memory: what is admitted, counted, and given back.
 
+mod places;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;

@@ -11,11 +11,11 @@ use corehold_types::{Timestamp, env_vars};
 use super::Member;
 use crate::{
     client::AgentClient,
-    create::plan::{CA_PATH, Plan, base_env, injection, resources},
+    create::plan::{CA_PATH, Plan, base_env, injection, mounts, resources},
     error::Result,
     host::{AGENT_PORT, HostInner},
     labels,
-    runtime::{CaBundle, ContainerId, ContainerSpec, ContainerState, Resources},
+    runtime::{CaBundle, Capability, ContainerId, ContainerSpec, ContainerState, Hardening, Mount, Resources},
     template::variable_bytes,
     workspace::random_word,
 };
@@ -33,6 +33,11 @@ pub struct Class {
     /// TCP ports inside that are published, as [`CreateWorkspace::publish`](crate::CreateWorkspace::publish) does: a container
     /// of this class meets requests that want these or some of them. Default: none; previews need none.
     pub publish: BTreeSet<u16>,
+    /// What is mounted, as by [`CreateWorkspace::mount`](crate::CreateWorkspace::mount): it meets requests that want exactly these. Default:
+    /// nothing.
+    pub mounts: Vec<Mount>,
+    /// How it is held, beyond what holds every workspace: it meets requests that are held so. Default: no more than that.
+    pub hardening: Hardening,
 }
 
 impl Class {
@@ -47,6 +52,34 @@ impl Class {
     #[must_use]
     pub fn resources(mut self, resources: Resources) -> Self {
         self.resources = resources;
+        self
+    }
+
+    /// What is mounted; it may be called for several.
+    #[must_use]
+    pub fn mount(mut self, mount: Mount) -> Self {
+        self.mounts.push(mount);
+        self
+    }
+
+    /// Whether nothing of the image can be written: see [`CreateWorkspace::read_only_root`](crate::CreateWorkspace::read_only_root).
+    #[must_use]
+    pub fn read_only_root(mut self, read_only: bool) -> Self {
+        self.hardening.read_only_root = read_only;
+        self
+    }
+
+    /// A capability that it has; it may be called for several.
+    #[must_use]
+    pub fn capability(mut self, capability: Capability) -> Self {
+        self.hardening.capabilities.insert(capability);
+        self
+    }
+
+    /// The engine's runtime that it runs in.
+    #[must_use]
+    pub fn sandbox(mut self, name: impl Into<String>) -> Self {
+        self.hardening.sandbox = Some(name.into());
         self
     }
 
@@ -85,6 +118,8 @@ impl Blank {
             resources: resources(&[class.resources, host.resources]),
             ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
             agent: Some(injection(host, false)),
+            mounts: mounts(host, &class.mounts, &class.hardening),
+            hardening: class.hardening,
             ..ContainerSpec::default()
         };
         let mut put = |name: &str, value: &str| spec.labels.insert(name.to_owned(), value.to_owned());
@@ -171,6 +206,8 @@ impl Blank {
         // As the agent counts them: more don't come in by a claim.
         let bytes: usize = plan.own_env.iter().map(|(name, value)| variable_bytes(name, value)).sum();
         plan.spec.image == self.reference
+            && plan.spec.mounts == self.spec.mounts
+            && plan.spec.hardening == self.spec.hardening
             && plan.spec.publish.iter().all(|port| self.spec.publish.contains(port))
             && plan.recipe.labels.is_empty()
             && !plan.recipe.image_user
@@ -197,6 +234,7 @@ fn key(spec: &ContainerSpec) -> String {
     }
     part(format!("{:?} {:?} {} {:?}", spec.publish, spec.publish_on, spec.agent_port, spec.resources).as_bytes());
     part(format!("{:?}", spec.agent).as_bytes());
+    part(format!("{:?} {:?}", spec.mounts, spec.hardening).as_bytes());
     part(spec.ca_bundle.as_ref().map_or(b"", |bundle| &bundle.pem));
     hasher.finalize().to_hex()[..KEY_CHARACTERS].to_owned()
 }

@@ -4,6 +4,8 @@
 //! and removes it. Nothing here assumes one machine or names an engine.
 
 pub mod docker;
+mod hardening;
+mod mount;
 mod observed;
 
 use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, pin::Pin, time::Duration};
@@ -15,6 +17,10 @@ use futures_util::Stream;
 use serde::Serialize;
 
 pub(crate) use self::observed::{AuditorSlot, Observed};
+pub use self::{
+    hardening::{Capability, Hardening},
+    mount::{Mount, MountSource},
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A stream of results, boxed so that the trait stays object-safe.
@@ -42,13 +48,14 @@ pub trait Runtime: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound` when the image isn't there, `Conflict` when the name is taken, `Unsupported` when ports are to be published
-    /// and its network publishes none.
+    /// and its network publishes none, and when it has no such sandbox.
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId>;
 
     /// Starts it. Starting what runs is no error.
     ///
     /// # Errors
-    /// `Conflict` when no port of this machine is left for one that is to be published.
+    /// `Conflict` when no port of this machine is left for one that is to be published, `Forbidden` when a folder that is mounted isn't
+    /// the one at its path any more.
     async fn start(&self, id: &ContainerId) -> Result<()>;
 
     /// Ends it: TERM, then KILL after the grace. What is paused is resumed for that. Stopping what doesn't run is no error.
@@ -153,6 +160,27 @@ pub trait Runtime: Send + Sync + 'static {
         Err(unsupported("changing the limits of a container"))
     }
 
+    /// Makes a volume, in which the user of workspaces may write. Optional.
+    ///
+    /// # Errors
+    /// `Conflict` when there is one of that name, `NotFound` when its image isn't there.
+    async fn create_volume(&self, _volume: &VolumeSpec) -> Result<()> {
+        Err(unsupported("volumes"))
+    }
+
+    /// The volumes with these labels. Optional.
+    async fn volumes(&self, _labels: &BTreeMap<String, String>) -> Result<Vec<VolumeState>> {
+        Err(unsupported("volumes"))
+    }
+
+    /// Removes a volume. Removing what isn't there is no error. Optional.
+    ///
+    /// # Errors
+    /// `Conflict` while a place has it, running or not.
+    async fn remove_volume(&self, _name: &str) -> Result<()> {
+        Err(unsupported("volumes"))
+    }
+
     /// Lays a tar stream into a folder of a place. Optional.
     async fn put_archive(&self, _id: &ContainerId, _folder: &str, _tar: BoxStream<Bytes>) -> Result<()> {
         Err(unsupported("laying an archive into a container"))
@@ -205,6 +233,10 @@ pub struct ContainerSpec {
     pub ca_bundle: Option<CaBundle>,
     /// How it gets the agent if its image has none. Absent: what the image starts is the agent.
     pub agent: Option<Injection>,
+    /// What else is visible inside, in the order of its paths.
+    pub mounts: Vec<Mount>,
+    /// How it is held, beyond what holds every place.
+    pub hardening: Hardening,
 }
 
 /// How a place whose image has no agent gets one: on a read-only volume over `/tools`, started in place of what the image would
@@ -245,6 +277,29 @@ pub struct PullProgress {
     pub total_bytes: u64,
 }
 
+/// What a volume should be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VolumeSpec {
+    /// Its name in the runtime.
+    pub name: String,
+    /// What never changes about it.
+    pub labels: BTreeMap<String, String>,
+    /// An image that is there, where the runtime needs one to make a volume.
+    pub image: String,
+}
+
+/// A volume that there is.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct VolumeState {
+    /// Its name in the runtime.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was made, in RFC 3339, where the runtime says so.
+    pub created: Option<String>,
+}
+
 /// A CA bundle on its way into a place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaBundle {
@@ -255,13 +310,17 @@ pub struct CaBundle {
 }
 
 /// Limits of a place. Absent: none.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// Memory in bytes, swap included.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
     /// CPUs, in thousandths of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_millis: Option<u64>,
     /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
 }
 

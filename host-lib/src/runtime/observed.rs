@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Endpoint, ImageSummary, PullProgress,
-    Resources, Runtime, RuntimeInfo, Stats,
+    Resources, Runtime, RuntimeInfo, Stats, VolumeSpec, VolumeState,
 };
 use crate::{
     audit::Auditor,
@@ -148,6 +148,18 @@ impl Runtime for Observed {
 
     async fn update_limits(&self, id: &ContainerId, limits: &Resources) -> Result<()> {
         self.count("updateLimits", self.inner.update_limits(id, limits)).await
+    }
+
+    async fn create_volume(&self, volume: &VolumeSpec) -> Result<()> {
+        self.count("createVolume", self.inner.create_volume(volume)).await
+    }
+
+    async fn volumes(&self, labels: &BTreeMap<String, String>) -> Result<Vec<VolumeState>> {
+        self.count("volumes", self.inner.volumes(labels)).await
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<()> {
+        self.count("removeVolume", self.inner.remove_volume(name)).await
     }
 
     async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {

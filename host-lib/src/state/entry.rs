@@ -6,7 +6,13 @@ use corehold_types::Timestamp;
 use rusqlite::{Row, ToSql, types::FromSqlError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{life::WorkspaceState, template::Template, workspace::WorkspaceId};
+use crate::{
+    life::WorkspaceState,
+    policy::Wanted,
+    runtime::{Capability, Mount, Resources},
+    template::Template,
+    workspace::WorkspaceId,
+};
 
 /// A workspace as it was written last. It changes by [`Store::put`](super::Store::put), if nobody has changed it since.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +73,19 @@ pub(crate) struct Recipe {
     pub(crate) cpu_millis: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pids: Option<u64>,
+    /// Whether its container may have other limits yet.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) limits_pending: bool,
+    /// What is mounted, its folders by the paths that were allowed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mounts: Vec<Mount>,
+    /// What was asked for of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) read_only_root: Option<bool>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) capabilities: BTreeSet<Capability>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sandbox: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) preview_port: Option<u16>,
     /// Ports that the engine publishes.
@@ -75,6 +94,27 @@ pub(crate) struct Recipe {
     /// The dev server, which ends with the container and is started again with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dev: Option<Dev>,
+}
+
+impl Recipe {
+    /// Its limits.
+    pub(crate) fn resources(&self) -> Resources {
+        Resources { memory_bytes: self.memory_bytes, cpu_millis: self.cpu_millis, pids: self.pids }
+    }
+
+    pub(crate) fn set_resources(&mut self, limits: Resources) {
+        let Resources { memory_bytes, cpu_millis, pids } = limits;
+        (self.memory_bytes, self.cpu_millis, self.pids) = (memory_bytes, cpu_millis, pids);
+    }
+
+    /// How it is to be held.
+    pub(crate) fn hardening(&self) -> Wanted {
+        Wanted {
+            read_only_root: self.read_only_root,
+            capabilities: self.capabilities.clone(),
+            sandbox: self.sandbox.clone(),
+        }
+    }
 }
 
 /// A dev server.

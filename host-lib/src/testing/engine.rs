@@ -24,8 +24,8 @@ use super::{AgentScript, FakeAgent, Files};
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{
-        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, Resources,
-        Runtime, RuntimeInfo, Stats,
+        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, MountSource,
+        Resources, Runtime, RuntimeInfo, Stats, VolumeSpec, VolumeState,
     },
 };
 
@@ -76,6 +76,7 @@ pub(crate) struct FakeEngine {
     /// Resuming fails as many times.
     pub(crate) resume_fails: AtomicUsize,
     calls: fault::Calls,
+    volumes: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
 }
 
 struct Container {
@@ -109,6 +110,7 @@ impl FakeEngine {
             image_builds: AtomicUsize::new(0),
             resume_fails: AtomicUsize::new(0),
             calls: fault::Calls::default(),
+            volumes: Mutex::default(),
         }
     }
 
@@ -297,7 +299,13 @@ fn state(id: &str, container: &Container) -> ContainerState {
 #[async_trait]
 impl Runtime for FakeEngine {
     async fn describe(&self) -> Result<RuntimeInfo> {
-        Err(failure("describe"))
+        Ok(RuntimeInfo {
+            name: "fake".to_owned(),
+            version: "1".to_owned(),
+            api_version: "1".to_owned(),
+            address: "unix:///run/fake.sock".to_owned(),
+            data_root: None,
+        })
     }
 
     async fn identity(&self) -> Result<String> {
@@ -543,6 +551,37 @@ impl Runtime for FakeEngine {
                 Ok(())
             })
             .await
+    }
+
+    async fn create_volume(&self, volume: &VolumeSpec) -> Result<()> {
+        let mut volumes = self.volumes.lock().unwrap();
+        if volumes.contains_key(&volume.name) {
+            return Err(Error::new(ErrorKind::Conflict, "there is one"));
+        }
+        volumes.insert(volume.name.clone(), volume.labels.clone());
+        Ok(())
+    }
+
+    async fn volumes(&self, labels: &BTreeMap<String, String>) -> Result<Vec<VolumeState>> {
+        let volumes = self.volumes.lock().unwrap();
+        let wanted = |all: &BTreeMap<String, String>| labels.iter().all(|(name, value)| all.get(name) == Some(value));
+        let state = |(name, labels): (&String, &BTreeMap<String, String>)| VolumeState {
+            name: name.clone(),
+            labels: labels.clone(),
+            created: None,
+        };
+        Ok(volumes.iter().filter(|(_, labels)| wanted(labels)).map(state).collect())
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<()> {
+        let used = |container: &Container| {
+            container.spec.mounts.iter().any(|mount| mount.source == MountSource::Volume(name.to_owned()))
+        };
+        if self.containers().values().any(used) {
+            return Err(Error::new(ErrorKind::Conflict, "it is in use"));
+        }
+        self.volumes.lock().unwrap().remove(name);
+        Ok(())
     }
 
     fn updates_limits(&self) -> bool {

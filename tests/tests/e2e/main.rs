@@ -18,6 +18,8 @@ mod container;
 mod create;
 // What goes wrong in a creation is told, and nothing is left behind.
 mod create_failures;
+// What is mounted into a workspace, and how it is held, over a real engine.
+mod places;
 // Every call to the engine fails in every way: nothing is orphaned, doubled or waited for in vain.
 mod engine_faults;
 // The library's examples.

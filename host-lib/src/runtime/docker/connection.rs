@@ -50,6 +50,9 @@ pub struct DockerOptions {
     /// Whether a network is taken too whose containers reach each other: for engines that make no others, as Podman 4.3, where
     /// all workspaces are one person's. Default false.
     pub containers_may_meet: bool,
+    /// Whether folders are mounted too where this process can't see in the container that they are those that were asked for: on
+    /// machines of one person, who isn't root. Default false.
+    pub folders_unseen: bool,
 }
 
 impl Default for DockerOptions {
@@ -62,6 +65,7 @@ impl Default for DockerOptions {
             publish_agent: false,
             network: "corehold".to_owned(),
             containers_may_meet: false,
+            folders_unseen: false,
         }
     }
 }

@@ -22,17 +22,17 @@ use tokio::sync::oneshot;
 use super::{
     Docker, ca_bundle,
     engine::Engine,
-    inject,
+    inject, mounts,
     network::{self, reached_directly},
     ports,
     specification::{Place, checked_name, checked_reference, container, update},
-    state,
+    state, volumes,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{
         BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, ImageSummary,
-        PullProgress, Resources, Runtime, RuntimeInfo, Stats,
+        PullProgress, Resources, Runtime, RuntimeInfo, Stats, VolumeSpec, VolumeState,
     },
 };
 
@@ -107,13 +107,18 @@ impl Runtime for Docker {
         let running = container.state.as_ref().and_then(|state| state.running).unwrap_or(false);
         let missing: Vec<u16> =
             wanted.keys().copied().filter(|port| running && !published.contains_key(port)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
+        let error = if missing.is_empty() {
+            match self.verify_folders(&container).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            }
+        } else {
+            let error = ports::unpublished(&missing);
+            if attempts > 1 { ports::used_up(&wanted, error) } else { error }
+        };
         // Nobody shall take it for what was asked for.
         self.stop(id, Duration::ZERO).await?;
-        let error = ports::unpublished(&missing);
-        Err(if attempts > 1 { ports::used_up(&wanted, error) } else { error })
+        Err(error)
     }
 
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<()> {
@@ -283,6 +288,18 @@ impl Runtime for Docker {
             .await
     }
 
+    async fn create_volume(&self, volume: &VolumeSpec) -> Result<()> {
+        volumes::create(&self.connection, volume).await
+    }
+
+    async fn volumes(&self, labels: &BTreeMap<String, String>) -> Result<Vec<VolumeState>> {
+        volumes::list(&self.connection, labels).await
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<()> {
+        volumes::remove(&self.connection, name).await
+    }
+
     async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {
         let name = checked_name(&id.0)?;
         let options = UploadToContainerOptions { path: folder.to_owned(), ..UploadToContainerOptions::default() };
@@ -333,6 +350,11 @@ impl Docker {
             return Err(Error::new(ErrorKind::Unsupported, format!("{what}: {why}"))
                 .hint("publish none, since previews go through the agent; or configure another network"));
         }
+        if let Some(sandbox) = &spec.hardening.sandbox {
+            self.check_sandbox(sandbox).await.map_err(|error| error.context(&what))?;
+        }
+        let (mut mounts, memory) = mounts::of(&spec.mounts);
+        mounts.extend(ca_mount);
         let place = Place {
             // By name: one that was removed before the start, and made anew, serves as well.
             network: self.connection.options.network.clone(),
@@ -340,7 +362,8 @@ impl Docker {
             cpus: cpus(facts),
             // Podman names no driver, and takes `json-file` for its own.
             bound_log: self.connection.engine == Engine::Podman || facts.logging_driver.as_deref() == Some("json-file"),
-            mounts: ca_mount.into_iter().collect(),
+            mounts,
+            memory,
         };
         let mut body = container(spec, place).map_err(|error| error.context(&what))?;
         // Last, since what it makes is to be released.
@@ -362,16 +385,62 @@ impl Docker {
         for warning in &created.warnings {
             tracing::warn!(container = %spec.name, warning, "the engine created the container with a warning");
         }
-        let finished = match &spec.ca_bundle {
-            Some(bundle) if finished.is_ok() => ca_bundle::verify(&self.connection, &spec.image, bundle).await,
-            _ => finished,
+        let verified = async {
+            finished?;
+            if let Some(bundle) = &spec.ca_bundle {
+                ca_bundle::verify(&self.connection, &spec.image, bundle).await?;
+            }
+            volumes::verify(&self.connection, &spec.mounts).await
         };
-        if let Err(error) = finished {
+        if let Err(error) = verified.await {
             // Best effort: it is found by its labels anyhow.
             let _ = self.remove(&ContainerId(created.id)).await;
+            volumes::remove_unasked(&self.connection, &spec.mounts).await;
             return Err(error.context(&what));
         }
         Ok(ContainerId(created.id))
+    }
+
+    /// Refuses a sandbox that the engine doesn't have: it would use none of another name instead, but say so in words of its own.
+    async fn check_sandbox(&self, name: &str) -> Result<()> {
+        checked_name(name)?;
+        let has = |facts: &SystemInfo| facts.runtimes.as_ref().is_none_or(|runtimes| runtimes.contains_key(name));
+        if has(self.connection.facts().await?) {
+            return Ok(());
+        }
+        // It may have been restarted with one more since.
+        let facts = self.connection.call("asking the engine about itself", self.connection.client.info()).await?;
+        if has(&facts) {
+            return Ok(());
+        }
+        let mut there: Vec<_> = facts.runtimes.unwrap_or_default().into_keys().collect();
+        there.sort();
+        Err(Error::new(ErrorKind::Unsupported, format!("the engine has no runtime named {name:?}")).hint(format!(
+            "it has {}; install {name} and name it in the engine's configuration (`runtimes` in daemon.json), or ask for another sandbox",
+            there.join(", ")
+        )))
+    }
+
+    /// Makes sure that the folders of a container that was just started are those that were asked for.
+    async fn verify_folders(&self, container: &ContainerInspectResponse) -> Result<()> {
+        let folders = mounts::folders(container);
+        let process = container.state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0);
+        // What has ended already has done nothing with them: that it ended is told otherwise.
+        let (false, Some(process)) = (folders.is_empty(), process) else { return Ok(()) };
+        let verified = tokio::task::spawn_blocking(move || mounts::verify(process, &folders)).await;
+        let verified = verified
+            .map_err(|error| Error::new(ErrorKind::Io, "looking at what is mounted was cut off").caused_by(error))?;
+        match verified {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                if self.connection.options.folders_unseen {
+                    return Ok(());
+                }
+                let id = ContainerId(container.id.clone().unwrap_or_default());
+                // It may have ended since.
+                if self.inspect(&id).await?.status != ContainerStatus::Running { Ok(()) } else { Err(error) }
+            }
+            verified => verified,
+        }
     }
 
     async fn cpus(&self) -> Result<Option<u64>> {

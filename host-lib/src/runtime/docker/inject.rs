@@ -25,7 +25,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     image::check_agent,
-    runtime::{ContainerSpec, Injection},
+    runtime::{ContainerSpec, Injection, MountSource},
     workspace::random_word,
 };
 
@@ -115,10 +115,8 @@ pub(super) async fn prepare(docker: &Docker, spec: &ContainerSpec, injection: &I
         volume: format!("corehold-agent-{}", digits.get(..12).unwrap_or(digits)),
         source: Lender { image: lender.id.clone() },
     };
-    let (mount, folders) = tokio::try_join!(
-        agent.ensure(connection, &lender.id, TOOLS),
-        make_folders(connection, &lender.id, &spec.name)
-    )?;
+    let (mount, folders) =
+        tokio::try_join!(agent.ensure(connection, &lender.id, TOOLS), make_folders(connection, &lender.id, spec))?;
     let unset = |variable: &String| {
         let name = variable.split('=').next().unwrap_or_default();
         (name.starts_with(OWN_VARIABLES) && !spec.env.contains_key(name)).then(|| name.to_owned())
@@ -160,16 +158,16 @@ fn check_platform(reference: &str, image: &EngineImage, lender: &EngineImage) ->
 }
 
 /// Has the volumes made that a workspace writes, owned as they are in the core image. Returns the container that has them.
-async fn make_folders(connection: &Connection, lender: &str, whose: &str) -> Result<String> {
+async fn make_folders(connection: &Connection, lender: &str, spec: &ContainerSpec) -> Result<String> {
     let name = format!("corehold-folders-{}", random_word(16)?);
     let body = ContainerCreateBody {
         image: Some(lender.to_owned()),
         entrypoint: Some(vec!["never-started".to_owned()]),
         labels: Some(HashMap::from([
             (ROLE_LABEL.to_owned(), FOLDERS_ROLE.to_owned()),
-            (FOR_LABEL.to_owned(), whose.to_owned()),
+            (FOR_LABEL.to_owned(), spec.name.clone()),
         ])),
-        volumes: Some([APP, HOME, TMP].map(str::to_owned).into()),
+        volumes: Some(own_folders(spec).map(str::to_owned).collect()),
         host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
         ..ContainerCreateBody::default()
     };
@@ -179,12 +177,24 @@ async fn make_folders(connection: &Connection, lender: &str, whose: &str) -> Res
     Ok(name)
 }
 
+/// What a workspace writes and nothing else is mounted over.
+fn own_folders(spec: &ContainerSpec) -> impl Iterator<Item = &'static str> {
+    let is_free = |folder: &&str| {
+        !spec.mounts.iter().any(|mount| mount.target == **folder && mount.source != MountSource::Scratch)
+    };
+    [APP, HOME, TMP].into_iter().filter(is_free)
+}
+
 impl Injected {
     /// Adds it to the request that creates the container.
     pub(super) fn apply(&self, spec: &ContainerSpec, body: &mut ContainerCreateBody) {
         let seconds = |seconds: i64| Some(seconds * 1_000_000_000);
         let host_config = body.host_config.get_or_insert_default();
-        host_config.mounts.get_or_insert_default().push(self.mount.clone());
+        let mounts = host_config.mounts.get_or_insert_default();
+        // Those of a root that can't be written: the image may have no such folder, or one that is root's.
+        let own: Vec<_> = own_folders(spec).collect();
+        mounts.retain(|mount| mount.source.is_some() || !mount.target.as_deref().is_some_and(|at| own.contains(&at)));
+        mounts.push(self.mount.clone());
         host_config.volumes_from.get_or_insert_default().push(self.folders.clone());
         body.entrypoint = Some(vec![AGENT_PATH.to_owned()]);
         body.cmd = Some(Vec::new());

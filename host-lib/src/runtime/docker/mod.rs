@@ -11,12 +11,14 @@ mod engine;
 mod errors;
 mod images;
 mod inject;
+mod mounts;
 mod network;
 mod observation;
 mod ports;
 mod seeded;
 mod specification;
 mod state;
+mod volumes;
 
 pub use address::{DockerAddress, Surroundings};
 pub use connection::{Candidate, CandidateOutcome, DockerOptions};
@@ -25,8 +27,8 @@ pub use images::{BuildRequest, EngineImage};
 use crate::error::Result;
 
 /// The label of what this runtime makes besides core containers (`network`, `ca-bundle`, `ca-bundle-complete`, `ca-seed`, `agent`,
-/// `agent-complete`, `agent-seed`, `folders`).
-/// All of it may be removed while no core container runs; it is made anew when it is needed.
+/// `agent-complete`, `agent-seed`, `folders`, `volume`, `volume-seed`).
+/// All of it but volumes may be removed while no core container runs; it is made anew when it is needed.
 pub const ROLE_LABEL: &str = "dev.corehold.role";
 
 /// An engine that speaks Docker's API. Cheap to clone.

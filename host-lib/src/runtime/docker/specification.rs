@@ -24,8 +24,10 @@ pub(super) struct Place {
     pub(super) cpus: Option<u64>,
     /// Whether the engine's log driver is `json-file`, whose logs grow without bound unless told.
     pub(super) bound_log: bool,
-    /// The CA bundle's volume.
+    /// The CA bundle's volume, and what else is mounted.
     pub(super) mounts: Vec<Mount>,
+    /// Those in memory: where, and how.
+    pub(super) memory: HashMap<String, String>,
 }
 
 /// The shortest period in which CPU time is given out, in microseconds. The engine's own is 100 ms: what has used up its share
@@ -65,6 +67,10 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
         cpu_quota: limits.cpu_quota,
         pids_limit: limits.pids,
         cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(spec.hardening.capabilities.iter().map(ToString::to_string).collect()),
+        readonly_rootfs: Some(spec.hardening.read_only_root),
+        runtime: spec.hardening.sandbox.clone(),
+        tmpfs: Some(place.memory),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         privileged: Some(false),
         // The agent is PID 1 and does init's duties.
@@ -185,9 +191,10 @@ pub(super) fn checked_reference(reference: &str) -> Result<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::runtime::{Capability, Hardening};
 
     fn spec() -> ContainerSpec {
         ContainerSpec {
@@ -208,6 +215,7 @@ mod tests {
         assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
         assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
         assert_eq!((host.privileged, host.init), (Some(false), Some(false)));
+        assert_eq!((host.cap_add, host.readonly_rootfs, host.runtime), (Some(Vec::new()), Some(false), None));
         assert_eq!((host.memory, host.memory_swap), (Some(1 << 30), Some(1 << 30)));
         assert_eq!((host.cpu_period, host.cpu_quota), (Some(10_000), Some(15_000)));
         assert_eq!((host.nano_cpus, host.pids_limit), (None, Some(512)));
@@ -215,6 +223,20 @@ mod tests {
         assert_eq!(host.log_config, None);
         assert_eq!(body.env, Some(vec!["A=b=c".to_owned()]));
         assert_eq!(body.user, None);
+    }
+
+    #[test]
+    fn what_is_asked_for_beyond_that_is_said() {
+        let hardening = Hardening {
+            read_only_root: true,
+            capabilities: BTreeSet::from([Capability::Chown, Capability::NetBindService]),
+            sandbox: Some("runsc".to_owned()),
+        };
+        let host = container(&ContainerSpec { hardening, ..spec() }, Place::default()).unwrap().host_config.unwrap();
+        assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+        assert_eq!(host.cap_add, Some(vec!["CHOWN".to_owned(), "NET_BIND_SERVICE".to_owned()]));
+        assert_eq!((host.readonly_rootfs, host.runtime.as_deref()), (Some(true), Some("runsc")));
+        assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
     }
 
     proptest::proptest! {

@@ -1,0 +1,259 @@
+//! Named volumes: room on the engine's disk that outlives workspaces, and that several of them may mount.
+//!
+//! A volume is the engine's, and all that is known of it stands in its labels. Who uses one is counted in the state store too: who
+//! sleeps has no container that would hold it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use corehold_types::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    create::plan::check_name,
+    error::{Error, ErrorKind, Result},
+    host::{Host, HostInner},
+    labels,
+    life::WorkspaceState,
+    runtime::{Mount, MountSource, VolumeSpec, VolumeState},
+    workspace::WorkspaceId,
+};
+
+/// Characters that a name may have.
+const NAME_CHARACTERS: usize = 63;
+
+/// What a new volume should be.
+#[derive(Debug, Clone)]
+#[must_use = "it is made by `Volumes::create`"]
+pub struct CreateVolume {
+    name: String,
+    owner: Option<String>,
+    team: Option<String>,
+}
+
+impl CreateVolume {
+    /// Of a name: at most 63 lower-case letters, digits, `-`, `_` and `.`, beginning with a letter or a digit. A home has one of each.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), owner: None, team: None }
+    }
+
+    /// Only this owner's workspaces may mount it. Default: any of this home.
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = Some(owner.into());
+        self
+    }
+
+    /// Only this team's workspaces may mount it. Default: any of this home.
+    pub fn team(mut self, team: impl Into<String>) -> Self {
+        self.team = Some(team.into());
+        self
+    }
+}
+
+/// A volume of this home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct VolumeInfo {
+    /// Its name.
+    pub name: String,
+    /// Whose workspaces may mount it; absent: any owner's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Which team's may; absent: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team: Option<String>,
+    /// When it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+    /// The workspaces that mount it, asleep ones included.
+    pub workspaces: Vec<WorkspaceId>,
+}
+
+/// The named volumes of a home. Clones are cheap.
+#[derive(Clone)]
+pub struct Volumes {
+    host: Arc<HostInner>,
+}
+
+impl Volumes {
+    pub(crate) fn new(host: Arc<HostInner>) -> Self {
+        Self { host }
+    }
+
+    /// Makes one, empty, in which the user of workspaces may write. How large it gets nobody limits but the engine's disk.
+    /// Dropping the future leaves it made or not; [`list`](Self::list) says which.
+    ///
+    /// # Errors
+    /// `Conflict` when there is one of that name, `Invalid` for a name that can't be, `NotFound` without the core image, with which it is
+    /// made, `Unsupported` by the runtime.
+    pub async fn create(&self, volume: CreateVolume) -> Result<()> {
+        check_volume_name(&volume.name)?;
+        let mut all = self.home_labels();
+        let mut put = |name: &str, value: &str| all.insert(name.to_owned(), value.to_owned());
+        put(labels::VOLUME, &volume.name);
+        put(labels::CREATED, &Timestamp::now().to_string());
+        for (what, label, value) in [("an owner", labels::OWNER, &volume.owner), ("a team", labels::TEAM, &volume.team)]
+        {
+            if let Some(value) = value {
+                check_name(what, value)?;
+                put(label, value);
+            }
+        }
+        let name = engine_name(&self.host.fingerprint, &volume.name);
+        let spec = VolumeSpec { name, labels: all, image: self.host.image.clone() };
+        match self.host.runtime.create_volume(&spec).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                Err(Error::new(ErrorKind::Conflict, format!("there is a volume {:?} already", volume.name))
+                    .hint("choose another name, or mount that one")
+                    .caused_by(error))
+            }
+            made => made,
+        }
+    }
+
+    /// The volumes there are, by name. Cancel-safe.
+    ///
+    /// # Errors
+    /// `EngineUnavailable` or `Engine`, `Unsupported` by the runtime.
+    pub async fn list(&self) -> Result<Vec<VolumeInfo>> {
+        let listed = self.host.runtime.volumes(&self.home_labels()).await?;
+        let mut users = self.users().await?;
+        let mut all: Vec<VolumeInfo> = listed
+            .iter()
+            .filter_map(|state| Some((state, state.labels.get(labels::VOLUME)?.clone())))
+            .map(|(state, name)| VolumeInfo {
+                owner: state.labels.get(labels::OWNER).cloned(),
+                team: state.labels.get(labels::TEAM).cloned(),
+                created: state.labels.get(labels::CREATED).and_then(|created| created.parse().ok()),
+                workspaces: users.remove(&name).unwrap_or_default(),
+                name,
+            })
+            .collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(all)
+    }
+
+    /// Removes one, and all that is in it.
+    /// Dropping the future leaves it removed or not; calling it again sees to that.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `Conflict` while a workspace mounts it, one that sleeps too, or a pool.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        check_volume_name(name)?;
+        let there = self.list().await?.into_iter().find(|volume| volume.name == name);
+        let volume = there.ok_or_else(|| not_found(name))?;
+        let in_use = |by: String| {
+            Error::new(ErrorKind::Conflict, format!("the volume {name:?} is in use by {by}"))
+                .hint("remove what mounts it first; what sleeps needs it when it wakes")
+        };
+        if !volume.workspaces.is_empty() {
+            let names: Vec<&str> = volume.workspaces.iter().take(5).map(WorkspaceId::as_str).collect();
+            return Err(in_use(names.join(", ")));
+        }
+        match self.host.runtime.remove_volume(&engine_name(&self.host.fingerprint, name)).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                Err(in_use("a container of this engine".to_owned()).caused_by(error))
+            }
+            removed => removed,
+        }
+    }
+
+    fn home_labels(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([(labels::HOME.to_owned(), self.host.fingerprint.clone())])
+    }
+
+    /// Which workspaces mount which.
+    async fn users(&self) -> Result<BTreeMap<String, Vec<WorkspaceId>>> {
+        let mut users: BTreeMap<String, Vec<WorkspaceId>> = BTreeMap::new();
+        for entry in self.host.store.all().await? {
+            if entry.state == WorkspaceState::Removed {
+                continue;
+            }
+            for mount in &entry.recipe.mounts {
+                if let MountSource::Volume(name) = &mount.source {
+                    users.entry(name.clone()).or_default().push(entry.id.clone());
+                }
+            }
+        }
+        Ok(users)
+    }
+}
+
+impl Host {
+    /// Named volumes: room on the engine's disk that outlives workspaces.
+    #[must_use]
+    pub fn volumes(&self) -> Volumes {
+        Volumes::new(self.inner.clone())
+    }
+}
+
+/// What a volume is called in the engine: names of different homes don't meet.
+pub(crate) fn engine_name(fingerprint: &str, name: &str) -> String {
+    format!("{}{fingerprint}-{name}", labels::VOLUME_NAME_PREFIX)
+}
+
+fn check_volume_name(name: &str) -> Result<()> {
+    let letter = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit();
+    let fine = name.starts_with(letter)
+        && name.len() <= NAME_CHARACTERS
+        && name.chars().all(|character| letter(character) || matches!(character, '-' | '_' | '.'));
+    if fine {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Invalid, format!("{name:?} is no name for a volume")).hint(format!(
+        "at most {NAME_CHARACTERS} lower-case letters, digits, '-', '_' and '.', beginning with a letter or a digit"
+    )))
+}
+
+fn not_found(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no volume {name:?}"))
+        .hint("`corehold volume ls` shows those there are, `corehold volume create` makes one")
+}
+
+impl HostInner {
+    /// Makes sure that the volumes among these are there, and are to be mounted by whom they are for. What isn't theirs isn't there.
+    pub(crate) async fn check_volumes(&self, mounts: &[Mount], owner: Option<&str>, team: Option<&str>) -> Result<()> {
+        let wanted: Vec<&str> = mounts
+            .iter()
+            .filter_map(|mount| match &mount.source {
+                MountSource::Volume(name) => Some(name.as_str()),
+                _ => None,
+            })
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        wanted.iter().try_for_each(|name| check_volume_name(name))?;
+        let home = BTreeMap::from([(labels::HOME.to_owned(), self.fingerprint.clone())]);
+        let there = self.runtime.volumes(&home).await?;
+        let is_theirs = |volume: &VolumeState| {
+            let of = |label: &str, whose: Option<&str>| {
+                volume.labels.get(label).is_none_or(|name| whose == Some(name.as_str()))
+            };
+            of(labels::OWNER, owner) && of(labels::TEAM, team)
+        };
+        for name in wanted {
+            let found =
+                there.iter().find(|volume| volume.labels.get(labels::VOLUME).is_some_and(|known| known == name));
+            if !found.is_some_and(is_theirs) {
+                return Err(not_found(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_that_any_engine_takes() {
+        for name in ["a", "0", "cargo-cache", "a.b_c-d", &"a".repeat(63)] {
+            check_volume_name(name).unwrap();
+        }
+        for name in ["", "-a", ".a", "A", "a/b", "../a", "a b", "ä", "a\0", "a:ro", &"a".repeat(64)] {
+            assert_eq!(check_volume_name(name).unwrap_err().kind(), ErrorKind::Invalid, "{name:?}");
+        }
+    }
+}
