@@ -37,6 +37,7 @@
 //! A row names its engine: where another one is used with the same home, nothing of it is taken for gone. No decision is made by a clock.
 
 mod found;
+mod limits;
 mod owner;
 mod reconcile;
 mod remove;

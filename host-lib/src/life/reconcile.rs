@@ -10,7 +10,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 
 use super::{
-    TransitionCause, WorkspaceState, found, sleep,
+    TransitionCause, WorkspaceState, found, limits, sleep,
     transition::detached,
     turn::{Taking, Turn, is_at_work, is_attended, put},
     up,
@@ -139,6 +139,10 @@ async fn one(host: &Arc<HostInner>, entry: Entry) -> Result<Outcome> {
         }
         let generation = entry.generation;
         Ok(match truth(&inner, entry, TransitionCause::Engine).await? {
+            Some(entry) if entry.generation == generation && entry.recipe.limits_pending => {
+                limits::settle(&inner, entry).await?;
+                Outcome::Finished
+            }
             Some(entry) if entry.generation == generation => Outcome::Same,
             Some(_) => Outcome::Corrected,
             None => Outcome::Gone,

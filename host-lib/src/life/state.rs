@@ -62,6 +62,11 @@ impl WorkspaceState {
         Self::Removing,
     ];
 
+    /// Whether nothing of it can run: it takes no memory and no CPU.
+    pub(crate) const fn is_at_rest(self) -> bool {
+        matches!(self, Self::Stopped | Self::Asleep | Self::Failed | Self::Removed)
+    }
+
     /// The word for people and for JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -311,7 +311,7 @@ impl Workspace {
     }
 
     /// Those of other homes are theirs to change: their agents don't trust us.
-    fn own(&self) -> Result<()> {
+    pub(super) fn own(&self) -> Result<()> {
         if self.about().labelled.home == self.host().fingerprint {
             return Ok(());
         }

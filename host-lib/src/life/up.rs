@@ -30,6 +30,9 @@ pub(super) async fn bring_up(turn: &Turn) -> Result<Workspace> {
     // A client of its own: those that are there know the address before.
     let place = Place::new(host, &entry.id, container.clone(), entry.instance.clone());
     let answering = async {
+        if entry.recipe.limits_pending {
+            host.runtime.update_limits(&container, &entry.recipe.resources()).await?;
+        }
         let mut watch = DeathWatch::new(host.runtime.as_ref(), &entry.instance);
         watch.during(host.runtime.start(&container)).await?;
         agent::wait(&place.client, &mut watch, AGENT_TIMEOUT, host.runtime.as_ref()).await?;

@@ -7,6 +7,7 @@ use crate::{
     error::Result,
     life::WorkspaceState,
     policy::{Account, Asked, Policy, Quota, StoredAccount, Totals},
+    runtime::Resources,
 };
 
 /// The states in which nothing of a workspace can run: they take no memory and no CPU.
@@ -100,12 +101,13 @@ fn used(connection: &Connection, account: &Account, without: &str) -> rusqlite::
     })
 }
 
-/// Whether an entry that is to be added, or to run again, has room. In the transaction that writes it.
+/// Whether an entry that is to be added, or to run again, has room, by the totals that count. In the transaction that writes it.
 fn admit(
     transaction: &Transaction<'_>,
     policy: &Policy,
     entry: &Entry,
     workspaces: u64,
+    counts: impl Fn(Totals) -> Totals,
 ) -> rusqlite::Result<Result<(), Quota>> {
     let recipe = &entry.recipe;
     let asked = Asked { workspaces, memory_bytes: recipe.memory_bytes, cpu_millis: recipe.cpu_millis };
@@ -113,7 +115,7 @@ fn admit(
     let team = recipe.team.clone().map(Account::Team);
     for account in [owner, team, Some(Account::Host)].into_iter().flatten() {
         let stored = stored(transaction, &account)?;
-        let totals = policy.totals_of(&account, &stored);
+        let totals = counts(policy.totals_of(&account, &stored));
         if totals == Totals::default() {
             continue;
         }
@@ -148,9 +150,40 @@ pub(super) fn admitted<T>(
     // That somebody was faster comes before that there is no room: it may be theirs that takes it.
     if is_written(&written)
         && adds
-        && let Err(quota) = admit(&transaction, policy, entry, u64::from(new))?
+        && let Err(quota) = admit(&transaction, policy, entry, u64::from(new), |totals| totals)?
     {
         // Dropped, the transaction is undone.
+        return Ok(Err(quota));
+    }
+    transaction.commit()?;
+    Ok(Ok(written))
+}
+
+/// Does a write of an entry by which it may use more, or less, than before. Of what doesn't grow it is not asked whether there is room: totals
+/// may have become smaller since.
+pub(super) fn regranted(
+    connection: &Connection,
+    policy: &Policy,
+    entry: &Entry,
+    before: &Resources,
+    write: impl FnOnce() -> rusqlite::Result<Option<Entry>>,
+) -> rusqlite::Result<Result<Option<Entry>, Quota>> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let written = write()?;
+    let after = entry.recipe.resources();
+    let grown = |totals: Totals| {
+        let more = |limit: fn(&Resources) -> Option<u64>| limit(&after) > limit(before);
+        Totals::of(
+            None,
+            totals.memory_bytes.filter(|_| more(|limits| limits.memory_bytes)),
+            totals.cpu_millis.filter(|_| more(|limits| limits.cpu_millis)),
+        )
+    };
+    // What is at rest counts when it runs again.
+    if written.is_some()
+        && !entry.state.is_at_rest()
+        && let Err(quota) = admit(&transaction, policy, entry, 0, grown)?
+    {
         return Ok(Err(quota));
     }
     transaction.commit()?;

@@ -32,6 +32,7 @@ use crate::{
     idle::Field,
     life::WorkspaceState,
     policy::{Policy, Quota},
+    runtime::Resources,
     workspace::WorkspaceId,
 };
 
@@ -180,20 +181,7 @@ impl Store {
     pub(crate) async fn put(&self, entry: Entry, durability: Durability) -> Result<Option<Entry>> {
         let rules = self.policy.clone();
         let put = self.write(move |connection| {
-            let columns = entry::COLUMNS;
-            let put = || {
-                entry.write(|values| {
-                    connection
-                        .prepare_cached(&format!(
-                            "UPDATE workspaces SET state = :state, reason = :reason, engine = :engine, container = :container, \
-                             instance = :instance, recipe = :recipe, archive = :archive, created = :created, \
-                             entered_at = :entered_at, actor = :actor, generation = generation + 1 \
-                             WHERE id = :id AND generation = :generation RETURNING {columns}"
-                        ))?
-                        .query_row(values, Entry::read)
-                        .optional()
-                })
-            };
+            let put = || update(connection, &entry);
             match durability {
                 Durability::Process if matches!(entry.state, WorkspaceState::Starting | WorkspaceState::Waking) => {
                     accounts::admitted(connection, &rules, &entry, put, Option::is_some)
@@ -206,6 +194,18 @@ impl Store {
                     result.map(Ok::<_, Quota>)
                 }
             }
+        });
+        Ok(put.await??)
+    }
+
+    /// Writes other limits of an entry, unless somebody has changed it since it was read: then none. `before` are those that it has.
+    ///
+    /// # Errors
+    /// `Quota` when its accounts have no room for what is more.
+    pub(crate) async fn put_limits(&self, entry: Entry, before: Resources) -> Result<Option<Entry>> {
+        let rules = self.policy.clone();
+        let put = self.write(move |connection| {
+            accounts::regranted(connection, &rules, &entry, &before, || update(connection, &entry))
         });
         Ok(put.await??)
     }
@@ -276,4 +276,20 @@ impl Store {
         .await
         .map_err(|error| Error::new(ErrorKind::Io, "the state store was cut off").caused_by(error))?
     }
+}
+
+/// Writes an entry, unless somebody has changed it since it was read.
+fn update(connection: &Connection, entry: &Entry) -> rusqlite::Result<Option<Entry>> {
+    let columns = entry::COLUMNS;
+    entry.write(|values| {
+        connection
+            .prepare_cached(&format!(
+                "UPDATE workspaces SET state = :state, reason = :reason, engine = :engine, container = :container, \
+                 instance = :instance, recipe = :recipe, archive = :archive, created = :created, \
+                 entered_at = :entered_at, actor = :actor, generation = generation + 1 \
+                 WHERE id = :id AND generation = :generation RETURNING {columns}"
+            ))?
+            .query_row(values, Entry::read)
+            .optional()
+    })
 }

@@ -13,7 +13,7 @@ use crate::{
     labels,
     life::{self, WorkspaceState},
     pool::Record,
-    runtime::{ContainerState, ContainerStatus},
+    runtime::{ContainerState, ContainerStatus, Resources},
     state::Entry,
 };
 
@@ -50,6 +50,9 @@ pub struct WorkspaceInfo {
     /// The ports inside that are published on this machine, and where.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub published: BTreeMap<u16, SocketAddr>,
+    /// What it may use at most; absent where the state store doesn't know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
     /// The archive that has the files of one that sleeps; absent for others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveRef>,
@@ -179,6 +182,7 @@ pub(crate) fn describe(host: &HostInner, described: Described) -> Option<Workspa
     let archive = archive.and_then(|archive| archive.parse().ok());
     Some(WorkspaceInfo {
         archive,
+        resources: entry.as_ref().map(|entry| entry.recipe.resources()),
         own: labelled.home == host.fingerprint,
         id: labelled.id,
         state: now,

@@ -27,6 +27,7 @@ mod asleep;
 mod deaths;
 mod failures;
 mod invariants;
+mod limits;
 mod owners;
 mod reconciling;
 mod transitions;
