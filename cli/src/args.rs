@@ -1,6 +1,7 @@
 //! What the user may say: flags, their help, and nothing of what is done with them.
 
 mod life;
+mod place;
 mod value;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use self::value::{parse_ports, parse_variable};
 pub(crate) use self::{
     life::{Chosen, Graced, Idle, Policy, Supervise},
+    place::{Asked, Limits, Place, Volume},
     value::PortPair,
 };
 
@@ -100,6 +102,8 @@ pub(crate) enum Command {
     Wake(Chosen),
     /// Stay, and pause, archive, wake and restart workspaces as their policies say, until Ctrl-C
     Supervise(Supervise),
+    /// Show what a workspace may use, or change it while it runs
+    Limits(Limits),
     /// Run a command in a workspace; its exit code is the exit code
     Exec(Exec),
     /// Reach ports inside, its own loopback included, on ports of this machine, until Ctrl-C
@@ -131,6 +135,9 @@ pub(crate) enum Command {
     /// The results of set-ups that are kept for the next workspace of a template
     #[command(subcommand)]
     Cache(Cache),
+    /// Named volumes: room on the engine's disk that outlives workspaces
+    #[command(subcommand)]
+    Volume(Volume),
     /// Look at engine, image, certificates and disk, and say how to mend each
     Doctor,
 }
@@ -142,6 +149,8 @@ Examples:
   corehold up vite-react                    a template of ./templates
   corehold up ./my-app --name demo          any folder; what to run is inferred without a template.json
   corehold up node-api --attach             stay and follow the dev server's output; Ctrl-C leaves it running
+  corehold up ./my-app --mount ~/models:/models:ro --mount cargo-cache:/cache
+                                            a folder of this machine, read-only, and a volume (`corehold volume create`)
   corehold up node-api --pause-after 10m --archive-after 1d
                                             paused and put to sleep when idle, while `corehold supervise` or a backend runs")]
 pub(crate) struct Up {
@@ -162,12 +171,8 @@ pub(crate) struct Up {
     /// Port inside that is to be reached on 127.0.0.1 too, besides the template's; may be given more than once
     #[arg(long, value_name = "PORT")]
     pub(crate) publish: Vec<u16>,
-    /// Memory limit, such as 512MiB or 2GiB (default: the template's)
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory: Option<String>,
-    /// CPU limit, such as 0.5 or 2 (default: the template's)
-    #[arg(long, value_name = "CPUS")]
-    pub(crate) cpus: Option<f64>,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
     /// CA bundle in PEM to hand in (default: the one this machine uses, where there is one)
     #[arg(long, value_name = "FILE", conflicts_with = "no_ca")]
     pub(crate) ca: Option<PathBuf>,
@@ -179,6 +184,8 @@ pub(crate) struct Up {
     pub(crate) keep: bool,
     #[command(flatten)]
     pub(crate) idle: Idle,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 /// Flags of `exec`.

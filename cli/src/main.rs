@@ -33,6 +33,7 @@ async fn main() -> ExitCode {
         Command::Sleep(graced) => commands::life::graced(global, Verb::Sleep, graced).await,
         Command::Wake(chosen) => commands::life::at_once(global, Verb::Wake, chosen).await,
         Command::Supervise(supervise) => commands::events::supervise(global, supervise).await,
+        Command::Limits(limits) => commands::limits::run(global, limits).await,
         Command::Exec(exec) => return commands::exec::run(global, exec).await,
         Command::Forward(forward) => commands::forward::run(global, forward).await,
         Command::Logs(logs) => commands::logs::run(global, logs).await,
@@ -54,6 +55,7 @@ async fn main() -> ExitCode {
         Command::Template(Template::Schema) => commands::template::schema(),
         Command::Cache(Cache::Ls) => commands::cache::ls(global).await,
         Command::Cache(Cache::Clear) => commands::cache::clear(global).await,
+        Command::Volume(volume) => commands::volume::run(global, volume).await,
         Command::Doctor => commands::doctor::run(global).await,
     };
     match done {

@@ -6,7 +6,8 @@ use std::{
 };
 
 use corehold_host::{
-    Host, Result,
+    Capability, Host, Result,
+    policy::Policy,
     runtime::docker::{Docker, DockerAddress, DockerOptions},
 };
 use tracing_subscriber::EnvFilter;
@@ -38,6 +39,8 @@ pub(crate) fn options(global: &Global) -> DockerOptions {
         options.address = DockerAddress::At(address.clone());
     }
     options.containers_may_meet = global.containers_may_meet;
+    // Whoever types this may use the engine as they like, and mount what they like by it.
+    options.folders_unseen = true;
     options
 }
 
@@ -58,7 +61,11 @@ pub(crate) async fn waking(global: &Global) -> Result<Host> {
 /// The same, still to be completed.
 pub(crate) fn builder(global: &Global, engine: Docker) -> corehold_host::HostBuilder {
     // A command does one thing and ends: what an earlier one left stays to be seen, and is removed by who asks for that.
-    let mut builder = Host::builder().runtime(Arc::new(engine)).subject("cli").reconciles(false);
+    let mut policy = Policy::new().mount_root("/");
+    for capability in Capability::ALL {
+        policy = policy.capability(capability);
+    }
+    let mut builder = Host::builder().runtime(Arc::new(engine)).subject("cli").reconciles(false).policy(policy);
     for folder in template_folders(global) {
         builder = builder.templates(folder);
     }

@@ -10,6 +10,7 @@ pub(crate) mod exec;
 pub(crate) mod forward;
 pub(crate) mod image;
 pub(crate) mod life;
+pub(crate) mod limits;
 pub(crate) mod load;
 pub(crate) mod logs;
 pub(crate) mod ls;
@@ -17,6 +18,7 @@ pub(crate) mod policy;
 pub(crate) mod stats;
 pub(crate) mod template;
 pub(crate) mod up;
+pub(crate) mod volume;
 pub(crate) mod why;
 
 use corehold_host::{Host, Result, Workspace, WorkspaceState};

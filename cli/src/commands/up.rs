@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use corehold_host::{CreateWorkspace, Creation, Host, Workspace, WorkspaceInfo, runtime::Resources, template};
+use corehold_host::{CreateWorkspace, Creation, Host, Workspace, WorkspaceInfo};
 use serde_json::json;
 
 use super::logs;
@@ -25,7 +25,8 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
         eprintln!("note: {reason}");
     }
 
-    let mut request = CreateWorkspace::from_template(&template).resources(resources(up)?).keep_on_failure(up.keep);
+    let mut request =
+        CreateWorkspace::from_template(&template).resources(up.asked.resources()?).keep_on_failure(up.keep);
     // The address that is printed outlives this command, so it can't be one that this process listens on.
     for port in up.publish.iter().chain([&template.port]) {
         request = request.publish(*port);
@@ -38,6 +39,19 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
     }
     for (name, value) in &up.env {
         request = request.env(name, value);
+    }
+
+    for mount in &up.place.mounts {
+        request = request.mount(mount.clone());
+    }
+    for capability in &up.place.capabilities {
+        request = request.capability(*capability);
+    }
+    if up.place.read_only_root {
+        request = request.read_only_root(true);
+    }
+    if let Some(sandbox) = &up.place.sandbox {
+        request = request.sandbox(sandbox);
     }
 
     if let Some(policy) = up.idle.policy() {
@@ -103,16 +117,4 @@ fn ca_bundle(up: &Up) -> Option<std::path::PathBuf> {
         return None;
     }
     up.ca.clone().or_else(surroundings::machine_ca_bundle)
-}
-
-fn resources(up: &Up) -> anyhow::Result<Resources> {
-    let mut resources = Resources::default();
-    if let Some(memory) = &up.memory {
-        resources.memory_bytes = Some(template::parse_memory(memory)?);
-    }
-    if let Some(cpus) = up.cpus {
-        anyhow::ensure!((0.01..=1024.0).contains(&cpus), "--cpus {cpus} is not between 0.01 and 1024");
-        resources.cpu_millis = Some((cpus * 1000.0).round() as u64);
-    }
-    Ok(resources)
 }
