@@ -19,6 +19,7 @@ const WHOLE: &[&str] = &[
     "OutputStream",
     "Resources",
     "Surroundings",
+    "VolumeSpec",
 ];
 
 /// A public item: where it stands, its documentation and attributes, its code up to the end of its head or of its fields.
