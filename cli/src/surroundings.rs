@@ -77,6 +77,11 @@ pub(crate) fn template_folders(global: &Global) -> Vec<PathBuf> {
     if global.templates.is_empty() { vec![PathBuf::from("templates")] } else { global.templates.clone() }
 }
 
+/// The user's own folder.
+pub(crate) fn home_folder() -> Option<PathBuf> {
+    std::env::var_os("HOME").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// What kind of terminal we were started on.
 pub(crate) fn terminal_type() -> Option<String> {
     std::env::var("TERM").ok().filter(|term| !term.is_empty())

@@ -1,9 +1,9 @@
 //! Flags that say what a workspace's container is: what is mounted, how it is held; and the volumes that may be mounted.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use corehold_host::{Capability, Mount, runtime::Resources, template};
+
+use crate::surroundings::home_folder;
 
 /// What a workspace may use.
 #[derive(Debug, Args)]
@@ -94,8 +94,7 @@ fn parse_mount(text: &str) -> Result<Mount, String> {
     let (what, inside) =
         rest.rsplit_once(':').filter(|(what, inside)| !what.is_empty() && !inside.is_empty()).ok_or_else(wrong)?;
     let folder = if let Some(rest) = what.strip_prefix("~/") {
-        let home = std::env::var_os("HOME").ok_or("HOME isn't set, so ~/ means nothing")?;
-        Some(PathBuf::from(home).join(rest))
+        Some(home_folder().ok_or("HOME isn't set, so ~/ means nothing")?.join(rest))
     } else if what.starts_with('/') || what == "." || what.starts_with("./") || what.starts_with("../") {
         Some(std::path::absolute(what).map_err(|error| format!("{what}: {error}"))?)
     } else {

@@ -2,6 +2,7 @@
 
 mod copy;
 mod fault;
+mod volumes;
 
 use std::{
     collections::BTreeMap,
@@ -76,7 +77,7 @@ pub(crate) struct FakeEngine {
     /// Resuming fails as many times.
     pub(crate) resume_fails: AtomicUsize,
     calls: fault::Calls,
-    volumes: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
+    volumes: volumes::Volumes,
 }
 
 struct Container {
@@ -110,7 +111,7 @@ impl FakeEngine {
             image_builds: AtomicUsize::new(0),
             resume_fails: AtomicUsize::new(0),
             calls: fault::Calls::default(),
-            volumes: Mutex::default(),
+            volumes: volumes::Volumes::default(),
         }
     }
 
@@ -554,34 +555,17 @@ impl Runtime for FakeEngine {
     }
 
     async fn create_volume(&self, volume: &VolumeSpec) -> Result<()> {
-        let mut volumes = self.volumes.lock().unwrap();
-        if volumes.contains_key(&volume.name) {
-            return Err(Error::new(ErrorKind::Conflict, "there is one"));
-        }
-        volumes.insert(volume.name.clone(), volume.labels.clone());
-        Ok(())
+        self.volumes.create(volume)
     }
 
     async fn volumes(&self, labels: &BTreeMap<String, String>) -> Result<Vec<VolumeState>> {
-        let volumes = self.volumes.lock().unwrap();
-        let wanted = |all: &BTreeMap<String, String>| labels.iter().all(|(name, value)| all.get(name) == Some(value));
-        let state = |(name, labels): (&String, &BTreeMap<String, String>)| VolumeState {
-            name: name.clone(),
-            labels: labels.clone(),
-            created: None,
-        };
-        Ok(volumes.iter().filter(|(_, labels)| wanted(labels)).map(state).collect())
+        Ok(self.volumes.list(labels))
     }
 
     async fn remove_volume(&self, name: &str) -> Result<()> {
-        let used = |container: &Container| {
-            container.spec.mounts.iter().any(|mount| mount.source == MountSource::Volume(name.to_owned()))
-        };
-        if self.containers().values().any(used) {
-            return Err(Error::new(ErrorKind::Conflict, "it is in use"));
-        }
-        self.volumes.lock().unwrap().remove(name);
-        Ok(())
+        let source = MountSource::Volume(name.to_owned());
+        let has_it = |container: &Container| container.spec.mounts.iter().any(|mount| mount.source == source);
+        self.volumes.remove(name, self.containers().values().any(has_it))
     }
 
     fn updates_limits(&self) -> bool {
