@@ -306,6 +306,7 @@ impl Runtime for FakeEngine {
             api_version: "1".to_owned(),
             address: "unix:///run/fake.sock".to_owned(),
             data_root: None,
+            lacks: Vec::new(),
         })
     }
 
