@@ -18,8 +18,8 @@
 //! 4. Writing `Committed` decides. Then the old files are removed.
 //!
 //! An error at any point, a full disk among them, undoes everything; undoing needs no space. If even that fails, or the
-//! agent is killed, the journal tells the next recovery. `durable` syncs new files before `Staged`, directories before
-//! `Committed`, and the journal after each line, so the order holds after a loss of power too.
+//! agent is killed, the journal tells the next recovery. `durable` syncs new files and directories before `Staged`, directories
+//! with changed names before `Committed`, and the journal after each line, so the order holds after a loss of power too.
 //!
 //! What is left: somebody who holds the old file open and writes to it after step 3 writes to a file that goes; readers may
 //! see some names changed and others not yet; and where the file system can't exchange names (NFS, gVisor), a file that
@@ -115,7 +115,9 @@ pub(crate) fn commit(edits: &Edits, root: &Root, changes: &[Change], durable: bo
         }
         Err(failed) => {
             let undone = slots::undo(&slots, &work.intent.moves).and_then(|()| {
-                made.iter().rev().try_for_each(|(parent, name): &Made| disk::remove_directory(parent.as_fd(), name))
+                made.iter().rev().try_for_each(|(parent, name): &Made| disk::remove_directory(parent.as_fd(), name))?;
+                // Before the journal goes, which would be needed to undo it again.
+                if durable { disk::sync_directories(directories(&slots, &made)) } else { Ok(()) }
             });
             match undone {
                 Ok(()) => {
@@ -145,6 +147,11 @@ pub(crate) type Directory = Rc<OwnedFd>;
 
 /// A directory that was made: where, and its name.
 type Made = (Directory, OsString);
+
+/// Every directory in which names have changed.
+fn directories<'a>(slots: &'a [Slot], made: &'a [Made]) -> impl Iterator<Item = &'a Directory> {
+    slots.iter().filter_map(|slot| slot.directory.as_ref()).chain(made.iter().map(|(parent, _)| parent))
+}
 
 struct Work<'a> {
     changes: &'a [Change],
@@ -216,6 +223,11 @@ impl<'a> Work<'a> {
             if let Last::Content { bytes, like, mode } = &change.last {
                 self.stage(index, &mut slots[index], bytes, *like, *mode, durable)?;
             }
+        }
+        if durable {
+            // Before a file moves into one of them: it would be lost with a directory that is.
+            let synced = disk::sync_directories(made.iter().map(|(parent, _)| parent));
+            synced.map_err(|errno| self.problem(0, errno, "sync the directory of"))?;
         }
         let inodes = slots.iter().map(|slot| slot.staged).collect();
         journal.append(&Record::Staged(inodes)).map_err(|errno| self.problem(0, errno, "write the journal for"))?;
@@ -339,16 +351,9 @@ impl<'a> Work<'a> {
     }
 
     fn sync_directories(&self, slots: &[Slot], made: &[Made]) -> Result<(), Problem> {
-        let mut synced = BTreeSet::new();
-        let directories =
-            slots.iter().filter_map(|slot| slot.directory.as_ref()).chain(made.iter().map(|(parent, _)| parent));
-        for directory in directories {
-            let errno = |errno| self.problem(0, errno, "sync the directory of");
-            let stat = rustix::fs::fstat(directory).map_err(errno)?;
-            if synced.insert((stat.st_dev, stat.st_ino)) {
-                disk::sync_directory(directory.as_fd()).map_err(errno)?;
-            }
-        }
-        Ok(())
+        // Those first that files have moved to: where a file system doesn't keep both ends of a move together, it is in both then.
+        let moved = self.intent.moves.iter().filter_map(|moved| slots[moved.to].directory.as_ref());
+        let synced = disk::sync_directories(moved.chain(directories(slots, made)));
+        synced.map_err(|errno| self.problem(0, errno, "sync the directory of"))
     }
 }

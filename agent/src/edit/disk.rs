@@ -2,10 +2,12 @@
 //! nothing here resolves a path.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs::File,
     io::Write as _,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    rc::Rc,
 };
 
 use rustix::{
@@ -14,7 +16,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::faults::{Step, kernel_exchanges, step};
+use super::faults::{Step, kernel_exchanges, step, synced};
 
 /// Bytes between two looks at a full disk; also what a test sees of a file that is half written.
 const PIECE: usize = 1 << 20;
@@ -109,14 +111,30 @@ pub(crate) fn truncate(file: &File, length: u64) -> Result<(), Errno> {
 /// Puts a file's content on the disk.
 pub(crate) fn sync(file: &File) -> Result<(), Errno> {
     step(Step::Takes)?;
-    rustix::fs::fsync(file)
+    rustix::fs::fsync(file)?;
+    synced(file);
+    Ok(())
 }
 
 /// Puts a directory's names on the disk.
 pub(crate) fn sync_directory(directory: BorrowedFd<'_>) -> Result<(), Errno> {
-    step(Step::Takes)?;
+    step(Step::Frees)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::fsync(rustix::fs::openat(directory, c".", flags, Mode::empty())?)
+    rustix::fs::fsync(rustix::fs::openat(directory, c".", flags, Mode::empty())?)?;
+    synced(directory);
+    Ok(())
+}
+
+/// The same for several, each once however often it is named.
+pub(crate) fn sync_directories<'a>(directories: impl IntoIterator<Item = &'a Rc<OwnedFd>>) -> Result<(), Errno> {
+    let mut done = BTreeSet::new();
+    for directory in directories {
+        let stat = rustix::fs::fstat(directory)?;
+        if done.insert((stat.st_dev, stat.st_ino)) {
+            sync_directory(directory.as_fd())?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory; `false` if it is there already.

@@ -19,7 +19,12 @@ pub(crate) fn step(_: Step) -> Result<(), rustix::io::Errno> {
 }
 
 #[cfg(test)]
-pub(crate) use in_tests::{Fault, Stopped, inject, kernel_exchanges, meanwhile, step};
+pub(crate) use in_tests::{Fault, Stopped, inject, kernel_exchanges, meanwhile, step, synced, syncs};
+
+/// Tells a test what was synced.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn synced(_: impl std::os::fd::AsFd) {}
 
 /// Whether the kernel may be asked to exchange names; tests say no to see the way without.
 #[cfg(not(test))]
@@ -52,6 +57,8 @@ mod in_tests {
         BrokenFrom(u64),
         /// Somebody else does something: see [`meanwhile`].
         Else(u64),
+        /// Somebody looks before every step: what is done [`meanwhile`].
+        Watch,
     }
 
     /// What unwinds at [`Fault::Stop`].
@@ -61,6 +68,7 @@ mod in_tests {
         static FAULT: Cell<Fault> = const { Cell::new(Fault::None) };
         static STEPS: Cell<u64> = const { Cell::new(0) };
         static EXCHANGES: Cell<bool> = const { Cell::new(true) };
+        static SYNCS: RefCell<Vec<(usize, u64)>> = const { RefCell::new(Vec::new()) };
         static MEANWHILE: RefCell<Box<dyn FnMut()>> = RefCell::new(Box::new(|| {}));
     }
 
@@ -71,7 +79,19 @@ mod in_tests {
         STEPS.replace(0)
     }
 
-    /// What somebody else does at [`Fault::Else`].
+    /// Notes what a step has synced.
+    pub(crate) fn synced(what: impl std::os::fd::AsFd) {
+        let inode = rustix::fs::fstat(what).unwrap().st_ino;
+        // The step is counted already.
+        SYNCS.with_borrow_mut(|syncs| syncs.push((STEPS.get() as usize - 1, inode)));
+    }
+
+    /// The syncs since the last call: by which step, and of which inode.
+    pub(crate) fn syncs() -> Vec<(usize, u64)> {
+        SYNCS.take()
+    }
+
+    /// What somebody else does at [`Fault::Else`] and [`Fault::Watch`].
     pub(crate) fn meanwhile(act: impl FnMut() + 'static) {
         MEANWHILE.set(Box::new(act));
     }
@@ -90,6 +110,10 @@ mod in_tests {
             }
             Fault::Stop(at) if number == at => std::panic::resume_unwind(Box::new(Stopped)),
             Fault::Else(at) if number == at => {
+                MEANWHILE.with_borrow_mut(|act| act());
+                Ok(())
+            }
+            Fault::Watch => {
                 MEANWHILE.with_borrow_mut(|act| act());
                 Ok(())
             }

@@ -45,6 +45,7 @@ pub fn recover(edits: &Edits, root: &Root) -> Result<Recovered, Problem> {
         };
         let mut slots = slots_of(root, id, &intent)?;
         let mut committed = intent.only_sweep;
+        let mut parents = Vec::new();
         for record in records {
             match record {
                 Record::Staged(inodes) => {
@@ -62,10 +63,13 @@ pub fn recover(edits: &Edits, root: &Root) -> Result<Recovered, Problem> {
             for directory in intent.directories.iter().rev() {
                 if let Some(place) = place(root, directory)? {
                     disk::remove_directory(place.directory.as_fd(), &place.name)?;
+                    parents.push(Rc::new(place.directory));
                 }
             }
             recovered.undone += 1;
         }
+        // Before the journal goes: should the power go too, it would be needed again.
+        disk::sync_directories(slots.iter().filter_map(|slot| slot.directory.as_ref()).chain(&parents))?;
         tracing::info!(journal = id, committed, places = slots.len(), "recovered a transaction");
         Ok(())
     });

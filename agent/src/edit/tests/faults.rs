@@ -11,7 +11,7 @@ use super::*;
 use crate::edit::faults::{Fault, Stopped, inject, meanwhile};
 
 /// A workspace with everything that a transaction can meet.
-fn prepare(folder: &Path) {
+pub(super) fn prepare(folder: &Path) {
     let world = World::at(folder);
     for path in
         ["crlf", "script", "gone", "moved", "swap-a", "swap-b", "again", "over", "under", "deep/kept", "untouched"]
@@ -29,7 +29,7 @@ fn prepare(folder: &Path) {
     std::os::unix::fs::symlink("nowhere", path("dangling")).unwrap();
 }
 
-fn request(durable: bool) -> EditRequest {
+pub(super) fn request(durable: bool) -> EditRequest {
     let files = vec![
         file("crlf", vec![replace("crlf\nsecond", "CRLF\nsecond\nmore")]),
         file("script", vec![insert(1, "#!/bin/sh"), replace("third", "3")]),
@@ -75,13 +75,13 @@ fn expected() -> (BTreeMap<PathBuf, Seen>, BTreeMap<PathBuf, Seen>) {
     (old, new)
 }
 
-struct Check {
-    old: BTreeMap<PathBuf, Seen>,
-    new: BTreeMap<PathBuf, Seen>,
+pub(super) struct Check {
+    pub(super) old: BTreeMap<PathBuf, Seen>,
+    pub(super) new: BTreeMap<PathBuf, Seen>,
 }
 
 impl Check {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (old, new) = expected();
         Self { old, new }
     }

@@ -3,6 +3,7 @@
 mod concurrent;
 mod faults;
 mod model;
+mod power;
 mod semantics;
 
 use std::{
