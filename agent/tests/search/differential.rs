@@ -1,7 +1,10 @@
 //! The same answers as ripgrep: every line, number, text and column, over trees that proptest makes and over the sources
 //! of our dependencies.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use corehold_types::{
     WorkspacePath,
@@ -78,9 +81,9 @@ fn compare(folder: &Path, request: &SearchRequest) {
     assert_same(folder, request, &ripgrep::ours(events), &ripgrep::run(folder, request));
 }
 
-/// The folder of the sources that cargo unpacked for this very build, and some of our dependencies in it: real trees, with
-/// what real trees have. Others may unpack more there meanwhile.
-fn real_trees() -> (PathBuf, Vec<WorkspacePath>) {
+/// The folders of the sources that cargo unpacked for this very build, of all our dependencies: real trees, with what real trees
+/// have. Others may unpack more beside them meanwhile.
+fn dependencies() -> Vec<PathBuf> {
     let metadata = std::process::Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--locked", "--filter-platform=x86_64-unknown-linux-gnu"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -96,10 +99,72 @@ fn real_trees() -> (PathBuf, Vec<WorkspacePath>) {
         .map(|package| PathBuf::from(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned())
         .collect();
     packages.sort();
+    packages
+}
+
+/// The folder that they are in, and some of them.
+fn real_trees() -> (PathBuf, Vec<WorkspacePath>) {
+    let packages = dependencies();
     let folder = packages.first().expect("we have dependencies").parent().unwrap().to_owned();
     let names = packages.iter().filter_map(|package| package.strip_prefix(&folder).ok());
     let names = names.map(|name| WorkspacePath::from_bytes(name.as_os_str().as_encoded_bytes()));
     (folder.clone(), names.take(80).collect())
+}
+
+/// Gives a tree's files names elsewhere too. Returns how many.
+fn link(from: &Path, to: &Path) -> usize {
+    fs::create_dir_all(to).unwrap();
+    let entries = fs::read_dir(from).unwrap().map(Result::unwrap);
+    let linked = entries.map(|entry| {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().unwrap().is_dir() {
+            return link(&path, &to);
+        }
+        // Another file system, or other people's files.
+        fs::hard_link(&path, &to).or_else(|_| fs::copy(&path, &to).map(drop)).unwrap();
+        1
+    });
+    linked.sum()
+}
+
+/// All our dependencies as one tree of so many files at least: again and again, where they are fewer.
+fn large_tree(files: usize) -> tempfile::TempDir {
+    let packages = dependencies();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut linked = 0;
+    for (round, package) in (0..).flat_map(|round| packages.iter().map(move |package| (round, package))) {
+        if linked >= files {
+            break;
+        }
+        linked += link(package, &folder.path().join(format!("round-{round}")).join(package.file_name().unwrap()));
+    }
+    folder
+}
+
+#[test]
+fn finds_what_ripgrep_finds_in_a_tree_of_twenty_thousand_files() {
+    const FILES: usize = 20_000;
+    let folder = large_tree(FILES);
+    let request =
+        |text: &str| SearchRequest { max_matches: Some(1_000_000), max_line_bytes: Some(1 << 20), ..pattern(text) };
+    for request in [
+        request("unsafe impl"),
+        SearchRequest {
+            word: Some(true),
+            case: Some(SearchCase::Insensitive),
+            hidden: Some(true),
+            ..request("copyright")
+        },
+        SearchRequest { ignore_files: Some(false), after: Some(1), ..request(r"fn poll_\w+\(") },
+        SearchRequest { multiline: Some(true), ..request(r"impl Drop for \w+ \{\n\s+fn") },
+    ] {
+        let (response, events) = search(folder.path(), &request).unwrap();
+        assert_eq!(response.truncated, [], "{request:?}");
+        assert!(response.matched_lines > 100, "{request:?} finds {}, which shows little", response.matched_lines);
+        let skipped = response.skipped.ignored + response.skipped.hidden;
+        assert!(response.searched_files + skipped > FILES as u64 / 2, "{response:?}");
+        assert_same(folder.path(), &request, &ripgrep::ours(events), &ripgrep::run(folder.path(), &request));
+    }
 }
 
 #[test]
