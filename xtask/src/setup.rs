@@ -23,7 +23,7 @@ pub(crate) struct Needs {
     pub(crate) engine: bool,
     /// Node with npm, for the TypeScript compiler.
     pub(crate) node: bool,
-    /// Python with pip, for the server that speaks S3.
+    /// Python with pip, for the server that speaks S3 and the client that speaks MCP.
     pub(crate) python: bool,
     /// Programs that unit tests run in terminals: an editor, and `top`.
     pub(crate) terminals: bool,

@@ -1,7 +1,7 @@
-//! The official clients' word on `POST /mcp`: the TypeScript SDKs connect to a real agent, list the tools and use each one
-//! (`client.mjs`). There are two: one speaks the revisions that open with `initialize`, the other the one without. Needs
-//! Node with npm, which fetches them once into the target folder. Without them, leave these tests out:
-//! `cargo test -- --skip typescript_client`.
+//! The official clients' word on `POST /mcp`: the SDKs for TypeScript and Python connect to a real agent, list the tools and use
+//! each one (`client.mjs`, `client.py`), by the revisions that open with `initialize` and by the one without. Of the SDKs for
+//! TypeScript each knows one of these. Needs Node with npm and Python 3 with pip, which fetch them once into the target folder.
+//! Without them, leave these tests out: `cargo test -- --skip typescript_client --skip python_client`.
 
 #[path = "../server/own_process.rs"]
 mod own_process;
@@ -10,11 +10,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::LazyLock,
 };
 
 use own_process::AgentProcess;
 
-/// An SDK, pinned: what another version asks for should be a change of its own.
+/// An SDK for TypeScript, pinned: what another version asks for should be a change of its own.
 struct Sdk {
     /// As npm names it.
     package: &'static str,
@@ -43,20 +44,47 @@ impl Sdk {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let name = self.package.replace('/', "+");
         let folder = cache.join(&name);
-        if !folder.join("node_modules/@modelcontextprotocol").exists() {
-            // Beside it and renamed at the end, so that a run that is cut off leaves no half of it behind.
-            let partial = cache.join(format!("{name}.{}", std::process::id()));
-            fs::create_dir_all(&partial).unwrap();
+        fetch(&folder, |partial| {
             let mut npm = Command::new("npm");
             npm.args(["install", "--no-audit", "--no-fund", "--no-save", "--no-package-lock", "--prefix"]);
-            let output = run(npm.arg(&partial).arg(self.package));
-            assert!(output.status.success(), "npm can't install {}:\n{}", self.package, text(&output));
-            if fs::rename(&partial, &folder).is_err() {
-                // Another run was faster.
-                fs::remove_dir_all(&partial).unwrap();
-            }
-        }
+            npm.arg(partial).arg(self.package);
+            npm
+        });
         folder
+    }
+}
+
+/// The SDK for Python, pinned: it speaks both.
+const PYTHON: &str = "mcp==2.3.0";
+
+/// The folder with its modules, fetched at the first call.
+fn python_modules() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(PYTHON);
+        fetch(&folder, |partial| {
+            let mut pip = Command::new("python3");
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]);
+            pip.arg(partial).arg(PYTHON);
+            pip
+        });
+        folder
+    });
+    &FOLDER
+}
+
+/// Has a folder filled that isn't there: beside it and renamed at the end, so that a run that is cut off leaves no half of it behind.
+fn fetch(folder: &Path, how: impl FnOnce(&Path) -> Command) {
+    if folder.exists() {
+        return;
+    }
+    let name = folder.file_name().unwrap().display();
+    let partial = folder.with_file_name(format!("{name}.{}", std::process::id()));
+    fs::create_dir_all(&partial).unwrap();
+    let output = run(&mut how(&partial));
+    assert!(output.status.success(), "{} can't be fetched:\n{}", folder.display(), text(&output));
+    if fs::rename(&partial, folder).is_err() {
+        // Another run was faster.
+        fs::remove_dir_all(&partial).unwrap();
     }
 }
 
@@ -64,7 +92,8 @@ fn run(command: &mut Command) -> Output {
     let program = command.get_program().to_owned();
     command.stdin(Stdio::null()).output().unwrap_or_else(|error| {
         panic!(
-            "{}: {error}; this test needs Node with npm (without: `cargo test -- --skip typescript_client`)",
+            "{}: {error}; these tests need Node with npm and Python 3 with pip (without: `cargo test -- --skip typescript_client \
+             --skip python_client`)",
             program.display()
         )
     })
@@ -83,9 +112,20 @@ fn list_the_tools_and_use_each(sdk: &Sdk) {
     fs::write(&script, include_str!("client.mjs")).unwrap();
     fs::write(folder.join("sdk.mjs"), sdk.exports).unwrap();
     let url = format!("http://{}/mcp", agent.address);
-    let output = run(Command::new("node").arg(&script).args([url.as_str(), "token", sdk.revision]));
-    assert!(output.status.success(), "{}", text(&output));
-    assert!(text(&output).contains(" tools were used"), "{}", text(&output));
+    assert_all_were_used(&run(Command::new("node").arg(&script).args([url.as_str(), "token", sdk.revision])));
+}
+
+fn use_each_from_python(mode: &str, revision: &str) {
+    let root = tempfile::tempdir().unwrap();
+    let agent = AgentProcess::start(root.path(), &[]);
+    let mut python = Command::new("python3");
+    python.env("PYTHONPATH", python_modules()).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONWARNINGS", "ignore");
+    python.args(["-c", include_str!("client.py")]).arg(format!("http://{}/mcp", agent.address));
+    assert_all_were_used(&run(python.args(["token", mode, revision])));
+}
+
+fn assert_all_were_used(output: &Output) {
+    assert!(output.status.success() && text(output).contains(" tools were used"), "{}", text(output));
 }
 
 #[test]
@@ -96,4 +136,14 @@ fn typescript_client_with_a_handshake_lists_the_tools_and_uses_each() {
 #[test]
 fn typescript_client_without_a_handshake_lists_the_tools_and_uses_each() {
     list_the_tools_and_use_each(&STATELESS);
+}
+
+#[test]
+fn python_client_with_a_handshake_lists_the_tools_and_uses_each() {
+    use_each_from_python("legacy", WITH_HANDSHAKE.revision);
+}
+
+#[test]
+fn python_client_without_a_handshake_lists_the_tools_and_uses_each() {
+    use_each_from_python("auto", STATELESS.revision);
 }
