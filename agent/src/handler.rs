@@ -162,6 +162,32 @@ impl<E> Events<E> {
         }
     }
 
+    /// Waits until all that was sent has been taken.
+    ///
+    /// # Errors
+    /// [`CallerGone`] when nobody reads any more.
+    pub async fn taken(&self) -> Result<(), CallerGone> {
+        self.places(|sender| sender.max_capacity()).await
+    }
+
+    /// Waits until an event could be sent at once.
+    ///
+    /// # Errors
+    /// [`CallerGone`] when nobody reads any more.
+    pub async fn ready(&self) -> Result<(), CallerGone> {
+        self.places(|_| 1).await
+    }
+
+    async fn places(&self, number: impl FnOnce(&mpsc::Sender<E>) -> usize) -> Result<(), CallerGone> {
+        match &self.sender {
+            Some(sender) => match sender.reserve_many(number(sender)).await {
+                Err(_) if !self.outlives => Err(CallerGone),
+                _ => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
     /// Sends an event, waiting for a slow reader. Does nothing when the caller doesn't stream.
     ///
     /// # Errors

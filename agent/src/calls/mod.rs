@@ -17,7 +17,7 @@ pub use json::Json;
 pub(crate) use once::REPLAYED;
 pub(crate) use once::key_in;
 pub(crate) use room::{Allowance, FREE, SMALL, Taken, memory_of};
-pub use room::{Room, Share};
+pub use room::{Loan, Room, Share};
 pub use table::{Entry, ErasedEvent, entries, entry};
 
 use crate::{
@@ -38,6 +38,9 @@ pub(crate) async fn run<T: Handler>(
     events: Events<T::Event>,
 ) -> Result<T::Response, Problem> {
     let held = enter::<T>(&call, &request, events.wanted())?;
+    if events.wanted() {
+        begin_stream::<T>(&call).await?;
+    }
     match call.idempotency_key.clone().filter(|_| T::CHANGES) {
         Some(key) => once::run::<T>(call, &key, request, events, held).await,
         None => perform::<T>(call, request, events).await,
@@ -64,6 +67,7 @@ where
         refused(&call, T::NAME, &problem);
         return Err(problem);
     }
+    begin_stream::<T>(&call).await?;
     record::<T, F>(call, request, work).await
 }
 
@@ -75,6 +79,11 @@ fn enter<T: Handler>(call: &Call, request: &T::Request, streamed: bool) -> Resul
         return Err(problem);
     }
     Ok(T::keeps_awake(request, streamed).map(|source| call.agent.activity.request(source, T::NAME)))
+}
+
+/// Waits for the room that the call's stream takes.
+async fn begin_stream<T: Handler>(call: &Call) -> Result<(), Problem> {
+    call.share.begin_stream().await.inspect_err(|problem| refused(call, T::NAME, problem))
 }
 
 /// Does what is asked, once, and records it.

@@ -3,8 +3,9 @@
 //! A call takes its share of the room before it gathers what it answers. The share goes over to the answer's bytes, and comes
 //! back as they are written to the caller's connection or as that breaks. So it is the room that callers who don't read use up,
 //! and not the agent's memory. Who finds too little of it waits, for a bounded time. What is small takes nothing. Of what comes
-//! in, [`request`] tells.
+//! in, [`request`] tells; of what goes out for as long as somebody likes, and of work that needs much memory, [`loan`].
 
+mod loan;
 mod request;
 
 use std::sync::{
@@ -21,6 +22,7 @@ use tokio::{
 };
 
 use crate::config::{Limit, Limits};
+pub use loan::Loan;
 pub(crate) use request::{Allowance, FREE, Taken, memory_of};
 
 /// Bytes of an answer that needs no share.
@@ -36,9 +38,11 @@ const MADE: usize = 32;
 #[derive(Debug)]
 pub struct Room {
     free: Arc<Semaphore>,
-    /// What requests may take of it.
+    /// What requests may take of it: half.
     for_requests: Arc<Semaphore>,
-    most_of_requests: usize,
+    /// What open streams may take of it: half.
+    for_streams: Arc<Semaphore>,
+    half: usize,
     /// For those of [`MADE`] that wait.
     made: Semaphore,
     waiting: AtomicUsize,
@@ -54,7 +58,8 @@ impl Room {
         Self {
             free: Arc::new(Semaphore::new(units)),
             for_requests: Arc::new(Semaphore::new(units / 2)),
-            most_of_requests: units / 2,
+            for_streams: Arc::new(Semaphore::new(units / 2)),
+            half: units / 2,
             made: Semaphore::new(MADE),
             waiting: AtomicUsize::new(0),
             bytes: limits.answer_bytes,
@@ -134,6 +139,8 @@ struct Held {
     request: Option<Taken>,
     /// The same, of what its connection has besides the room.
     allowed: Option<OwnedSemaphorePermit>,
+    /// Its stream's, until the last of that has gone out.
+    stream: Option<Taken>,
     permit: Option<OwnedSemaphorePermit>,
     /// Bytes that the call has gathered by now.
     content: usize,

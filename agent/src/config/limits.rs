@@ -113,8 +113,8 @@ limits! {
     mcp_text_bytes: "mcpTextBytes", "bytes", "COREHOLD_LIMIT_MCP_TEXT_BYTES", 32 << 10;
     /// Bytes of a tool's request. Default 16 MiB.
     body_bytes: "bodyBytes", "bytes", "COREHOLD_LIMIT_BODY_BYTES", 16 << 20;
-    /// Bytes of memory for requests and answers of tools, and for what they are made of, of all callers together; requests have
-    /// half of them. Who finds too little left waits; what is less than 64 KiB takes none. Default 64 MiB, in which the
+    /// Bytes of memory for requests, answers and streams of tools, and for what they are made of, of all callers together; requests
+    /// have half of them at most, and so have streams, of which each takes 320 KiB. Who finds too little left waits; what is less than 64 KiB takes none. Default 64 MiB, in which the
     /// longest request and the longest answer of `read` have room.
     answer_bytes: "answerBytes", "bytes", "COREHOLD_LIMIT_ANSWER_BYTES", 64 << 20;
     /// Milliseconds for which a request or an answer waits for that memory, which callers hold who haven't sent all of theirs or
@@ -147,8 +147,8 @@ limits! {
     search_matches: "searchMatches", "matches", "COREHOLD_LIMIT_SEARCH_MATCHES", 1_000_000;
     /// Bytes of lines in one collected answer of `search`; a streamed one has no such limit. Default 8 MiB.
     search_bytes: "searchBytes", "bytes", "COREHOLD_LIMIT_SEARCH_BYTES", 8 << 20;
-    /// Bytes of a line that `search` can search, and of a file if matches may span lines; each of the threads of each
-    /// search may need so much memory. Default 64 MiB.
+    /// Bytes of a line that `search` can search, and of a file if matches may span lines. What is more than 576 KiB is searched in memory
+    /// that is taken of `answerBytes`. Default 64 MiB.
     search_buffer_bytes: "searchBufferBytes", "bytes", "COREHOLD_LIMIT_SEARCH_BUFFER_BYTES", 64 << 20;
     /// Bytes of memory for what later searches know from earlier ones, which only large workspaces have; given up when nobody
     /// has searched for five minutes. With less than a file needs (1) nothing is kept. Default 32 MiB.

@@ -104,6 +104,12 @@ impl Viewer {
         self.offset - self.pending.len() as u64
     }
 
+    /// Gives up what was read ahead. It is read again when the next event is asked for.
+    pub fn rest(&mut self) {
+        self.forget_block();
+        self.buffer = Vec::new();
+    }
+
     pub(super) async fn next_piece(&mut self) -> Option<Piece> {
         loop {
             // Seen before the state is looked at, so that no change goes by unnoticed.

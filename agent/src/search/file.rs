@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek as _},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -16,6 +16,7 @@ use grep_searcher::{BinaryDetection, Searcher, Sink, SinkContext, SinkFinish, Si
 use rustix::{fs::FileType, io::Errno};
 
 use super::{
+    buffers,
     control::Control,
     lines,
     output::Outlet,
@@ -59,7 +60,7 @@ pub(super) struct FileSearch<'a> {
 
 impl<'a> FileSearch<'a> {
     pub(super) fn new(engine: &'a Engine<'a>, totals: &'a Totals, troubles: &'a Troubles, outlet: Outlet<'a>) -> Self {
-        let searcher = engine.query.searcher.build();
+        let searcher = buffers::searcher(engine.query, buffers::OWN);
         let matcher = engine.query.matcher.clone();
         // If the pattern has a line's end, it never matches over one, and what doesn't match in all of the file matches in
         // none of its lines. If it may span lines, the searcher looks at all of the file at once too. In between (such as
@@ -151,39 +152,102 @@ impl<'a> FileSearch<'a> {
             }
         }
         let binary = binary.clone();
-        self.searcher.set_binary_detection(binary);
-        let reader = Pieces { begun: &self.buffer[..read], file, ended: whole, control: self.engine.control };
+        let (result, seen) = if whole {
+            self.searcher.set_binary_detection(binary);
+            self.pass(found.path, None, read, 0)
+        } else {
+            self.search_long(found.path, &file, size, read, &binary)
+        };
+        self.report(found.path, seen);
+        self.totals.searched_bytes.fetch_add(seen.bytes, Ordering::Relaxed);
+        if seen.binary_offset.is_some() && !converts {
+            skipped.binary += 1;
+        }
+        if seen.matched > 0 {
+            self.totals.matched_files.fetch_add(1, Ordering::Relaxed);
+            self.totals.matched_lines.fetch_add(seen.matched, Ordering::Relaxed);
+            if self.engine.query.max_matches_per_file.is_some_and(|cap| seen.matched >= cap) {
+                self.totals.capped_files.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        result
+    }
+
+    /// Searches a file that may need more memory than a thread has of its own: then it is borrowed, and the file searched once more
+    /// from its beginning. What was told of it before isn't told again.
+    fn search_long(
+        &mut self,
+        path: &[u8],
+        mut file: &File,
+        size: u64,
+        mut read: usize,
+        binary: &BinaryDetection,
+    ) -> (io::Result<()>, Seen) {
+        let query = self.engine.query;
+        // With several lines all of the file is needed at once.
+        let needed = if self.searcher.multi_line_with_matcher(&self.matcher) { size } else { 0 };
+        let (mut told, mut seen) = (0, Seen::default());
+        let mut result = Ok(());
+        for bytes in buffers::sizes(query.buffer_bytes, needed) {
+            let loan = if bytes > buffers::OWN { (self.engine.lend)(bytes).map(Some) } else { Ok(None) };
+            let loan = match loan {
+                Ok(loan) => loan,
+                Err(problem) => {
+                    result = Err(io::Error::new(io::ErrorKind::OutOfMemory, problem.detail));
+                    break;
+                }
+            };
+            if loan.is_some() {
+                self.searcher = buffers::searcher(query, bytes);
+            }
+            self.searcher.set_binary_detection(binary.clone());
+            (result, seen) = self.pass(path, Some(file), read, told);
+            // A long line has made the searcher's buffer larger, maybe. It would cut the next file into other pieces, and so
+            // find other lines in front of a NUL byte: what is found in a file must not depend on those before it.
+            self.searcher = buffers::searcher(query, buffers::OWN);
+            drop(loan);
+            if !result.as_ref().is_err_and(is_heap_limit) {
+                break;
+            }
+            told = seen.told;
+            read = 0;
+            if let Err(error) = file.rewind() {
+                return (Err(error), seen);
+            }
+        }
+        (result, seen)
+    }
+
+    /// Searches what was read already, and the file behind it, but tells nothing of the first events.
+    fn pass(&mut self, path: &[u8], file: Option<&File>, read: usize, told: u64) -> (io::Result<()>, Seen) {
+        let reader = Pieces { begun: &self.buffer[..read], file, control: self.engine.control };
         let mut sink = LineSink {
             query: self.engine.query,
             control: self.engine.control,
             matcher: &self.matcher,
             outlet: &mut self.outlet,
-            path: found.path,
+            path,
             shown: None,
-            matched: 0,
             last: None,
-            bytes: 0,
-            binary_offset: None,
+            told_before: told,
+            seen: Seen::default(),
         };
         let result = self.searcher.search_reader(&self.matcher, reader, &mut sink);
-        sink.report();
-        if !whole {
-            // A long line has made the searcher's buffer larger, maybe. It would cut the next file into other pieces, and so
-            // find other lines in front of a NUL byte: what is found in a file must not depend on those before it.
-            self.searcher = self.engine.query.searcher.build();
+        let seen = sink.seen;
+        (result, seen)
+    }
+
+    /// Sends what is known when the file is done.
+    fn report(&mut self, path: &[u8], seen: Seen) {
+        if seen.matched == 0 {
+            return;
         }
-        self.totals.searched_bytes.fetch_add(sink.bytes, Ordering::Relaxed);
-        if sink.binary_offset.is_some() && !converts {
-            skipped.binary += 1;
+        let path = WorkspacePath::from_bytes(path);
+        if self.engine.query.report != SearchReport::Lines {
+            self.outlet.send(SearchEvent::File { path, matched_lines: seen.matched });
+        } else if let Some(offset) = seen.binary_offset {
+            self.outlet.send(SearchEvent::Binary { path, offset });
         }
-        if sink.matched > 0 {
-            self.totals.matched_files.fetch_add(1, Ordering::Relaxed);
-            self.totals.matched_lines.fetch_add(sink.matched, Ordering::Relaxed);
-            if self.engine.query.max_matches_per_file.is_some_and(|cap| sink.matched >= cap) {
-                self.totals.capped_files.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        result
     }
 }
 
@@ -200,6 +264,9 @@ impl Visitor for FileSearch<'_> {
                 let what = if self.searcher.multi_line() { "the file" } else { "a line" };
                 let limit = self.engine.query.buffer_bytes;
                 self.troubles.add(found.path, || format!("{what} is larger than the limit of {limit} bytes"));
+            } else if error.kind() == io::ErrorKind::OutOfMemory {
+                skipped.too_large += 1;
+                self.troubles.add(found.path, || error.to_string());
             } else {
                 skipped.unreadable += 1;
                 self.troubles.add(found.path, || error.to_string());
@@ -230,8 +297,8 @@ pub(super) fn read_once(mut file: impl Read, buffer: &mut [u8]) -> io::Result<us
 /// A file whose beginning was read already. Gives as much at a time as a file would, and nothing once it is stopped.
 struct Pieces<'a> {
     begun: &'a [u8],
-    file: File,
-    ended: bool,
+    /// What follows; nothing where that was all.
+    file: Option<&'a File>,
     control: &'a Control,
 }
 
@@ -241,10 +308,10 @@ impl Read for Pieces<'_> {
             return Err(io::Error::other("the search was stopped"));
         }
         let begun = self.begun.read(buffer)?;
-        if self.ended || begun == buffer.len() {
-            return Ok(begun);
+        match self.file {
+            Some(file) if begun < buffer.len() => Ok(begun + read_once(file, &mut buffer[begun..])?),
+            _ => Ok(begun),
         }
-        Ok(begun + read_once(&mut self.file, &mut buffer[begun..])?)
     }
 }
 
@@ -257,9 +324,19 @@ struct LineSink<'s, 'a> {
     path: &'s [u8],
     /// The path for the wire, once it is needed.
     shown: Option<WorkspacePath>,
-    matched: u64,
     /// The number of the last line that is told, if that is known yet and the searcher doesn't see to it.
     last: Option<u64>,
+    /// Lines that an earlier pass has told already.
+    told_before: u64,
+    seen: Seen,
+}
+
+/// What one pass has seen of a file.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    matched: u64,
+    /// Lines that were told, of whichever pass.
+    told: u64,
     bytes: u64,
     binary_offset: Option<u64>,
 }
@@ -272,7 +349,7 @@ impl LineSink<'_, '_> {
     /// Whether the file is left at this line.
     fn is_past_cap(&self, line: Option<u64>) -> bool {
         let Some(cap) = self.query.sink_caps else { return false };
-        self.matched >= cap.matches && line.zip(self.last).is_none_or(|(line, last)| line > last)
+        self.seen.matched >= cap.matches && line.zip(self.last).is_none_or(|(line, last)| line > last)
     }
 
     fn line(
@@ -286,17 +363,10 @@ impl LineSink<'_, '_> {
         lines::line(searcher, self.matcher, buffer, range, number.unwrap_or(0), find, self.query.lines)
     }
 
-    /// Sends what is known when the file is done.
-    fn report(&mut self) {
-        if self.matched == 0 {
-            return;
-        }
-        let path = self.shown();
-        if self.query.report != SearchReport::Lines {
-            self.outlet.send(SearchEvent::File { path, matched_lines: self.matched });
-        } else if let Some(offset) = self.binary_offset {
-            self.outlet.send(SearchEvent::Binary { path, offset });
-        }
+    /// Counts a line. Says whether an earlier pass has told it.
+    fn was_told(&mut self) -> bool {
+        self.seen.told += 1;
+        self.seen.told <= self.told_before
     }
 }
 
@@ -307,18 +377,20 @@ impl Sink for LineSink<'_, '_> {
         if self.is_past_cap(found.line_number()) {
             return Ok(false);
         }
+        let was_told = self.was_told();
         // Without lines, what is capped are files.
-        let counts = self.query.report == SearchReport::Lines || self.matched == 0;
+        let counts = !was_told && (self.query.report == SearchReport::Lines || self.seen.matched == 0);
         if self.control.is_stopped() || (counts && !self.control.take_match()) {
             return Ok(false);
         }
-        self.matched += 1;
-        if let Some(cap) = self.query.sink_caps.filter(|cap| cap.matches == self.matched) {
+        self.seen.matched += 1;
+        if let Some(cap) = self.query.sink_caps.filter(|cap| cap.matches == self.seen.matched) {
             self.last = found.line_number().map(|line| line.saturating_add(cap.after));
         }
         match self.query.report {
             SearchReport::Files => Ok(false),
             SearchReport::Counts => Ok(true),
+            SearchReport::Lines if was_told => Ok(true),
             SearchReport::Lines => {
                 let range = found.bytes_range_in_buffer();
                 let line = self.line(searcher, found.buffer(), range, found.line_number(), true);
@@ -333,7 +405,7 @@ impl Sink for LineSink<'_, '_> {
         if self.control.is_stopped() || self.is_past_cap(found.line_number()) {
             return Ok(false);
         }
-        if self.query.report == SearchReport::Lines {
+        if self.query.report == SearchReport::Lines && !self.was_told() {
             let bytes = found.bytes();
             // In an inverted search the context is what matches.
             let line = self.line(searcher, bytes, 0..bytes.len(), found.line_number(), searcher.invert_match());
@@ -344,8 +416,8 @@ impl Sink for LineSink<'_, '_> {
     }
 
     fn finish(&mut self, _searcher: &Searcher, finish: &SinkFinish) -> io::Result<()> {
-        self.bytes = finish.byte_count();
-        self.binary_offset = finish.binary_byte_offset();
+        self.seen.bytes = finish.byte_count();
+        self.seen.binary_offset = finish.binary_byte_offset();
         Ok(())
     }
 }

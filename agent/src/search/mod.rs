@@ -8,10 +8,12 @@
 //!
 //! `control` is how a search is stopped. `filter` and `pattern` turn a request into matchers, or say what is wrong with
 //! it. `rules` are the ignore files. `listing` reads a directory, `walk` the tree, on the few threads of `queue`. `file` searches one
-//! file, `lines` makes what is found into lines, `output` brings them out. `run` and `find` put these together. `kept` is what later
+//! file, `lines` makes what is found into lines, `output` brings them out, `buffers` is
+//! memory for long lines. `run` and `find` put these together. `kept` is what later
 //! searches know from earlier ones.
 
 pub(crate) mod beneath;
+pub mod buffers;
 pub mod control;
 mod file;
 pub mod filter;
@@ -30,4 +32,5 @@ mod walk;
 
 pub use beneath::Beneath;
 pub use control::{Control, Stop};
+pub(crate) use output::memory_of;
 pub use walk::WalkOptions;

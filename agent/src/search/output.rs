@@ -5,17 +5,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use corehold_types::tools::SearchEvent;
+use corehold_types::{Data, tools::SearchEvent};
 
 use super::control::{Control, Stop};
 
 /// Events that leave together at most.
 const BATCH: usize = 128;
+/// Bytes of memory of which no more are gathered to leave together.
+const BATCH_BYTES: usize = 64 << 10;
 /// How long an event may wait for others.
 const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Where batches go. Says false when nobody wants more.
 pub type Deliver<'a> = dyn Fn(Vec<SearchEvent>) -> bool + Sync + 'a;
+
+/// Bytes of memory that an event takes, about.
+pub(crate) fn memory_of(event: &SearchEvent) -> usize {
+    let line = match event {
+        SearchEvent::Match(hit) | SearchEvent::Context(hit) => {
+            let (Data::Text(text) | Data::Base64(text)) = &hit.line.data;
+            text.len() + size_of_val(&hit.line.ranges[..])
+        }
+        SearchEvent::File { .. } | SearchEvent::Binary { .. } => 0,
+    };
+    size_of::<SearchEvent>() + line
+}
 
 /// Shared by the threads of a search.
 pub(super) struct Output<'a> {
@@ -35,6 +49,8 @@ impl<'a> Output<'a> {
 pub(super) struct Outlet<'a> {
     output: &'a Output<'a>,
     batch: Vec<SearchEvent>,
+    /// Bytes of memory in it.
+    bytes: usize,
     /// When the last batch left; nothing before the first.
     left: Option<Instant>,
     turn: Option<MutexGuard<'a, ()>>,
@@ -42,13 +58,14 @@ pub(super) struct Outlet<'a> {
 
 impl<'a> Outlet<'a> {
     pub(super) fn new(output: &'a Output<'a>) -> Self {
-        Self { output, batch: Vec::new(), left: None, turn: None }
+        Self { output, batch: Vec::new(), bytes: 0, left: None, turn: None }
     }
 
     /// Sends an event of the file at hand.
     pub(super) fn send(&mut self, event: SearchEvent) {
+        self.bytes += memory_of(&event);
         self.batch.push(event);
-        if self.batch.len() >= BATCH || self.left.is_none() {
+        if self.batch.len() >= BATCH || self.bytes >= BATCH_BYTES || self.left.is_none() {
             if self.turn.is_none() {
                 self.turn = Some(self.take_turn());
             }
@@ -74,6 +91,7 @@ impl<'a> Outlet<'a> {
 
     fn flush(&mut self) {
         self.left = Some(Instant::now());
+        self.bytes = 0;
         if !(self.output.deliver)(std::mem::take(&mut self.batch)) {
             self.output.control.stop(Stop::Cancelled);
         }

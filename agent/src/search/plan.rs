@@ -28,6 +28,8 @@ use crate::{
 const MAX_CONTEXT: u64 = 1_000;
 /// Starting paths of a search.
 const MAX_PATHS: usize = 1_000;
+/// Entries in one answer of `find`, when the caller doesn't say.
+pub(crate) const FOUND: u64 = 100;
 /// Bytes of a line that are shown at most.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 /// Threads of a search. More would not help: beyond a few, the kernel's locks are what is waited for.
@@ -117,7 +119,7 @@ impl FindPlan {
     /// A [`Problem`] that names the field and what would be right.
     pub fn new(root: &Root, limits: &Limits, request: &FindRequest) -> Result<Self, Problem> {
         let query = parse_query(request.query.as_deref().unwrap_or_default())?;
-        let limit = up_to(&limits.list_entries, "limit", request.limit.map(u64::from), 100)?;
+        let limit = up_to(&limits.list_entries, "limit", request.limit.map(u64::from), FOUND)?;
         let after = request.cursor.as_deref().map(|cursor| Rank::from_cursor(cursor, query.is_some())).transpose()?;
         let positions = request.positions == Some(true);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -141,7 +143,8 @@ fn rules(ignore_files: Option<bool>, require_git: Option<bool>) -> RuleOptions {
     RuleOptions { ignore_files: ignore_files != Some(false), require_git: require_git == Some(true) }
 }
 
-fn threads() -> usize {
+/// Threads that a search or `find` has.
+pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
 }
 
@@ -182,7 +185,6 @@ fn query(limits: &Limits, request: &SearchRequest, options: &PatternOptions) -> 
     // would kill the agent.
     searcher
         .memory_map(MmapChoice::never())
-        .heap_limit(Some(limits.search_buffer_bytes.as_usize()))
         .line_terminator(if crlf { LineTerminator::crlf() } else { LineTerminator::byte(b'\n') })
         .invert_match(inverted)
         .line_number(report == SearchReport::Lines)

@@ -11,6 +11,7 @@ use grep_searcher::{BinaryDetection, SearcherBuilder};
 
 use super::{
     beneath::Beneath,
+    buffers::Lend,
     control::{Control, Stop},
     file::{FileSearch, Totals},
     kept::Lookup,
@@ -26,7 +27,7 @@ pub use super::{lines::LineOptions, output::Deliver, rules::RuleOptions};
 pub struct Query {
     /// The pattern.
     pub matcher: RegexMatcher,
-    /// How files are read and cut into lines, without `binary`.
+    /// How files are read and cut into lines, without `binary` and `buffer_bytes`.
     pub searcher: SearcherBuilder,
     /// What NUL bytes mean in files that were not named.
     pub binary: BinaryDetection,
@@ -38,7 +39,7 @@ pub struct Query {
     pub max_matches_per_file: Option<u64>,
     /// Where a file is left, if the searcher can't tell.
     pub sink_caps: Option<SinkCap>,
-    /// Bytes that a line, or with several lines a file, may have; as in `searcher`.
+    /// Bytes that a line, or with several lines a file, may have.
     pub buffer_bytes: u64,
     /// What is reported.
     pub report: SearchReport,
@@ -62,11 +63,13 @@ pub(super) struct Engine<'a> {
     pub(super) control: &'a Control,
     /// What is known from earlier searches.
     pub(super) lookup: Option<&'a Lookup<'a>>,
+    /// Memory for long lines.
+    pub(super) lend: &'a Lend<'a>,
 }
 
 /// Searches; blocks until it is done or `control` stops it. What is found goes to `deliver`; the response counts it.
 /// Files in which nothing can be found by `lookup` aren't opened, and directories that are known aren't listed; the answer is
-/// the same without it.
+/// the same without it. Memory for long lines is asked for by `lend`, which may wait.
 ///
 /// # Errors
 /// A starting path can't be opened.
@@ -76,11 +79,12 @@ pub fn run(
     lookup: Option<&Lookup<'_>>,
     control: &Control,
     deliver: &Deliver<'_>,
+    lend: &Lend<'_>,
 ) -> Result<SearchResponse, Problem> {
     let begun = Instant::now();
     let known = lookup.map(|lookup| lookup.over(root));
     let root = known.as_ref().map_or(root, |known| known);
-    let engine = Engine { root, query: &plan.query, control, lookup };
+    let engine = Engine { root, query: &plan.query, control, lookup, lend };
     let totals = Totals::default();
     let troubles = Troubles::default();
     let output = Output::new(deliver, control);

@@ -1,11 +1,12 @@
 //! `commandOutput`: what a command has written, from any offset, and what it writes from now on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use corehold_types::{
     Code, CollectedOutput, Problem,
     tools::{CommandEvent, CommandOutput, CommandOutputRequest, CommandResponse},
 };
+use tokio::time::timeout;
 
 use super::command::refused;
 use crate::{
@@ -20,7 +21,10 @@ use crate::{
 const DEFAULT_OUTPUT_BYTES: u64 = 64 * 1024;
 
 /// Each may have 32 KiB, and there may be thousands of streams whose readers take nothing.
-pub(super) const EVENTS: usize = 2;
+pub(super) const EVENTS: usize = 1;
+
+/// How long a reader may take nothing until what was read ahead for him is given up.
+const REST_AFTER: Duration = Duration::from_millis(100);
 
 /// Characters of a line that is told while a command runs.
 const SAID_CHARACTERS: usize = 200;
@@ -141,6 +145,9 @@ pub(super) async fn answer(
     {
         if let CommandEvent::Exit { exit: how, .. } = &event {
             exit = Some(how.clone());
+        }
+        if timeout(REST_AFTER, events.ready()).await.is_err() {
+            viewer.rest();
         }
         caller = events.send(event).await;
     }

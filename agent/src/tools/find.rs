@@ -10,18 +10,23 @@ use corehold_types::{
 use super::search::{failed, turn};
 use crate::{
     audit::Touched,
+    config::Limits,
     handler::{Call, Events, Handler},
     search::{
         Control, Stop,
         control::StopOnDrop,
         find,
-        plan::{FindPlan, timeout},
+        plan::{self, FindPlan, timeout},
     },
 };
+
+/// Bytes of the agent's memory that an entry takes, with a path of some length.
+const ENTRY_MEMORY: usize = 256;
 
 impl Handler for Find {
     async fn handle(call: Call, request: FindRequest, _events: Events<NoEvent>) -> Result<FindResponse, Problem> {
         let timeout = timeout(&call.agent.config.limits, request.timeout_ms)?;
+        call.share.gather(memory_of(&request, &call.agent.config.limits)).await?;
         let permit = turn(&call.agent).await?;
         let control = Arc::new(Control::new(u64::MAX));
         let _stops = StopOnDrop(control.clone());
@@ -46,4 +51,16 @@ impl Handler for Find {
     fn touches(request: &FindRequest, touched: &mut Touched) {
         touched.paths(&request.path);
     }
+}
+
+/// Bytes of memory that the entries take which are asked for: each thread has its best ones.
+fn memory_of(request: &FindRequest, limits: &Limits) -> usize {
+    let entries = request.limit.map_or(plan::FOUND, u64::from).min(limits.list_entries.value);
+    let positions = if request.positions == Some(true) {
+        request.query.as_ref().map_or(0, |query| size_of::<u32>() * query.chars().count())
+    } else {
+        0
+    };
+    let each = plan::threads() * ENTRY_MEMORY + positions;
+    usize::try_from(entries).unwrap_or(usize::MAX).saturating_mul(each)
 }

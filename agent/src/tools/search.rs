@@ -8,24 +8,30 @@ use corehold_types::{
         Search, SearchEvent, SearchFile, SearchFileLine, SearchLine, SearchRequest, SearchResponse, SearchTruncation,
     },
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::Agent,
     audit::Touched,
-    calls::Share,
+    calls::{SMALL, Share},
     handler::{Call, CallerGone, Events, Handler},
     search::{
         Control, Stop,
         control::StopOnDrop,
         kept::{Lookup, gather},
+        memory_of,
         plan::{SearchPlan, max_matches, timeout},
         run,
     },
 };
 
-/// Batches of events that may wait for a slow caller; then the search waits too.
+/// Batches of events that may wait for a slow caller, and bytes in them; then the search waits too.
 const WAITING_BATCHES: usize = 16;
+const WAITING_BYTES: usize = 1 << 20;
 /// What a line costs in a collected answer besides its text.
 const LINE_OVERHEAD: u64 = 48;
 /// What it takes of the agent's memory besides its text, and what of its JSON: some 160 bytes the one, 100 the other.
@@ -43,15 +49,39 @@ impl Handler for Search {
         let permit = turn(&call.agent).await?;
         // Whoever stops waiting for the answer drops this future, and with it this.
         let _stops = StopOnDrop(control.clone());
-        let (sender, mut batches) = mpsc::channel::<Vec<SearchEvent>>(WAITING_BATCHES);
+        // The search's threads wait for memory no longer than for the search.
+        let ended = CancellationToken::new();
+        let _ends = ended.clone().drop_guard();
+        let (sender, mut batches) = mpsc::channel::<Batch>(WAITING_BATCHES);
         let search = {
-            let (agent, control) = (call.agent.clone(), control.clone());
+            let (agent, control, ended) = (call.agent.clone(), control.clone(), ended.clone());
+            let (runtime, waiting) = (Handle::current(), Arc::new(Semaphore::new(WAITING_BYTES)));
             tokio::task::spawn_blocking(move || {
                 let _permit = permit;
                 let plan = SearchPlan::new(&agent.root, &agent.config.limits, &request)?;
-                let deliver = |batch| sender.blocking_send(batch).is_ok();
+                let deliver = |events: Vec<SearchEvent>| {
+                    let bytes = events.iter().map(memory_of).sum::<usize>().min(WAITING_BYTES);
+                    let waits = Arc::clone(&waiting);
+                    let held = waits.try_acquire_many_owned(bytes as u32).ok().or_else(|| {
+                        runtime.block_on(async {
+                            tokio::select! {
+                                held = Arc::clone(&waiting).acquire_many_owned(bytes as u32) => held.ok(),
+                                () = sender.closed() => None,
+                            }
+                        })
+                    });
+                    held.is_some_and(|held| sender.blocking_send(Batch { events, _held: held }).is_ok())
+                };
+                let lend = |bytes| {
+                    runtime.block_on(async {
+                        tokio::select! {
+                            loan = agent.room.lend(bytes) => loan,
+                            () = ended.cancelled() => Err(gone()),
+                        }
+                    })
+                };
                 let lookup = Lookup::new(&agent.kept, plan.needs.as_ref());
-                let response = run::run(&agent.root, &plan, Some(&lookup), &control, &deliver);
+                let response = run::run(&agent.root, &plan, Some(&lookup), &control, &deliver, &lend);
                 let unknown = lookup.unknown();
                 let kept = Arc::clone(&agent.kept);
                 kept.after_search(unknown, move |kept| gather(kept, &agent.root, &plan));
@@ -65,23 +95,31 @@ impl Handler for Search {
         loop {
             tokio::select! {
                 batch = batches.recv() => {
-                    let Some(batch) = batch else { break };
+                    let Some(Batch { events: batch, _held }) = batch else { break };
                     let bytes = batch.iter().map(line_bytes).sum();
                     call.notes.note(|touched| touched.went_out(bytes));
                     for event in batch {
                         if events.wanted() {
+                            let large = memory_of(&event) > SMALL;
                             events.send(event).await.map_err(|CallerGone| gone())?;
+                            if large {
+                                events.taken().await.map_err(|CallerGone| gone())?;
+                            }
                         } else if !collected.add(event) {
                             // It may have ended already, so what it says about itself isn't enough.
                             full = true;
                             control.stop(Stop::AnswerBytes);
+                            ended.cancel();
                         }
                     }
                     call.progress.say(|| {
                         format!("{} matching lines in {} files so far", collected.matched_lines, collected.files.len())
                     });
                 }
-                () = &mut timer, if control.why().is_none() => control.stop(Stop::Timeout),
+                () = &mut timer, if control.why().is_none() => {
+                    control.stop(Stop::Timeout);
+                    ended.cancel();
+                }
             }
         }
         let mut response = search.await.map_err(|error| failed(&error))??;
@@ -95,6 +133,12 @@ impl Handler for Search {
         touched.paths(&request.paths);
         touched.detail(&request.pattern);
     }
+}
+
+/// Events on their way to the caller, with their part of what may wait.
+struct Batch {
+    events: Vec<SearchEvent>,
+    _held: OwnedSemaphorePermit,
 }
 
 /// Bytes of the line that an event brings.

@@ -23,9 +23,14 @@ use crate::{
     root::{self, FinalLink, Version, os_problem},
 };
 
+/// Bytes of the agent's memory that what is said about a path takes, with the longest that a link can lead to.
+const ENTRY_MEMORY: usize = 512 + 4096;
+
 impl Handler for Stat {
     async fn handle(call: Call, request: StatRequest, _: Events<Self::Event>) -> Result<StatResponse, Problem> {
         let agent = call.agent;
+        let most = request.paths.len().min(agent.config.limits.stat_paths.as_usize());
+        call.share.gather(most.saturating_mul(ENTRY_MEMORY)).await?;
         blocking::run(move |cancelled| stat(&agent, &request, cancelled)).await
     }
 

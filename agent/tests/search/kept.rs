@@ -9,6 +9,7 @@ use std::{
 };
 
 use corehold_agent::{
+    calls::Loan,
     config::Limits,
     root::Root,
     search::{
@@ -61,7 +62,7 @@ fn search(folder: &Path, request: &SearchRequest, kept: Option<&Kept>) -> Found 
         events.lock().unwrap().extend(batch);
         true
     };
-    let mut response = run::run(&root, &plan, lookup.as_ref(), &control, &deliver)?;
+    let mut response = run::run(&root, &plan, lookup.as_ref(), &control, &deliver, &|_| Ok(Loan::default()))?;
     response.elapsed_ms = 0;
     Ok((response, events.into_inner().unwrap(), lookup.map_or(0, |lookup| lookup.spared())))
 }
@@ -161,7 +162,7 @@ fn unknown(folder: &Path, request: &SearchRequest, kept: &Kept) -> u64 {
     let root = Root::open(folder).unwrap();
     let plan = SearchPlan::new(&root, &Limits::default(), request).unwrap();
     let lookup = Lookup::new(kept, plan.needs.as_ref());
-    run::run(&root, &plan, Some(&lookup), &Control::new(u64::MAX), &|_| true).unwrap();
+    run::run(&root, &plan, Some(&lookup), &Control::new(u64::MAX), &|_| true, &|_| Ok(Loan::default())).unwrap();
     lookup.unknown()
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use corehold_agent::{
+    calls::Loan,
     config::Limits,
     root::Root,
     search::{
@@ -44,7 +45,7 @@ pub(crate) fn search_with(
 ) -> Result<SearchResponse, Problem> {
     let root = Root::open(folder).unwrap();
     let plan = SearchPlan::new(&root, &Limits::default(), request)?;
-    run::run(&root, &plan, None, control, deliver)
+    run::run(&root, &plan, None, control, deliver, &|_| Ok(Loan::default()))
 }
 
 /// Finds in a folder.

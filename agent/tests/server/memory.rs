@@ -4,7 +4,7 @@
 use std::{fs, time::Duration};
 
 use corehold_types::rpc::SUBPROTOCOL;
-use futures_util::SinkExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -81,11 +81,15 @@ async fn none_running(agent: &AgentProcess, surface: &str) {
     timeout(3 * PATIENCE, waiting).await.expect("they end");
 }
 
+/// A WebSocket of somebody who won't read.
 async fn socket(agent: &AgentProcess) -> WebSocketStream<TcpStream> {
+    open_socket(agent, connect(agent).await).await
+}
+
+async fn open_socket(agent: &AgentProcess, stream: TcpStream) -> WebSocketStream<TcpStream> {
     let mut request = format!("ws://{}/v1/ws", agent.address).into_client_request().unwrap();
     request.headers_mut().insert("authorization", "Bearer token".parse().unwrap());
     request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
-    let stream = connect(agent).await;
     tokio_tungstenite::client_async(request, stream).await.unwrap().0
 }
 
@@ -165,18 +169,33 @@ async fn who_finds_no_room_is_told_so_and_has_it_when_others_go() {
     assert!(longest.starts_with("HTTP/1.1 413 ") && longest.contains("\"retryable\":false"), "{longest:.1000}");
 }
 
-#[tokio::test]
-async fn streams_of_output_that_nobody_takes_have_bounded_memory() {
-    const STREAMS: u64 = 100;
-    let folder = workspace();
-    let agent = AgentProcess::start(folder.path(), &[("COREHOLD_LIMIT_SEND_MS", "3600000")]);
+/// What a stream takes of the memory that answers have, and how many there are: half of it is for them.
+const STREAM: usize = 320 << 10;
+const STREAMS: usize = (32 << 20) / STREAM;
+
+/// A command that has written 30 MB; its id.
+async fn noisy(agent: &AgentProcess) -> Value {
     let start = json!({"line": "yes 0123456789 | head -c 30000000", "maxOutputBytes": 0});
-    let answer = exchange(&agent, &call("command", &start)).await;
+    let answer = exchange(agent, &call("command", &start)).await;
     let answer: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(answer["exit"]["code"], 0, "{answer}");
+    answer["id"].clone()
+}
+
+#[track_caller]
+fn assert_streams_are_bounded(agent: &AgentProcess, before: u64) {
+    let grown = agent.memory("VmHWM").saturating_sub(before);
+    assert!(grown < (STREAMS * STREAM) as u64, "{} KiB for each", (grown / STREAMS as u64) >> 10);
+}
+
+#[tokio::test]
+async fn streams_of_output_that_nobody_takes_have_bounded_memory() {
+    let folder = workspace();
+    let limits = [("COREHOLD_LIMIT_SEND_MS", "3600000"), ("COREHOLD_LIMIT_ANSWER_MS", "100")];
+    let agent = AgentProcess::start(folder.path(), &limits);
+    let output = call("commandOutput", &json!({"id": noisy(&agent).await}));
+    let output = output.replacen("\r\n", "\r\nAccept: application/x-ndjson\r\n", 1);
     let before = agent.memory("VmRSS");
-    let output =
-        call("commandOutput", &json!({"id": answer["id"]})).replacen("\r\n", "\r\nAccept: application/x-ndjson\r\n", 1);
     let mut silent = Vec::new();
     for _ in 0..STREAMS {
         let mut stream = connect(&agent).await;
@@ -185,8 +204,103 @@ async fn streams_of_output_that_nobody_takes_have_bounded_memory() {
         stream.readable().await.unwrap();
         silent.push(stream);
     }
-    // A block of the log, two events, and what the connection's own buffer takes (400 KiB).
-    let grown = agent.memory("VmHWM").saturating_sub(before);
-    assert!(grown < STREAMS * (900 << 10), "{} KiB for each", (grown / STREAMS) >> 10);
-    assert!(exchange(&agent, &call("read", &read("small"))).await.starts_with("HTTP/1.1 200 "));
+    let refused = exchange(&agent, &output).await;
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("COREHOLD_LIMIT_ANSWER_BYTES"), "{refused:.1000}");
+    assert_streams_are_bounded(&agent, before);
+    assert!(exchange(&agent, &call("read", &read("text"))).await.starts_with("HTTP/1.1 200 "), "answers have room");
+    silent.truncate(STREAMS / 2);
+    timeout(PATIENCE, async { while !exchange(&agent, &output).await.starts_with("HTTP/1.1 200 ") {} }).await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_that_nobody_takes_on_many_sockets_have_bounded_memory() {
+    const SOCKETS: usize = 8;
+    let folder = workspace();
+    let agent = AgentProcess::start(folder.path(), &[("COREHOLD_LIMIT_ANSWER_MS", "100")]);
+    let id = noisy(&agent).await;
+    let before = agent.memory("VmRSS");
+    let (mut sockets, mut refused) = (Vec::new(), 0);
+    for number in 0..SOCKETS {
+        let mut socket = open_socket(&agent, TcpStream::connect(&agent.address).await.unwrap()).await;
+        let streams = 3 * STREAMS / SOCKETS;
+        for call in 0..streams {
+            let call =
+                json!({"jsonrpc": "2.0", "id": call, "method": "commandOutput", "params": {"id": id}, "stream": true});
+            socket.send(Message::text(call.to_string())).await.unwrap();
+        }
+        // Each has sent as much as it may unasked, or was refused.
+        let (mut unasked, mut told) = (0, 0);
+        // A few bytes of it are for what the stream begins with.
+        while unasked < (streams - told) * (255 << 10) {
+            match timeout(PATIENCE, socket.next()).await.expect("streams go on").unwrap().unwrap() {
+                Message::Binary(frame) => unasked += frame.len() - 13,
+                Message::Text(text) if text.contains("LIMIT_EXCEEDED") => told += 1,
+                _ => {}
+            }
+        }
+        assert!(told == 0 || number >= SOCKETS / 3, "there was room for {told} more");
+        refused += told;
+        sockets.push(socket);
+    }
+    assert_eq!(SOCKETS * (3 * STREAMS / SOCKETS) - refused, STREAMS);
+    assert_streams_are_bounded(&agent, before);
+}
+
+#[tokio::test]
+async fn long_results_that_nobody_reads_have_bounded_memory_while_they_are_made() {
+    const NAMES: usize = 500;
+    const LARGE: u64 = 64 << 20;
+    let folder = workspace();
+    let mut directory = folder.path().to_owned();
+    directory.extend((0..12).map(|_| "d".repeat(250)));
+    fs::create_dir_all(&directory).unwrap();
+    for number in 0..NAMES {
+        fs::write(directory.join(format!("{number:0>250}")), "").unwrap();
+        std::os::unix::fs::symlink("t".repeat(4_000), folder.path().join(number.to_string())).unwrap();
+    }
+    let stat = json!({"paths": (0..NAMES).map(|number| number.to_string()).collect::<Vec<_>>()});
+    let find = json!({"limit": 2_000});
+    for (tool, request) in [("stat", stat), ("find", find)] {
+        let limits = [("COREHOLD_LIMIT_ANSWER_MS", "500"), ("COREHOLD_LIMIT_ANSWER_BYTES", "16777216")];
+        let agent = AgentProcess::start(folder.path(), &limits);
+        let mut silent = Vec::new();
+        for _ in 0..CALLERS {
+            let mut stream = connect(&agent).await;
+            stream.write_all(call(tool, &request).as_bytes()).await.unwrap();
+            silent.push(stream);
+        }
+        none_running(&agent, "http").await;
+        let peak = agent.memory("VmHWM");
+        assert!(peak < LARGE, "the agent had {} MiB for {tool}", peak >> 20);
+        drop(silent);
+        let answer = exchange(&agent, &call(tool, &request)).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.len() > 1 << 20, "{tool}: {answer:.300}");
+    }
+}
+
+#[tokio::test]
+async fn searches_of_very_long_lines_have_bounded_memory_together_and_find_all() {
+    const FILES: usize = 2;
+    let folder = tempfile::tempdir().unwrap();
+    let mut line = vec![b'x'; 6 << 20];
+    line.extend_from_slice(b"needle\nneedle\n");
+    for number in 0..FILES {
+        fs::write(folder.path().join(number.to_string()), &line).unwrap();
+    }
+    // Four search at a time, each on two threads or more, of which each needs 15 MiB for such a line: one after the other has room.
+    let limits = [("COREHOLD_LIMIT_ANSWER_MS", "600000"), ("COREHOLD_LIMIT_ANSWER_BYTES", "20971520")];
+    let agent = AgentProcess::start(folder.path(), &limits);
+    for (pattern, multiline, lines) in [("needle", false, 2 * FILES), ("needle\nn", true, FILES)] {
+        let search = call("search", &json!({"pattern": pattern, "multiline": multiline, "maxLineBytes": 100}));
+        for answer in futures_util::future::join_all((0..4).map(|_| exchange(&agent, &search))).await {
+            let answer: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+            assert_eq!(
+                (&answer["matchedLines"], &answer["skipped"]["tooLarge"]),
+                (&json!(lines), &json!(0)),
+                "{answer}"
+            );
+        }
+    }
+    let peak = agent.memory("VmHWM");
+    assert!(peak < 64 << 20, "the agent had {} MiB", peak >> 20);
 }

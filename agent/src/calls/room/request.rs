@@ -2,7 +2,7 @@
 //!
 //! What each connection may have for nothing ([`FREE`]) is enough for nearly all that is asked. What is larger takes its part before
 //! the rest of it is taken in, all of it at once where its length is known, so that nobody holds some and waits for more. Requests
-//! have half of the room at most: answers find the other half, whatever is sent.
+//! have half of the room at most, as streams have: neither takes all of it, whatever is sent.
 
 use std::sync::Arc;
 
@@ -68,11 +68,11 @@ impl Allowance {
     }
 }
 
-/// What a request holds of the room.
+/// What a request or a stream holds of the room.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    /// Of the half that is for requests.
-    of_requests: OwnedSemaphorePermit,
+    /// Of the half that is for what this is.
+    of_part: OwnedSemaphorePermit,
     of_all: OwnedSemaphorePermit,
 }
 
@@ -82,25 +82,26 @@ impl Room {
     /// # Errors
     /// `LIMIT_EXCEEDED` when there is none in time.
     pub(crate) async fn take_for_request(&self, bytes: usize) -> Result<Taken, Problem> {
-        let asked = units(bytes).min(self.most_of_requests);
-        if let Some(taken) = self.try_take_for_request(asked) {
+        self.take_of(&self.for_requests, units(bytes)).await
+    }
+
+    /// Waits for so much of one half of the room, or for all of that.
+    pub(super) async fn take_of(&self, part: &Arc<Semaphore>, asked: usize) -> Result<Taken, Problem> {
+        let asked = asked.min(self.half);
+        if let Some(taken) = self.try_take_of(part, asked) {
             return Ok(taken);
         }
         let _waiting = Waiting::begin(&self.waiting);
         let both = async {
             // In this order only, so that of two neither has what the other waits for.
-            Some(Taken {
-                of_requests: permit(&self.for_requests, asked).await?,
-                of_all: permit(&self.free, asked).await?,
-            })
+            Some(Taken { of_part: permit(part, asked).await?, of_all: permit(&self.free, asked).await? })
         };
         timeout(self.patience.as_duration(), both).await.ok().flatten().ok_or_else(|| self.full())
     }
 
-    fn try_take_for_request(&self, units: usize) -> Option<Taken> {
-        let asked = u32::try_from(units).ok()?;
-        let of_requests = Arc::clone(&self.for_requests).try_acquire_many_owned(asked).ok()?;
-        Some(Taken { of_requests, of_all: self.try_take(units)? })
+    fn try_take_of(&self, part: &Arc<Semaphore>, units: usize) -> Option<Taken> {
+        let of_part = Arc::clone(part).try_acquire_many_owned(u32::try_from(units).ok()?).ok()?;
+        Some(Taken { of_part, of_all: self.try_take(units)? })
     }
 
     /// Sees to it that a request which has come holds as much as it takes, without waiting: it holds some already.
@@ -109,7 +110,7 @@ impl Room {
     /// `LIMIT_EXCEEDED` when there is too little left, or never would be enough for so many values.
     pub(crate) fn settle_request(&self, taken: &mut Option<Taken>, json: &[u8]) -> Result<(), Problem> {
         let needed = memory_of(json);
-        if units(needed - 2 * json.len()) > self.most_of_requests {
+        if units(needed - 2 * json.len()) > self.half {
             *taken = None;
             return Err(self.too_small("the memory of this one request, which has very many values,"));
         }
@@ -117,12 +118,12 @@ impl Room {
             *taken = None;
             return Ok(());
         }
-        let needed = units(needed).min(self.most_of_requests);
+        let needed = units(needed).min(self.half);
         let held = taken.as_ref().map_or(0, Taken::units);
         if let Some(taken) = taken.as_mut().filter(|_| held > needed) {
             drop(taken.split(held - needed));
         } else if held < needed {
-            let Some(more) = self.try_take_for_request(needed - held) else {
+            let Some(more) = self.try_take_of(&self.for_requests, needed - held) else {
                 *taken = None;
                 return Err(self.full());
             };
@@ -142,12 +143,12 @@ impl Taken {
 
     /// Adds what another holds.
     pub(crate) fn merge(&mut self, more: Self) {
-        self.of_requests.merge(more.of_requests);
+        self.of_part.merge(more.of_part);
         self.of_all.merge(more.of_all);
     }
 
     fn split(&mut self, units: usize) -> Option<Self> {
-        Some(Self { of_requests: self.of_requests.split(units)?, of_all: self.of_all.split(units)? })
+        Some(Self { of_part: self.of_part.split(units)?, of_all: self.of_all.split(units)? })
     }
 
     /// The part of so many of the request's bytes, or all that there is.

@@ -26,7 +26,7 @@ use tokio::{
 
 use super::form::Encoding;
 use crate::{
-    calls,
+    calls::{self, Share},
     handler::{Call, Events, Handler},
     server::{log_in_stream, panicked},
 };
@@ -38,7 +38,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Bytes after which what has gathered is handed to the connection.
-const BATCH: usize = 64 << 10;
+const BATCH: usize = 32 << 10;
 
 /// Starts a handler whose events are streamed.
 ///
@@ -50,7 +50,7 @@ pub(super) async fn begin<T: Handler>(
     encoding: Encoding,
 ) -> Result<Response, Problem> {
     let (sender, receiver) = mpsc::channel(T::EVENTS);
-    let request_id = call.request_id.clone();
+    let (request_id, share) = (call.request_id.clone(), call.share.clone());
     let handler = calls::run::<T>(call, request, Events::into_channel(sender));
     let handler = AssertUnwindSafe(handler).catch_unwind();
     let mut stream = EventStream::<T> {
@@ -62,6 +62,7 @@ pub(super) async fn begin<T: Handler>(
         expected: 0,
         encoding,
         request_id,
+        share,
     };
     // Whether it times out doesn't matter: the stream goes on from where it is.
     let _ = tokio::time::timeout(FIRST_WAIT, std::future::poll_fn(|context| stream.poll_begun(context))).await;
@@ -95,6 +96,8 @@ struct EventStream<T: Handler> {
     expected: usize,
     encoding: Encoding,
     request_id: String,
+    /// What the stream takes of the room, which goes with its bytes.
+    share: Share,
 }
 
 // The handler's future is boxed and pinned there; nothing else is pinned.
@@ -227,7 +230,7 @@ impl<T: Handler> HttpBody for EventStream<T> {
         stream.keep_alive.as_mut().reset(Instant::now() + KEEP_ALIVE);
         // One event beyond a batch has room too: what grows for it would be twice as large, for as long as nobody takes it.
         stream.expected = out.len().min(2 * BATCH);
-        Poll::Ready(Some(Ok(Frame::data(out.into()))))
+        Poll::Ready(Some(Ok(Frame::data(stream.share.keep_with(out)))))
     }
 }
 
@@ -239,6 +242,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::testing;
 
     #[tokio::test]
     async fn events_that_wait_when_the_handler_has_ended_are_not_lost_though_the_task_is_to_take_a_break() {
@@ -256,6 +260,7 @@ mod tests {
             expected: 0,
             encoding: Encoding::Ndjson,
             request_id: String::new(),
+            share: testing::call(&testing::agent()).share,
         };
         let mut has_budget = true;
         let first = poll_fn(|context| {

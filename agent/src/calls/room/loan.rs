@@ -1,0 +1,99 @@
+//! What is taken of the room besides requests and answers: by streams, each for as long as it lasts, and by work that needs much
+//! memory for a while.
+
+use corehold_types::Problem;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Room, Share, units};
+
+/// Bytes of memory that a stream takes whose reader takes nothing: what its connection holds, its events, and what they are made of.
+/// Most have less. Measured by the test `memory`.
+pub(crate) const STREAM: usize = 320 << 10;
+
+/// Room for work, until it is dropped.
+#[derive(Debug, Default)]
+pub struct Loan {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Waits for room for work that needs so many bytes besides its request and its answer. Who needs more than three quarters of the
+    /// room takes those: streams that stay open may hold the rest for ever.
+    ///
+    /// # Errors
+    /// `LIMIT_EXCEEDED` when there is none in time.
+    pub async fn lend(&self, bytes: usize) -> Result<Loan, Problem> {
+        let permit = self.take(units(bytes).min(self.half + self.half / 2)).await?;
+        Ok(Loan { _permit: Some(permit) })
+    }
+}
+
+impl Share {
+    /// The call streams from now on: waits for what that takes.
+    ///
+    /// # Errors
+    /// `LIMIT_EXCEEDED` when there is none in time.
+    pub(crate) async fn begin_stream(&self) -> Result<(), Problem> {
+        let taken = self.room.take_of(&self.room.for_streams, units(STREAM)).await?;
+        self.held().stream = Some(taken);
+        Ok(())
+    }
+
+    /// Bytes that go out as a part of a stream: until they have, it holds what it takes.
+    pub(crate) fn keep_with(&self, bytes: Vec<u8>) -> bytes::Bytes {
+        bytes::Bytes::from_owner(OfStream { bytes, _share: self.clone() })
+    }
+}
+
+struct OfStream {
+    bytes: Vec<u8>,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for OfStream {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corehold_types::Code;
+
+    use super::{super::tests::room, *};
+
+    const MIB: usize = 1 << 20;
+
+    #[tokio::test]
+    async fn streams_have_half_of_the_room_until_their_last_bytes_have_gone_out() {
+        let room = room(8);
+        let mut streams = Vec::new();
+        for _ in 0..4 * MIB / STREAM {
+            let share = Share::of(&room);
+            share.begin_stream().await.unwrap();
+            streams.push(share);
+        }
+        let refused = Share::of(&room).begin_stream().await.unwrap_err();
+        assert_eq!((refused.code, refused.status, refused.retryable), (Code::LimitExceeded, 503, true));
+        assert!(Share::of(&room).try_gather(MIB), "an answer has room");
+        let bytes = streams[0].keep_with(vec![0; 10]);
+        streams.clear();
+        assert_eq!(room.taken() as usize, STREAM);
+        drop(bytes);
+        assert_eq!(room.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn work_borrows_what_is_there_and_three_quarters_at_most() {
+        let room = room(8);
+        let stream = Share::of(&room);
+        stream.begin_stream().await.unwrap();
+        let loan = room.lend(100 * MIB).await.unwrap();
+        assert_eq!(room.taken() as usize, 6 * MIB + STREAM);
+        let refused = room.lend(2 * MIB).await.unwrap_err();
+        assert_eq!((refused.code, refused.retryable), (Code::LimitExceeded, true));
+        drop(loan);
+        drop(room.lend(2 * MIB).await.unwrap());
+        assert_eq!(room.taken() as usize, STREAM);
+    }
+}
