@@ -4,6 +4,7 @@
 //! test of each function. The image must hold the
 //! stand-in program (`fixtures/stand_in.rs`) and nothing that gets in its way.
 
+mod isolation;
 mod matrix;
 mod names;
 mod ports;
@@ -26,6 +27,7 @@ use tokio::{
 };
 
 pub use self::{
+    isolation::{containers_are_kept_apart, hardening_seen_from_inside},
     matrix::Feature,
     names::{a_name_is_changed, a_name_is_given_once, has_an_identity},
     ports::published_ports_come_from_a_range,
@@ -336,23 +338,6 @@ pub async fn ports_are_reached(subject: &Subject) {
     assert_eq!(addresses.len(), 4, "each port has an address of its own");
 }
 
-/// What runs inside is nobody in particular: no capability, no way to gain one, not root, and itself the first process.
-pub async fn hardening_seen_from_inside(subject: &Subject) {
-    let id = subject.started(&subject.spec("hardening")).await;
-    let status = subject.ask_text(&id, "read /proc/self/status").await;
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {status}"));
-        line[name.len()..].split_whitespace().collect::<Vec<_>>().join(" ")
-    };
-    assert_eq!(field("Pid:"), "1");
-    assert_eq!(field("Uid:"), "1000 1000 1000 1000");
-    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-        assert_eq!(field(set), "0000000000000000", "{set}");
-    }
-    assert_eq!(field("NoNewPrivs:"), "1");
-    assert_eq!(field("Seccomp:"), "2", "a seccomp filter is in force");
-}
-
 /// Limits are in force inside, and the end by the memory limit is told as such.
 pub async fn limits_are_in_force(subject: &Subject) {
     let resources = Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(77) };
@@ -504,32 +489,6 @@ pub async fn a_ca_bundle_is_handed_in(subject: &Subject) {
         assert!(refused.starts_with("error"), "{refused}");
     }
     assert_eq!(subject.runtime.list(&subject.labels).await.unwrap().len(), 4, "and nothing else is left");
-}
-
-/// Containers don't reach each other; a runtime that can't see to it makes none, unless it is told that they may.
-pub async fn containers_are_kept_apart(subject: &Subject) {
-    let spec = subject.spec("apart-0");
-    let refused = match subject.strict.create(&spec).await {
-        Ok(id) => {
-            subject.strict.remove(&id).await.unwrap();
-            false
-        }
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            assert!(error.hint_text().is_some(), "{error}");
-            true
-        }
-        Err(error) => panic!("{error}"),
-    };
-    subject.saw(Feature::KeptApart, !refused).await;
-    if refused {
-        return assert!(subject.runtime.list(&subject.labels).await.unwrap().is_empty(), "nothing is left");
-    }
-    let subject = &Subject { runtime: Arc::clone(&subject.strict), ..subject.clone() };
-    let (one, two) = (subject.started(&subject.spec("apart-1")).await, subject.started(&subject.spec("apart-2")).await);
-    let endpoint = subject.runtime.endpoint(&two, AGENT_PORT).await.unwrap();
-    let answer = subject.ask_text(&one, &format!("connect {}", address(&endpoint))).await;
-    assert!(answer.starts_with("error"), "one container reached another: {answer}");
-    assert_eq!(subject.ask_text(&two, "connect 127.0.0.1:3001").await, "connected", "the question itself works");
 }
 
 /// Many creations at once all succeed, also when nothing is there yet that they share.
