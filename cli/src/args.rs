@@ -7,6 +7,7 @@ mod value;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use corehold_host::Egress;
 
 use self::value::{parse_ports, parse_variable};
 pub(crate) use self::{
@@ -173,6 +174,10 @@ pub(crate) struct Up {
     pub(crate) publish: Vec<u16>,
     #[command(flatten)]
     pub(crate) asked: Asked,
+    /// What it may reach outside: `open` (all but this machine and others' networks on it), `internet`, `none`, or addresses and
+    /// networks, with commas between them: 10.20.0.0/16,203.0.113.7:443
+    #[arg(long, value_name = "EGRESS", default_value = "open")]
+    pub(crate) network: Egress,
     /// CA bundle in PEM to hand in (default: the one this machine uses, where there is one)
     #[arg(long, value_name = "FILE", conflicts_with = "no_ca")]
     pub(crate) ca: Option<PathBuf>,

@@ -29,10 +29,11 @@ use crate::{
     life::{self, Bed, Reconciled, Turns, WorkspaceState},
     logs::LogRooms,
     metrics::Metrics,
+    network::Subnets,
     pack::Packer,
     policy::Policy,
     pool::{self, PoolStatus, Pools, Records, Seat},
-    runtime::{ContainerState, Resources, Runtime},
+    runtime::{ContainerState, Network, Resources, Runtime},
     state::{Entry, HostProcess, Store},
     stats::Monitor,
     template::Catalog,
@@ -84,6 +85,9 @@ pub(crate) struct HostInner {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) resources: Resources,
+    /// Of workspaces that ask for none.
+    pub(crate) network: Network,
+    pub(crate) subnets: Subnets,
     /// Where workspaces reach the backend's API.
     pub(crate) api_url: Option<String>,
     pub(crate) subject: String,

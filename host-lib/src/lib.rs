@@ -22,6 +22,7 @@ pub mod labels;
 mod life;
 pub mod logs;
 mod metrics;
+mod network;
 mod pack;
 pub mod policy;
 mod pool;
@@ -51,8 +52,9 @@ pub use health::{Health, HealthPolicy, RestartPolicy};
 pub use host::{Host, HostBuilder};
 pub use idle::{AwakeReason, AwakeSource, ExpiredFiles, Expiry, IdlePolicy, NextTransition, TransitionTo, WhyAwake};
 pub use life::{Reconciled, Shutdown, ShutdownReport, TransitionCause, WorkspaceState};
+pub use network::Subnets;
 pub use pool::{Class, PoolOptions, PoolStatus};
-pub use runtime::{Capability, Mount};
+pub use runtime::{Capability, Destination, Egress, Mount, Network, Subnet, With};
 pub use template::{Catalog, Template};
 pub use volume::{CreateVolume, VolumeInfo, Volumes};
 pub use workspace::{

@@ -110,6 +110,29 @@ impl Engine {
         Docker::connect_with(options).await.expect("the engine still answers")
     }
 
+    /// A helper image of this test's own: the core image, after root ran this in it.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    pub async fn helper_image(&self, name: &str, script: &str) -> String {
+        let image = corehold_host::config::DEFAULT_IMAGE;
+        let made = serde_json::json!({
+            "Image": image, "User": "0", "Entrypoint": ["sh", "-c", script], "Labels": self.labels(),
+            "HostConfig": { "NetworkMode": "none" },
+        });
+        let (status, created) = self.request("POST", "/containers/create", &made.to_string()).await;
+        assert_eq!(status, 201, "`cargo xtask test --level engine` makes the image {image}: {created}");
+        let created: serde_json::Value = serde_json::from_str(&created).expect("JSON");
+        let id = created["Id"].as_str().expect("it has an id");
+        assert_eq!(self.request("POST", &format!("/containers/{id}/start"), "").await.0, 204);
+        let ended = self.request("POST", &format!("/containers/{id}/wait"), "").await.1;
+        assert!(ended.contains(r#""StatusCode":0"#), "{ended}");
+        // The container's labels become the image's.
+        let commit = format!("/commit?container={id}&repo={HELPER_REPOSITORY}&tag={}-{name}", self.run);
+        assert_eq!(self.request("POST", &commit, "{}").await.0, 201);
+        format!("{HELPER_REPOSITORY}:{}-{name}", self.run)
+    }
+
     /// What the conformance suite tests.
     #[must_use]
     pub fn subject(&self) -> Subject {
@@ -172,6 +195,8 @@ pub fn containers_may_meet() -> bool {
 fn options(run: &str) -> DockerOptions {
     let mut options = DockerOptions::default();
     options.network = format!("corehold-test-{run}");
+    // Closing and looking at a network takes a second and the core image: the tests of networks do it (tests/e2e/networks.rs).
+    options.host_may_be_reached = true;
     options.containers_may_meet = containers_may_meet();
     options
 }
@@ -189,6 +214,9 @@ const CORE_REPOSITORY: &str = "corehold-test/core";
 fn core_reference(run: &str) -> String {
     format!("{CORE_REPOSITORY}-{run}:latest")
 }
+
+/// Repository of the helper images that tests make.
+const HELPER_REPOSITORY: &str = "corehold-test/helper";
 
 async fn import_stand_in(docker: &Docker, run: &str) -> String {
     let mut archive = tar::Builder::new(Vec::new());

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use corehold_host::{CreateWorkspace, Creation, Host, Workspace, WorkspaceInfo};
+use corehold_host::{CreateWorkspace, Creation, Host, Network, Workspace, WorkspaceInfo};
 use serde_json::json;
 
 use super::logs;
@@ -37,6 +37,7 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
     if let Some(image) = &up.image {
         request = request.image(image);
     }
+    request = request.network(Network::shared().egress(up.network.clone()));
     for (name, value) in &up.env {
         request = request.env(name, value);
     }

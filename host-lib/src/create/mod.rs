@@ -34,7 +34,7 @@ use crate::{
     idle::{IdlePolicy, Stored},
     policy::Wanted,
     pool::Pools,
-    runtime::{Capability, Mount, Resources},
+    runtime::{Capability, Mount, Network, Resources},
     state::{Entry, Recipe},
     template::Template,
     workspace::Workspace,
@@ -67,6 +67,7 @@ pub struct CreateWorkspace {
     pub(crate) publish: BTreeSet<u16>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hardening: Wanted,
+    pub(crate) network: Option<Network>,
     pub(crate) agent_timeout: Duration,
     pub(crate) keep_on_failure: bool,
     pub(crate) idle: Option<IdlePolicy>,
@@ -97,6 +98,7 @@ impl CreateWorkspace {
             publish: BTreeSet::new(),
             mounts: Vec::new(),
             hardening: Wanted::default(),
+            network: None,
             agent_timeout: AGENT_TIMEOUT,
             keep_on_failure: false,
             idle: None,
@@ -143,6 +145,8 @@ impl CreateWorkspace {
         self.resources = recipe.resources();
         self.mounts.clone_from(&recipe.mounts);
         self.hardening = recipe.hardening();
+        // What is absent was that of all, whatever the host's default is now.
+        self.network = Some(recipe.network.clone().unwrap_or_default());
         (self.idle, self.health) = (stored.idle, stored.health);
         self.original = Some(Box::new(recipe));
         self
@@ -221,6 +225,13 @@ impl CreateWorkspace {
     /// is used instead. Default: the engine's default, usually `runc`.
     pub fn sandbox(mut self, name: impl Into<String>) -> Self {
         self.hardening.sandbox = Some(name.into());
+        self
+    }
+
+    /// Its network: whose it is, whether its members may reach each other, and what it may reach outside. It stays the same over sleeps,
+    /// restarts and copies. Default: the host's, which is [`Network::shared`] unless it says otherwise.
+    pub fn network(mut self, network: Network) -> Self {
+        self.network = Some(network);
         self
     }
 

@@ -21,6 +21,7 @@ use crate::{
     host::HostInner,
     image::is_pulled,
     life::{self, Turn, WorkspaceState},
+    network::Allotment,
     pack::{Found, PackedArchive, Stored},
     pool::{HandOver, Outcome, Pool, Pools, Wish},
     runtime::Resources,
@@ -296,7 +297,9 @@ async fn make(host: &Arc<HostInner>, plan: &Plan, place: &mut Reservation, repor
     fetch(host, image, reporter).await?;
     let work = async {
         let before = image_id(host, plan).await;
-        let container = place.create(plan.spec.clone()).await.map_err(|error| refused(error, plan, host))?;
+        let mut spec = plan.spec.clone();
+        Box::pin(Allotment::of(host).ready(&mut spec)).await?;
+        let container = place.create(spec).await.map_err(|error| refused(error, plan, host))?;
         // The same before and after: so it is the one that the container is made of.
         let known = before.is_some() && image_id(host, plan).await == before;
         Ok(((container, before.filter(|_| known)), Some(plan.spec.name.clone())))

@@ -15,9 +15,9 @@ use crate::{
     health::HealthPolicy,
     host::{AGENT_PORT, HostInner, check_env, check_labels},
     idle::{IdlePolicy, Stored},
-    labels,
+    labels, network,
     policy::{CONFIG_PATH, Ceiling},
-    runtime::{CaBundle, ContainerSpec, Hardening, Injection, Mount, MountSource, Resources},
+    runtime::{CaBundle, ContainerSpec, Hardening, Injection, Mount, MountSource, Network, Resources},
     state::{Dev, Entry, Recipe},
     template::{DEFAULT_PORT, Template, variable_bytes},
     volume,
@@ -95,6 +95,8 @@ impl Plan {
             sandbox: request.hardening.sandbox,
             preview_port: Some(port),
             publish: request.publish,
+            network: Some(request.network.unwrap_or_else(|| host.network.clone()))
+                .filter(|asked| *asked != Network::shared()),
             dev: match original {
                 Some(original) => original.dev.clone(),
                 None => template.as_ref().and_then(Dev::of),
@@ -184,6 +186,7 @@ fn container(
         agent: Some(injection(host, recipe.image_user)),
         mounts: mounts(host, &recipe.mounts, &hardening),
         hardening,
+        network: network::of(host, recipe)?,
     })
 }
 

@@ -29,11 +29,12 @@ use crate::{
     key::HostKey,
     life::Bed,
     logs::LogRooms,
+    network::Subnets,
     pack::{Limits, Packer},
     policy::{self, Policy},
     pool::{Class, PoolOptions, Pools, Records},
     runtime::{
-        AuditorSlot, Observed, Resources, Runtime,
+        AuditorSlot, Network, Observed, Resources, Runtime,
         docker::{Docker, DockerAddress},
     },
     state::{HostProcess, Store},
@@ -66,6 +67,8 @@ pub struct HostBuilder {
     env: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
     resources: Resources,
+    network: Network,
+    subnets: Subnets,
     api_url: Option<String>,
     policy: Policy,
     subject: Option<String>,
@@ -151,6 +154,19 @@ impl HostBuilder {
     /// Limits of workspaces whose template and request name none. Default: 2 GiB of memory, 2,048 processes, all CPUs.
     pub fn resources(mut self, resources: Resources) -> Self {
         self.resources = resources;
+        self
+    }
+
+    /// The network of workspaces whose request names none. Default: [`Network::shared`].
+    pub fn network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// From which addresses the networks of owners and teams are cut, and those of all with an egress of their own. Default: 10.213.0.0/16,
+    /// 61 workspaces each.
+    pub fn subnets(mut self, subnets: Subnets) -> Self {
+        self.subnets = subnets;
         self
     }
 
@@ -280,7 +296,10 @@ impl HostBuilder {
         }
         self.idle.check()?;
         self.health.as_ref().map_or(Ok(()), HealthPolicy::check)?;
-        for (_, options) in &self.pools {
+        self.network.check()?;
+        self.subnets.check()?;
+        for (class, options) in &self.pools {
+            class.check()?;
             options.check()?;
         }
         self.policy.check()?;
@@ -375,6 +394,8 @@ impl HostBuilder {
                 pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
             },
             pull_missing: !self.never_pull,
+            network: self.network,
+            subnets: self.subnets,
             api_url: self.api_url,
             subject,
             _auditor: auditor,

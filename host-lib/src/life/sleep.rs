@@ -21,6 +21,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     host::HostInner,
     idle::Stored,
+    network,
     runtime::{ContainerId, ContainerStatus},
     state::{Durability, Entry},
     workspace::{Workspace, WorkspaceId},
@@ -219,6 +220,7 @@ pub(super) async fn clear_away(turn: &Turn) -> Result<()> {
 async fn remove_container(turn: &Turn) -> Result<()> {
     let Some(container) = turn.entry.container.clone().map(ContainerId) else { return Ok(()) };
     turn.host.runtime.remove(&container).await?;
+    network::release(&turn.host, &turn.entry.recipe);
     turn.host.records.forget(&container, &turn.entry.id).await;
     Ok(())
 }

@@ -12,10 +12,12 @@ use super::Member;
 use crate::{
     client::AgentClient,
     create::plan::{CA_PATH, Plan, base_env, injection, mounts, resources},
-    error::Result,
+    error::{Error, ErrorKind, Result},
     host::{AGENT_PORT, HostInner},
-    labels,
-    runtime::{CaBundle, Capability, ContainerId, ContainerSpec, ContainerState, Hardening, Mount, Resources},
+    labels, network,
+    runtime::{
+        CaBundle, Capability, ContainerId, ContainerSpec, ContainerState, Hardening, Mount, Network, Resources, With,
+    },
     template::variable_bytes,
     workspace::random_word,
 };
@@ -38,6 +40,8 @@ pub struct Class {
     pub mounts: Vec<Mount>,
     /// How it is held, beyond what holds every workspace: it meets requests that are held so. Default: no more than that.
     pub hardening: Hardening,
+    /// The network, of all workspaces: nobody owns what waits. Default: the host's, if that is of all too, else [`Network::shared`].
+    pub network: Option<Network>,
 }
 
 impl Class {
@@ -83,6 +87,27 @@ impl Class {
         self
     }
 
+    /// Its network, which must be one of all; see [`CreateWorkspace::network`](crate::CreateWorkspace::network).
+    #[must_use]
+    pub fn network(mut self, network: Network) -> Self {
+        self.network = Some(network);
+        self
+    }
+
+    /// Refuses what can't wait.
+    ///
+    /// # Errors
+    /// `Invalid`, with why.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Some(network) = &self.network else { return Ok(()) };
+        if network.with != With::All {
+            let message = "what waits in a pool is nobody's, so it can't be in an owner's or a team's network";
+            return Err(Error::new(ErrorKind::Invalid, message)
+                .hint("leave them without a pool: a container's network can't be changed in time"));
+        }
+        network.check()
+    }
+
     /// A TCP port inside that is published; it may be called for several.
     #[must_use]
     pub fn publish(mut self, port: u16) -> Self {
@@ -122,6 +147,8 @@ impl Blank {
             hardening: class.hardening,
             ..ContainerSpec::default()
         };
+        let network = class.network.or_else(|| Some(host.network.clone()).filter(|network| network.with == With::All));
+        spec.network = network::of_all(host, &network.unwrap_or_default());
         let mut put = |name: &str, value: &str| spec.labels.insert(name.to_owned(), value.to_owned());
         put(labels::KIND, labels::KIND_POOL);
         put(labels::HOME, &host.fingerprint);
@@ -211,6 +238,9 @@ impl Blank {
             && plan.spec.publish.iter().all(|port| self.spec.publish.contains(port))
             && plan.recipe.labels.is_empty()
             && !plan.recipe.image_user
+            // Its addresses are found when it is made.
+            && plan.spec.network.as_ref().map(|network| &network.name)
+                == self.spec.network.as_ref().map(|network| &network.name)
             && bytes <= CLAIM_ENVIRONMENT_BYTES
     }
 }
@@ -235,6 +265,9 @@ fn key(spec: &ContainerSpec) -> String {
     part(format!("{:?} {:?} {} {:?}", spec.publish, spec.publish_on, spec.agent_port, spec.resources).as_bytes());
     part(format!("{:?}", spec.agent).as_bytes());
     part(format!("{:?} {:?}", spec.mounts, spec.hardening).as_bytes());
+    if let Some(network) = &spec.network {
+        part(network.name.as_bytes());
+    }
     part(spec.ca_bundle.as_ref().map_or(b"", |bundle| &bundle.pem));
     hasher.finalize().to_hex()[..KEY_CHARACTERS].to_owned()
 }

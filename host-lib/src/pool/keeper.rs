@@ -300,9 +300,10 @@ impl Pool {
     }
 
     async fn bring_up(&self, blank: &Blank, place: usize) -> Result<Member> {
-        let (spec, instance) = blank.container(blank.slot(place), self.options.max_age)?;
+        let (mut spec, instance) = blank.container(blank.slot(place), self.options.max_age)?;
         let runtime = &self.seat.runtime;
         let mut reservation = Reservation::new(runtime.clone(), self.seat.cleanups.clone());
+        self.seat.allotment.ready(&mut spec).await?;
         let container = reservation.create(spec).await?;
         self.state().attended.insert(container.0.clone());
         let client = Arc::new(AgentClient::new(runtime.clone(), container.clone(), AGENT_PORT, Patience::default()));

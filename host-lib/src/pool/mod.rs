@@ -42,6 +42,7 @@ use crate::{
     host::HostInner,
     key::HostKey,
     life::Turns,
+    network::Allotment,
     runtime::{ContainerId, Resources, Runtime},
     state::HostProcess,
 };
@@ -184,6 +185,7 @@ pub(crate) struct Seat {
     pub(crate) subject: String,
     pub(crate) records: Records,
     pub(crate) cleanups: TaskTracker,
+    allotment: Allotment,
     /// As long as somebody works for the host, it lives.
     process: Arc<HostProcess>,
     turns: Arc<Turns>,
@@ -197,6 +199,7 @@ impl Seat {
             subject: host.subject.clone(),
             records: host.records.clone(),
             cleanups: host.cleanups.clone(),
+            allotment: Allotment::of(host),
             process: host.process.clone(),
             turns: host.turns.clone(),
         }

@@ -6,6 +6,7 @@
 pub mod docker;
 mod hardening;
 mod mount;
+mod network;
 mod observed;
 
 use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, pin::Pin, time::Duration};
@@ -16,6 +17,7 @@ use corehold_types::Timestamp;
 use futures_util::Stream;
 use serde::Serialize;
 
+pub use self::network::{Destination, Egress, Network, NetworkMade, NetworkSpec, Subnet, With};
 pub(crate) use self::observed::{AuditorSlot, Observed};
 pub use self::{
     hardening::{Capability, Hardening},
@@ -90,6 +92,21 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// What happens to places with these labels, from now on.
     fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent>;
+
+    /// Makes sure that a network is there and holds what it is to hold. It takes a second where it must be made. Optional; a
+    /// runtime that can't refuses to create what is to be in one.
+    ///
+    /// # Errors
+    /// `Unsupported` when it can't be as closed as it is to be, with why.
+    async fn ensure_network(&self, _network: &NetworkSpec) -> Result<NetworkMade> {
+        Err(unsupported("networks of one's own"))
+    }
+
+    /// Removes a network that nothing is in any more, and says whether it did. What is made anew has the same addresses if its
+    /// specification says so. Optional.
+    async fn release_network(&self, _name: &str) -> Result<bool> {
+        Ok(false)
+    }
 
     /// What a reference to an image stands for now: the same name may mean another image later.
     ///
@@ -237,6 +254,8 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// How it is held, beyond what holds every place.
     pub hardening: Hardening,
+    /// The network that it is in; absent: the runtime's own, in which all are kept apart. Made, where it isn't there.
+    pub network: Option<NetworkSpec>,
 }
 
 /// How a place whose image has no agent gets one: on a read-only volume over `/tools`, started in place of what the image would

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Endpoint, ImageSummary, PullProgress,
-    Resources, Runtime, RuntimeInfo, Stats, VolumeSpec, VolumeState,
+    BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Endpoint, ImageSummary, NetworkMade,
+    NetworkSpec, PullProgress, Resources, Runtime, RuntimeInfo, Stats, VolumeSpec, VolumeState,
 };
 use crate::{
     audit::Auditor,
@@ -68,6 +68,14 @@ impl Runtime for Observed {
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId> {
         self.count("create", self.inner.create(spec)).await
+    }
+
+    async fn ensure_network(&self, network: &NetworkSpec) -> Result<NetworkMade> {
+        self.count("ensure_network", self.inner.ensure_network(network)).await
+    }
+
+    async fn release_network(&self, name: &str) -> Result<bool> {
+        self.count("release_network", self.inner.release_network(name)).await
     }
 
     async fn start(&self, id: &ContainerId) -> Result<()> {

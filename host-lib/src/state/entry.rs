@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     life::WorkspaceState,
     policy::Wanted,
-    runtime::{Capability, Mount, Resources},
+    runtime::{Capability, Mount, Network, Resources},
     template::Template,
     workspace::WorkspaceId,
 };
@@ -91,6 +91,9 @@ pub(crate) struct Recipe {
     /// Ports that the engine publishes.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) publish: BTreeSet<u16>,
+    /// Its network; absent: that of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<Network>,
     /// The dev server, which ends with the container and is started again with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dev: Option<Dev>,

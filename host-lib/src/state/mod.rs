@@ -11,6 +11,7 @@ mod accounts;
 mod entry;
 mod process;
 mod schema;
+mod subnets;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -5,7 +5,7 @@ mod fault;
 mod volumes;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -26,7 +26,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{
         BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, MountSource,
-        Resources, Runtime, RuntimeInfo, Stats, VolumeSpec, VolumeState,
+        NetworkMade, NetworkSpec, Resources, Runtime, RuntimeInfo, Stats, Subnet, VolumeSpec, VolumeState,
     },
 };
 
@@ -78,6 +78,9 @@ pub(crate) struct FakeEngine {
     pub(crate) resume_fails: AtomicUsize,
     calls: fault::Calls,
     volumes: volumes::Volumes,
+    networks: Mutex<BTreeMap<String, NetworkSpec>>,
+    /// Addresses that are somebody else's.
+    pub(crate) taken_subnets: Mutex<BTreeSet<Subnet>>,
 }
 
 struct Container {
@@ -112,7 +115,14 @@ impl FakeEngine {
             resume_fails: AtomicUsize::new(0),
             calls: fault::Calls::default(),
             volumes: volumes::Volumes::default(),
+            networks: Mutex::default(),
+            taken_subnets: Mutex::default(),
         }
+    }
+
+    /// The networks there are.
+    pub(crate) fn networks(&self) -> MutexGuard<'_, BTreeMap<String, NetworkSpec>> {
+        self.networks.lock().unwrap()
     }
 
     fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Container>> {
@@ -323,6 +333,9 @@ impl Runtime for FakeEngine {
                 if let Some(kind) = self.script.create {
                     return Err(Error::new(kind, "no such thing"));
                 }
+                if spec.network.as_ref().is_some_and(|network| !self.networks().contains_key(&network.name)) {
+                    return Err(Error::new(ErrorKind::Conflict, "its network isn't there"));
+                }
                 let mut containers = self.containers();
                 if containers.values().any(|container| container.spec.name == spec.name) {
                     return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
@@ -343,6 +356,25 @@ impl Runtime for FakeEngine {
                 if self.script.create_then_fail { Err(failure("create")) } else { Ok(ContainerId(id)) }
             })
             .await
+    }
+
+    async fn ensure_network(&self, network: &NetworkSpec) -> Result<NetworkMade> {
+        self.calls
+            .through("ensure_network", async {
+                let subnet = network.subnet.expect("it has addresses");
+                if self.taken_subnets.lock().unwrap().contains(&subnet) {
+                    return Ok(NetworkMade::SubnetTaken("a test's".to_owned()));
+                }
+                self.networks().insert(network.name.clone(), network.clone());
+                Ok(NetworkMade::There)
+            })
+            .await
+    }
+
+    async fn release_network(&self, name: &str) -> Result<bool> {
+        let in_it = |spec: &ContainerSpec| spec.network.as_ref().is_some_and(|network| network.name == name);
+        let used = self.containers().values().any(|container| in_it(&container.spec));
+        Ok(!used && self.networks().remove(name).is_some())
     }
 
     async fn start(&self, id: &ContainerId) -> Result<()> {

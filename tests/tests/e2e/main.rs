@@ -38,6 +38,8 @@ mod images;
 mod killed;
 // The commands of the life cycle: stopped, paused, asleep and back.
 mod life;
+// What workspaces reach of the engine's machine and of each other.
+mod networks;
 // What a host tells: events, use, lines, who did what, numbers.
 mod observe;
 // Workspaces that are handed over from a pool.

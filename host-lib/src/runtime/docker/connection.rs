@@ -53,6 +53,14 @@ pub struct DockerOptions {
     /// Whether folders are mounted too where this process can't see in the container that they are those that were asked for: on
     /// machines of one person, who isn't root. Default false.
     pub folders_unseen: bool,
+    /// Whether workspaces may reach the engine's machine, by their gateway's address, and cloud metadata. Then no firewall is set, and no
+    /// network is probed: for engines that give containers no say in their machine's firewall. Default false.
+    pub host_may_be_reached: bool,
+    /// TCP ports of the engine's machine that workspaces may reach all the same, such as a backend's API. Default none.
+    pub host_ports: Vec<u16>,
+    /// The image of the short-lived containers that set the firewall and look at networks from inside: one with bash and nft.
+    /// Default [`CORE_IMAGE`](crate::image::CORE_IMAGE).
+    pub helper_image: String,
 }
 
 impl Default for DockerOptions {
@@ -66,6 +74,9 @@ impl Default for DockerOptions {
             network: "corehold".to_owned(),
             containers_may_meet: false,
             folders_unseen: false,
+            host_may_be_reached: false,
+            host_ports: Vec::new(),
+            helper_image: crate::image::CORE_IMAGE.to_owned(),
         }
     }
 }

@@ -22,17 +22,16 @@ use tokio::sync::oneshot;
 use super::{
     Docker, ca_bundle,
     engine::Engine,
-    inject, mounts,
-    network::{self, reached_directly},
-    ports,
+    inject, mounts, network, ports,
     specification::{Place, checked_name, checked_reference, container, update},
     state, volumes,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{
-        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, ImageSummary,
-        PullProgress, Resources, Runtime, RuntimeInfo, Stats, VolumeSpec, VolumeState,
+        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Egress, Endpoint,
+        ImageSummary, NetworkMade, NetworkSpec, PullProgress, Resources, Runtime, RuntimeInfo, Stats, VolumeSpec,
+        VolumeState,
     },
 };
 
@@ -84,21 +83,29 @@ impl Runtime for Docker {
 
     async fn start(&self, id: &ContainerId) -> Result<()> {
         let name = checked_name(&id.0)?;
-        let mut started = self.start_once(name).await;
+        let network = network::spec_of(&self.inspection(id).await?, &self.connection.options);
+        if let Some(network) = &network {
+            // It may have been made long ago, before a restart of the machine; the rules don't outlive that.
+            let there = Box::pin(self.networks.there(&self.connection, network)).await;
+            there.map_err(|error| error.context("starting the container"))?;
+        }
+        let mut started = self.start_once(name, network.as_ref()).await;
         let mut attempts = 1;
         while let Err(error) = &started
             && ports::is_taken(error)
         {
             let container = self.inspection(id).await?;
-            if ports::has_no_network(&container) {
-                self.networks.reconnect(&self.connection, name).await?;
+            if ports::has_no_network(&container)
+                && let Some(network) = &network
+            {
+                Box::pin(self.networks.reconnect(&self.connection, name, network)).await?;
             }
             let wanted = ports::wanted(&container);
             let choices: usize = wanted.values().map(|range| ports::choices(range)).sum();
             if attempts >= choices.min(ports::ATTEMPTS) {
                 return started.map_err(|error| ports::used_up(&wanted, error));
             }
-            started = self.start_once(name).await;
+            started = self.start_once(name, network.as_ref()).await;
             attempts += 1;
         }
         started?;
@@ -188,16 +195,15 @@ impl Runtime for Docker {
         if let Some(published) = ports::published(&container).get(&port) {
             return Ok(Endpoint::Tcp(*published));
         }
-        let own_address = container
-            .network_settings
-            .into_iter()
-            .flat_map(|settings| settings.networks.unwrap_or_default().into_values())
-            .find_map(|endpoint| {
-                let gateway = endpoint.gateway?.parse().ok()?;
-                reached_directly(&endpoint.network_id?, gateway).then_some(endpoint.ip_address?)?.parse::<IpAddr>().ok()
-            });
-        if let Some(address) = own_address {
-            return Ok(Endpoint::Tcp(SocketAddr::new(address, port)));
+        let networks = container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        for endpoint in networks.into_values() {
+            let address = |text: Option<String>| text?.parse::<IpAddr>().ok();
+            if let (Some(own), Some(gateway), Some(network)) =
+                (address(endpoint.ip_address), address(endpoint.gateway), endpoint.network_id)
+                && self.networks.reached_directly(&self.connection, &network, gateway).await?
+            {
+                return Ok(Endpoint::Tcp(SocketAddr::new(own, port)));
+            }
         }
         let message = format!("port {port} of the container was not made reachable when it was created");
         Err(Error::new(ErrorKind::Unsupported, message).hint("name it among the ports to publish"))
@@ -224,6 +230,15 @@ impl Runtime for Docker {
 
     fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent> {
         self.event_stream(labels)
+    }
+
+    async fn ensure_network(&self, network: &NetworkSpec) -> Result<NetworkMade> {
+        checked_name(&network.name)?;
+        self.networks.ensure(&self.connection, network).await.map(NetworkMade::from)
+    }
+
+    async fn release_network(&self, name: &str) -> Result<bool> {
+        self.networks.release(&self.connection, checked_name(name)?).await
     }
 
     async fn image_id(&self, reference: &str) -> Result<String> {
@@ -339,9 +354,13 @@ impl Docker {
                 None => Ok(None),
             }
         };
-        let (network, facts, ca_mount) =
-            tokio::try_join!(self.networks.ensure(&self.connection), self.connection.facts(), ca_mount)
-                .map_err(|error| error.context(&what))?;
+        let wanted = spec.network.clone().unwrap_or_else(|| network::default_spec(&self.connection.options));
+        let (network, facts, ca_mount) = tokio::try_join!(
+            Box::pin(self.networks.there(&self.connection, &wanted)),
+            self.connection.facts(),
+            ca_mount
+        )
+        .map_err(|error| error.context(&what))?;
         let publish_agent = self.connection.options.publish_agent || !network.direct;
         if let Some(why) = &network.publishes_nothing
             && (publish_agent || !spec.publish.is_empty())
@@ -357,7 +376,8 @@ impl Docker {
         mounts.extend(ca_mount);
         let place = Place {
             // By name: one that was removed before the start, and made anew, serves as well.
-            network: self.connection.options.network.clone(),
+            closed: wanted.egress == Egress::None,
+            network: wanted.name,
             publish_agent,
             cpus: cpus(facts),
             // Podman names no driver, and takes `json-file` for its own.
@@ -466,17 +486,17 @@ impl Docker {
     }
 
     /// Starts it once; one whose network is gone gets the one that is there now.
-    async fn start_once(&self, name: &str) -> Result<()> {
+    async fn start_once(&self, name: &str, network: Option<&NetworkSpec>) -> Result<()> {
         let start = || {
             let call = self.connection.client.start_container(name, None::<StartContainerOptions>);
             self.connection.call("starting the container", call)
         };
-        match start().await {
-            Err(error) if network::is_lost(&error) => {
-                self.networks.reconnect(&self.connection, name).await?;
+        match (start().await, network) {
+            (Err(error), Some(network)) if network::is_lost(&error) => {
+                Box::pin(self.networks.reconnect(&self.connection, name, network)).await?;
                 start().await
             }
-            result => result,
+            (result, _) => result,
         }
     }
 

@@ -69,7 +69,7 @@ impl Docker {
         (candidates, docker)
     }
 
-    /// Removes what this runtime made for all its containers and none of them uses: the network, the CA bundles and the injected agents.
+    /// Removes what this runtime made for its containers and none of them uses: networks, CA bundles and injected agents.
     /// It is made anew when it is needed. Returns the names of what is gone.
     /// Cancel-safe: what is left goes with the next call.
     ///

@@ -7,7 +7,7 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 
-use super::ports;
+use super::{network::SPEC_LABEL, ports};
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{ContainerSpec, Resources},
@@ -16,8 +16,10 @@ use crate::{
 /// What the engine contributes to a container besides its specification.
 #[derive(Debug, Default)]
 pub(super) struct Place {
-    /// Id of the network it is put into.
+    /// Name of the network it is put into.
     pub(super) network: String,
+    /// Whether that has no way out: then names aren't asked for either.
+    pub(super) closed: bool,
     /// Whether the agent's port is published, since the host can't reach the container's own address.
     pub(super) publish_agent: bool,
     /// CPUs that the engine has, if it says so.
@@ -29,6 +31,9 @@ pub(super) struct Place {
     /// Those in memory: where, and how.
     pub(super) memory: HashMap<String, String>,
 }
+
+/// An address that is nobody's (TEST-NET-1, RFC 5737).
+const NO_RESOLVER: &str = "192.0.2.1";
 
 /// The shortest period in which CPU time is given out, in microseconds. The engine's own is 100 ms: what has used up its share
 /// then stands still for most of it, the echo of a typed key too (measured by `benches/src/bin/echo.rs`).
@@ -57,6 +62,11 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
         bindings.extend(ports::bindings(&[spec.agent_port], None));
     }
     let exposed = bindings.keys().cloned().collect();
+    let mut labels: HashMap<_, _> = spec.labels.clone().into_iter().collect();
+    if let Some(network) = &spec.network {
+        let said = serde_json::to_string(network).map_err(|error| invalid(error.to_string()))?;
+        labels.insert(SPEC_LABEL.to_owned(), said);
+    }
     let host_config = HostConfig {
         network_mode: Some(place.network),
         port_bindings: Some(bindings),
@@ -84,11 +94,13 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
             ])),
         }),
         mounts: Some(place.mounts),
+        // An engine asks its machine's resolver itself where that is on loopback, past every firewall.
+        dns: place.closed.then(|| vec![NO_RESOLVER.to_owned()]),
         ..HostConfig::default()
     };
     Ok(ContainerCreateBody {
         image: Some(spec.image.clone()),
-        labels: Some(spec.labels.clone().into_iter().collect()),
+        labels: Some(labels),
         env: Some(spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
         exposed_ports: Some(exposed),
         host_config: Some(host_config),

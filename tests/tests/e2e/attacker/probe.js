@@ -1,5 +1,5 @@
 // What somebody inside a workspace tries first. Prints `question: answer`, one a line; errors by their names.
-// PEER and GATEWAY are addresses; OPEN and CLOSED are ports of the host that listens on all addresses, or on its loopback only.
+// PEER, OTHER and GATEWAY are addresses; OPEN and CLOSED are ports of the host that listens on all addresses, or on its loopback only.
 const fs = require('fs'), net = require('net'), { spawnSync } = require('child_process');
 
 const say = (question, answer) => console.log(`${question}: ${answer}`);
@@ -51,9 +51,10 @@ const connect = (question, host, port) => new Promise(done => {
   run('raise its limit of files', 'sh', '-c', 'ulimit -Hn 2000000');
   run('raw socket', 'ping', '-c', '1', '-W', '1', '127.0.0.1');
   run("the engine's processes", 'sh', '-c', 'ls -d /proc/[0-9]* | grep -vq "^/proc/1$" && test "$(cat /proc/[0-9]*/comm | grep -c dockerd)" != 0');
-  const { PEER, GATEWAY, OPEN, CLOSED } = process.env;
+  const { PEER, OTHER, GATEWAY, OPEN, CLOSED } = process.env;
   await connect("the neighbour's agent", PEER, 3001);
   await connect("the neighbour's dev server", PEER, 4321);
+  await connect("the agent of another owner's network", OTHER, 3001);
   await connect("the engine's API, in clear", GATEWAY, 2375);
   await connect("the engine's API, by TLS", GATEWAY, 2376);
   await connect("a listener of the host on its loopback", GATEWAY, CLOSED);

@@ -1,0 +1,179 @@
+//! Which network a workspace is in, and with which addresses: decided here, held by the runtime.
+//!
+//! A network's name is a hash of whose it is and what it holds, so hosts of one home find the same one without asking each other. Its
+//! addresses are cut from a pool of our own, since an engine's default pools end at the 30th network, and stay its own in the state
+//! store for as long as a workspace of it is there, asleep or not. What the engine or its machine has already is left out.
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    host::HostInner,
+    runtime::{ContainerSpec, Network, NetworkMade, NetworkSpec, Runtime, Subnet, With},
+    state::{Recipe, Store},
+};
+
+/// From which addresses the networks of owners and teams are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Subnets {
+    /// All of them. Default: 10.213.0.0/16.
+    pub pool: Subnet,
+    /// How many leading bits the addresses of one network share. Default: 26, which is 1,024 networks of 61 workspaces each: as many
+    /// bridges as a machine bears, and more workspaces than an owner runs on one.
+    pub prefix: u8,
+}
+
+impl Default for Subnets {
+    fn default() -> Self {
+        Self { pool: Subnet::of([10, 213, 0, 0].into(), 16), prefix: 26 }
+    }
+}
+
+impl Subnets {
+    /// Networks of that many leading bits, cut from this pool.
+    #[must_use]
+    pub fn of(pool: Subnet, prefix: u8) -> Self {
+        Self { pool, prefix }
+    }
+
+    /// Refuses what no network could be cut from.
+    ///
+    /// # Errors
+    /// `Invalid`, with what may be.
+    pub fn check(&self) -> Result<()> {
+        if (8..=29).contains(&self.pool.prefix()) && (self.pool.prefix()..=29).contains(&self.prefix) {
+            return Ok(());
+        }
+        let message = format!("networks of /{} can't be cut from {}", self.prefix, self.pool);
+        Err(Error::new(ErrorKind::Invalid, message)
+            .hint("a pool has 8 to 29 leading bits, and its networks as many or more, 29 at most"))
+    }
+}
+
+/// The network of a workspace; none where it is the runtime's own.
+///
+/// # Errors
+/// `Invalid` when it is to be in its owner's or team's network, and has none.
+pub(crate) fn of(host: &HostInner, recipe: &Recipe) -> Result<Option<NetworkSpec>> {
+    named(&host.fingerprint, recipe)
+}
+
+fn named(home: &str, recipe: &Recipe) -> Result<Option<NetworkSpec>> {
+    let network = recipe.network.clone().unwrap_or_default();
+    network.check()?;
+    let whose = match network.with {
+        With::All => None,
+        With::Owner => Some(recipe.owner.as_deref().ok_or_else(|| nobodys("owner"))?),
+        With::Team => Some(recipe.team.as_deref().ok_or_else(|| nobodys("team"))?),
+    };
+    Ok((network != Network::shared()).then(|| spec(home, &network, whose)))
+}
+
+/// The same for one that isn't anybody's.
+pub(crate) fn of_all(host: &HostInner, network: &Network) -> Option<NetworkSpec> {
+    (*network != Network::shared()).then(|| spec(&host.fingerprint, network, None))
+}
+
+fn nobodys(whom: &str) -> Error {
+    Error::new(ErrorKind::Invalid, format!("a workspace without {whom} can't be in its {whom}'s network"))
+        .hint(format!("say whose it is (`CreateWorkspace::{whom}`), or ask for `Network::shared()`"))
+}
+
+/// Characters of a hash that stand in a network's name.
+const NAME_CHARACTERS: usize = 16;
+
+fn spec(home: &str, network: &Network, whose: Option<&str>) -> NetworkSpec {
+    let mut hasher = blake3::Hasher::new();
+    let egress = serde_json::to_string(&network.egress).unwrap_or_default();
+    // With lengths, so that no two different lists of parts run together to the same bytes.
+    for part in [home, &format!("{:?} {}", network.with, network.meet), whose.unwrap_or_default(), &egress] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+    }
+    NetworkSpec {
+        name: format!("corehold-{}", &hasher.finalize().to_hex()[..NAME_CHARACTERS]),
+        subnet: None,
+        meet: network.meet,
+        egress: network.egress.clone(),
+    }
+}
+
+/// What it takes to give networks their addresses.
+#[derive(Clone)]
+pub(crate) struct Allotment {
+    runtime: Arc<dyn Runtime>,
+    store: Store,
+    subnets: Subnets,
+    fingerprint: String,
+}
+
+impl Allotment {
+    pub(crate) fn of(host: &HostInner) -> Self {
+        Self {
+            runtime: host.runtime.clone(),
+            store: host.store.clone(),
+            subnets: host.subnets,
+            fingerprint: host.fingerprint.clone(),
+        }
+    }
+
+    /// Sees to it that the network of a container is there, with addresses of its own. Nothing to do where that is the runtime's.
+    ///
+    /// # Errors
+    /// `Conflict` when no addresses are left.
+    pub(crate) async fn ready(&self, spec: &mut ContainerSpec) -> Result<()> {
+        let Some(network) = &mut spec.network else { return Ok(()) };
+        let mut refused = BTreeSet::new();
+        loop {
+            let subnet = self.subnet(&network.name, &refused).await?;
+            network.subnet = Some(subnet);
+            match self.runtime.ensure_network(network).await? {
+                NetworkMade::There => return Ok(()),
+                NetworkMade::SubnetTaken(whose) => {
+                    let name = &network.name;
+                    tracing::info!(network = name, %subnet, whose, "a subnet is somebody else's; the next one is tried");
+                    refused.insert(subnet);
+                }
+            }
+        }
+    }
+
+    async fn subnet(&self, network: &str, refused: &BTreeSet<Subnet>) -> Result<Subnet> {
+        if let Some(subnet) = self.store.subnet(network, self.subnets, refused.clone()).await? {
+            return Ok(subnet);
+        }
+        // Those of networks that nobody has any more.
+        self.store.forget_subnets(self.in_use().await?).await?;
+        let subnet = self.store.subnet(network, self.subnets, refused.clone()).await?;
+        subnet.ok_or_else(|| used_up(self.subnets, refused.len()))
+    }
+
+    /// The names of the networks that workspaces are in, those asleep too.
+    async fn in_use(&self) -> Result<BTreeSet<String>> {
+        let entries = self.store.all().await?;
+        Ok(entries.iter().filter_map(|entry| Some(named(&self.fingerprint, &entry.recipe).ok()??.name)).collect())
+    }
+}
+
+fn used_up(subnets: Subnets, refused: usize) -> Error {
+    let all = subnets.pool.parts(subnets.prefix).count();
+    let message = format!(
+        "no subnet is left for another network: of the {all} of {} {refused} are others' of the engine's machine, and the rest in use",
+        subnets.pool
+    );
+    Error::new(ErrorKind::Conflict, message).hint("give the host another or a larger pool: HostBuilder::subnets")
+}
+
+/// Has a network removed, beside what is done, when the last of its containers may have gone.
+pub(crate) fn release(host: &HostInner, recipe: &Recipe) {
+    let Ok(Some(network)) = of(host, recipe) else { return };
+    let runtime = host.runtime.clone();
+    host.cleanups.spawn(async move {
+        if let Err(error) = runtime.release_network(&network.name).await {
+            tracing::warn!(network = network.name, %error, "a network that may be of no more use could not be removed");
+        }
+    });
+}

@@ -1,0 +1,376 @@
+//! What members of a network may reach, held by nftables in the engine's own network namespace.
+//!
+//! An engine keeps the members of a bridge apart and its bridges from each other, but its machine is open to them: whatever listens
+//! there on all addresses, they reach by their gateway's. So there is one table of ours, `inet corehold`, whose chains come before
+//! the engine's (priority `mangle`) and only ever refuse: what they let pass, the engine's own rules see as before. A packet finds
+//! its network's rules by the name of the bridge that it comes from, in a map, so that a thousand networks cost it no more than one.
+//! Answers pass, so this host reaches members as before.
+//!
+//! A [helper](super::helper) sets them, in one transaction, and may do so any number of times. Whether they still stand (a restart of
+//! the machine, `nft flush ruleset`) is told without one: among the rules is a **mark**, which refuses this machine's own attempts to
+//! connect to one port of the network's gateway, in a way that nothing else does. The port is a hash of the rules, so the mark says
+//! that these rules stand, not others. Where this process isn't on the engine's machine, they are set anew now and then.
+
+use std::{
+    fmt::Write as _,
+    io,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+use tokio::net::TcpStream;
+
+use super::{
+    super::connection::Connection,
+    helper::{self, Ended, Task},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    runtime::{Destination, Egress},
+};
+
+/// Marks are ports that neither the kernel gives to who asks for any (up to 60,999) nor services use.
+const MARKS: RangeInclusive<u16> = 61_000..=65_535;
+
+/// How long an attempt at a mark may take: it is answered by this machine's own kernel.
+const MARK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How everything is refused: at once, and as no closed port is, so that a probe can tell the two apart.
+const REFUSE: &str = "reject with icmpx admin-prohibited";
+
+/// Addresses at which clouds answer a machine about itself, credentials included: the link-local ones, and those of clouds that use
+/// others (Alibaba, Azure, Oracle; AWS by IPv6).
+const METADATA: &str = "169.254.0.0/16, 100.100.100.200, 168.63.129.16, 192.0.0.192";
+const METADATA6: &str = "fe80::/10, fd00:ec2::254";
+
+/// Addresses that aren't the internet's, but for those above: this network's, private, shared (RFC 6598), loopback, special-purpose
+/// (RFC 6890), benchmarks', multicast, reserved.
+const PRIVATE: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 172.16.0.0/12, 192.0.0.0/24, 192.168.0.0/16, 198.18.0.0/15, \
+                       224.0.0.0/3";
+/// What is mapped into IPv4, loopback, unique local, site-local, multicast.
+const PRIVATE6: &str = "::/8, fc00::/7, fec0::/10, ff00::/8";
+
+/// The parts that all networks share. Every line may be said again.
+const TABLE: &str = "\
+add table inet corehold
+add set inet corehold bridges { type ifname; }
+add set inet corehold uplinks { type ifname; }
+add set inet corehold resolvers { type ipv4_addr; flags interval; }
+add set inet corehold resolvers6 { type ipv6_addr; flags interval; }
+add map inet corehold to_host { type ifname : verdict; }
+add map inet corehold to_others { type ifname : verdict; }
+add map inet corehold gateways { type ipv4_addr : verdict; }
+add chain inet corehold input { type filter hook input priority mangle; policy accept; }
+flush chain inet corehold input
+add rule inet corehold input ct state established,related accept
+add rule inet corehold input iifname vmap @to_host
+add chain inet corehold forward { type filter hook forward priority mangle; policy accept; }
+flush chain inet corehold forward
+add rule inet corehold forward ct state established,related accept
+add rule inet corehold forward iifname vmap @to_others
+add rule inet corehold forward oifname @bridges reject with icmpx admin-prohibited
+add chain inet corehold output { type filter hook output priority mangle; policy accept; }
+flush chain inet corehold output
+add rule inet corehold output ip daddr vmap @gateways
+flush set inet corehold uplinks
+flush set inet corehold resolvers
+flush set inet corehold resolvers6
+";
+
+/// Sets the rules it is given, and what only the engine's machine knows: the interfaces that lead out of it, which may be bridges
+/// themselves, and its resolvers. Where those are its own loopback's, others are asked in truth, and port 53 is open to all.
+const SET: &str = r#"set -eu
+{
+  printf '%s\n' "$1"
+  uplinks=$(awk '$2 == "00000000" && $8 == "00000000" { print $1 }' /proc/net/route
+            awk '$1 ~ /^0+$/ && $2 == "00" && $10 != "lo" { print $10 }' /proc/net/ipv6_route 2>/dev/null || true)
+  for uplink in $uplinks; do printf 'add element inet corehold uplinks { "%s" }\n' "$uplink"; done
+  found=
+  for server in $(awk '$1 == "nameserver" { sub(/%.*/, "", $2); print $2 }' /etc/resolv.conf); do
+    case "$server" in
+      127.* | ::1) ;;
+      *:*) found=yes; printf 'add element inet corehold resolvers6 { %s }\n' "$server" ;;
+      *) found=yes; printf 'add element inet corehold resolvers { %s }\n' "$server" ;;
+    esac
+  done
+  [ -n "$found" ] || printf 'add element inet corehold %s\n' 'resolvers { 0.0.0.0/0 }' 'resolvers6 { ::/0 }'
+} | nft -f -
+cat /proc/net/route
+"#;
+
+/// Removes the rules of bridges that aren't there any more.
+const SWEEP: &str = r#"set -eu
+nft list table inet corehold >/dev/null 2>&1 || exit 0
+for bridge in $(nft list set inet corehold bridges | grep -o '"[^"]*"' | tr -d '"'); do
+  grep -q "^ *$bridge:" /proc/net/dev && continue
+  {
+    nft list map inet corehold gateways | grep -Eo "[0-9.]+ : jump mark_$bridge( |,|\$)" |
+      sed 's/^\([0-9.]*\) .*/delete element inet corehold gateways { \1 }/'
+    printf "delete element inet corehold %s { \"$bridge\" }\n" bridges to_host to_others
+    printf "delete chain inet corehold %s_$bridge\n" host others mark
+  } | nft -f -
+done
+"#;
+
+/// What members of one network may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rules {
+    /// The bridge's name.
+    pub(super) bridge: String,
+    /// The bridge's own address, if it has one of IPv4.
+    pub(super) gateway: Option<IpAddr>,
+    /// Whether members may reach each other.
+    pub(super) meet: bool,
+    /// What they may reach outside.
+    pub(super) egress: Egress,
+    /// TCP ports of the engine's machine that they may reach.
+    pub(super) host_ports: Vec<u16>,
+}
+
+impl Rules {
+    /// Rules for a bridge whose name is safe to be written into them.
+    ///
+    /// # Errors
+    /// `Unsupported` for others.
+    pub(super) fn check(self) -> Result<Self> {
+        let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '.' | '-');
+        if !self.bridge.is_empty() && self.bridge.len() <= 15 && self.bridge.chars().all(plain) {
+            return Ok(self);
+        }
+        let message = format!("a bridge named {:?} can't be closed: no firewall rule can name it", self.bridge);
+        Err(Error::new(ErrorKind::Unsupported, message).hint("remove its network, so that it is made anew"))
+    }
+
+    /// What nft reads, in one transaction.
+    fn script(&self, mark: u16) -> String {
+        let bridge = &self.bridge;
+        let mut script = TABLE.to_owned();
+        for chain in ["host", "others", "mark"] {
+            let _ = writeln!(script, "add chain inet corehold {chain}_{bridge}");
+            let _ = writeln!(script, "flush chain inet corehold {chain}_{bridge}");
+        }
+        for (chain, rule) in self.rules() {
+            let _ = writeln!(script, "add rule inet corehold {chain}_{bridge} {rule}");
+        }
+        let _ = writeln!(script, "add rule inet corehold mark_{bridge} tcp dport {mark} {REFUSE}");
+        let _ = writeln!(script, "add element inet corehold bridges {{ \"{bridge}\" }}");
+        let _ = writeln!(script, "add element inet corehold to_host {{ \"{bridge}\" : jump host_{bridge} }}");
+        let _ = writeln!(script, "add element inet corehold to_others {{ \"{bridge}\" : jump others_{bridge} }}");
+        if let Some(IpAddr::V4(gateway)) = self.gateway {
+            let _ = writeln!(script, "add element inet corehold gateways {{ {gateway} : jump mark_{bridge} }}");
+        }
+        script
+    }
+
+    fn rules(&self) -> Vec<(&'static str, String)> {
+        let bridge = &self.bridge;
+        let mut rules = Vec::new();
+        if !self.host_ports.is_empty() {
+            let ports: Vec<_> = self.host_ports.iter().map(u16::to_string).collect();
+            rules.push(("host", format!("tcp dport {{ {} }} accept", ports.join(", "))));
+        }
+        // Without these, this host couldn't find a member by IPv6.
+        rules.push(("host", "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept".to_owned()));
+        rules.push(("host", REFUSE.to_owned()));
+        rules.push(("others", format!("oifname \"{bridge}\" {}", if self.meet { "accept" } else { REFUSE })));
+        rules.push(("others", format!("oifname @bridges {REFUSE}")));
+        // Whose else it may be: another engine's, virtual machines'. A machine's own way out can be one, too.
+        rules.push(("others", format!("meta oifkind \"bridge\" oifname != @uplinks {REFUSE}")));
+        if self.egress == Egress::None {
+            rules.push(("others", REFUSE.to_owned()));
+            return rules;
+        }
+        // Before the link-local addresses: some clouds' resolver has one.
+        rules.push(("others", "meta l4proto { tcp, udp } th dport 53 ip daddr @resolvers accept".to_owned()));
+        rules.push(("others", "meta l4proto { tcp, udp } th dport 53 ip6 daddr @resolvers6 accept".to_owned()));
+        rules.push(("others", format!("ip daddr {{ {METADATA} }} {REFUSE}")));
+        rules.push(("others", format!("ip6 daddr {{ {METADATA6} }} {REFUSE}")));
+        match &self.egress {
+            Egress::Open | Egress::None => {}
+            Egress::Internet => {
+                rules.push(("others", format!("ip daddr {{ {PRIVATE} }} {REFUSE}")));
+                rules.push(("others", format!("ip6 daddr {{ {PRIVATE6} }} {REFUSE}")));
+            }
+            Egress::Only(named) => {
+                rules.extend(named.iter().map(|destination| ("others", accept(destination))));
+                rules.push(("others", REFUSE.to_owned()));
+            }
+        }
+        rules
+    }
+
+    /// The mark of these rules on this machine: with its resolvers, which are part of them.
+    fn mark(&self) -> u16 {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.script(0).as_bytes());
+        hasher.update(&std::fs::read("/etc/resolv.conf").unwrap_or_default());
+        let hash = hasher.finalize();
+        let number = u32::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1], hash.as_bytes()[2], 0]);
+        let (first, count) = (u32::from(*MARKS.start()), u32::from(MARKS.end() - MARKS.start()) + 1);
+        u16::try_from(first + number % count).unwrap_or(*MARKS.end())
+    }
+
+    /// Whether they stand, asked of this machine's kernel: only where this process is on the engine's machine.
+    pub(super) async fn stand(&self) -> bool {
+        let Some(gateway) = self.gateway else { return false };
+        let attempt = TcpStream::connect(SocketAddr::new(gateway, self.mark()));
+        let outcome = tokio::time::timeout(MARK_PATIENCE, attempt).await;
+        matches!(outcome, Ok(Err(error)) if error.kind() == io::ErrorKind::HostUnreachable)
+    }
+
+    /// Sets them, in place of those that the bridge had. Returns the routes of the engine's machine, as its kernel shows them.
+    ///
+    /// # Errors
+    /// `Unsupported` where no firewall can be set through the engine, with why.
+    pub(super) async fn set(&self, connection: &Connection, network: &str) -> Result<String> {
+        let what = format!("closing the network {network:?} to the engine's machine");
+        let task = Task {
+            what: what.clone(),
+            script: SET,
+            arguments: vec![self.script(self.mark())],
+            network: "host".to_owned(),
+            administers: true,
+        };
+        let ended = helper::run(connection, task).await.map_err(or_open)?;
+        if ended.code == 0 { Ok(ended.output) } else { Err(refused(&what, &ended)) }
+    }
+}
+
+fn accept(destination: &Destination) -> String {
+    let family = if destination.address().is_ipv4() { "ip" } else { "ip6" };
+    let network = format!("{family} daddr {}/{}", destination.address(), destination.prefix());
+    match destination.port() {
+        Some(port) => format!("{network} meta l4proto {{ tcp, udp }} th dport {port} accept"),
+        None => format!("{network} accept"),
+    }
+}
+
+/// Removes the rules of networks that are gone, if there are rules at all. Not being able to is no error: they match nothing.
+pub(super) async fn sweep(connection: &Connection) {
+    let task = Task {
+        what: "removing firewall rules of networks that are gone".to_owned(),
+        script: SWEEP,
+        arguments: Vec::new(),
+        network: "host".to_owned(),
+        administers: true,
+    };
+    match helper::run(connection, task).await {
+        Ok(ended) if ended.code != 0 => {
+            tracing::warn!(output = ended.output, "firewall rules of networks that are gone could not be removed");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "firewall rules of networks that are gone could not be removed"),
+    }
+}
+
+const OPEN: &str =
+    "where the engine's machine may be reached by workspaces, DockerOptions::host_may_be_reached leaves it open";
+
+fn or_open(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::EngineUnavailable | ErrorKind::Timeout => error,
+        _ => error.also_hint(OPEN),
+    }
+}
+
+/// Why nft, which did run or should have, failed.
+fn refused(what: &str, ended: &Ended) -> Error {
+    let said = ended.output.trim();
+    let why = match ended.code {
+        127 => "the helper's image has no nft; build the core image anew (`corehold image build`)",
+        _ if said.contains("Operation not permitted") => {
+            "the engine gives its containers no say in its machine's firewall (a rootless engine on its user's network?)"
+        }
+        _ => "its machine's kernel or nft refuses the rules",
+    };
+    Error::new(ErrorKind::Unsupported, format!("{what}: {why}")).hint(OPEN).with_output(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> Rules {
+        Rules {
+            bridge: "ch0123456789ab".to_owned(),
+            gateway: Some("10.213.0.1".parse().unwrap()),
+            meet: false,
+            egress: Egress::Open,
+            host_ports: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_rule_is_in_our_table_and_for_our_bridge() {
+        let script = Rules { host_ports: vec![8080, 443], ..rules() }.script(61_234);
+        for line in script.lines() {
+            assert!(line.contains(" inet corehold"), "{line}");
+        }
+        assert!(script.contains("host_ch0123456789ab tcp dport { 8080, 443 } accept\n"), "{script}");
+        assert!(script.contains("to_host { \"ch0123456789ab\" : jump host_ch0123456789ab }"), "{script}");
+        assert!(script.contains("gateways { 10.213.0.1 : jump mark_ch0123456789ab }"), "{script}");
+        assert!(!script.contains("delete") && !script.contains("flush ruleset") && !script.contains("flush table"));
+    }
+
+    #[test]
+    fn what_is_not_let_in_is_refused_last_and_members_meet_only_where_they_may() {
+        let of = |rules: &Rules, chain: &str| -> Vec<String> {
+            rules.rules().into_iter().filter(|(name, _)| *name == chain).map(|(_, rule)| rule).collect()
+        };
+        assert_eq!(of(&rules(), "host").last().unwrap(), REFUSE);
+        assert_eq!(of(&rules(), "others")[0], format!("oifname \"ch0123456789ab\" {REFUSE}"));
+        assert_eq!(of(&Rules { meet: true, ..rules() }, "others")[0], "oifname \"ch0123456789ab\" accept");
+    }
+
+    #[test]
+    fn an_egress_refuses_what_it_does_not_name() {
+        let others = |egress: Egress| -> Vec<String> {
+            let rules = Rules { egress, ..rules() }.rules();
+            rules.into_iter().filter(|(name, _)| *name == "others").map(|(_, rule)| rule).collect()
+        };
+        let open = others(Egress::Open);
+        assert!(open.last().unwrap().starts_with("ip6 daddr { fe80::/10"), "{open:?}");
+        let none = others(Egress::None);
+        assert_eq!(none.last().unwrap(), REFUSE);
+        assert!(!none.iter().any(|rule| rule.contains("accept")), "not even names: {none:?}");
+        let internet = others(Egress::Internet);
+        assert!(internet.iter().any(|rule| rule.contains("10.0.0.0/8") && rule.contains(REFUSE)), "{internet:?}");
+        let named = ["10.1.0.0/16:443", "2001:db8::/32"].map(|text| text.parse().unwrap());
+        let only = others(Egress::Only(named.to_vec()));
+        let end = &only[only.len() - 3..];
+        let tcp = "ip daddr 10.1.0.0/16 meta l4proto { tcp, udp } th dport 443 accept";
+        assert_eq!(end, [tcp, "ip6 daddr 2001:db8::/32 accept", REFUSE]);
+        for egress in [Egress::Open, Egress::Internet, Egress::None, Egress::Only(named.to_vec())] {
+            let rules = others(egress);
+            assert!(rules[0].contains("oifname \"ch") && rules[1].contains("@bridges") && rules[2].contains("oifkind"));
+        }
+    }
+
+    #[test]
+    fn a_mark_is_of_its_rules() {
+        let mark = rules().mark();
+        assert!(MARKS.contains(&mark), "{mark}");
+        assert_eq!(mark, rules().mark());
+        assert_ne!(mark, Rules { host_ports: vec![1], ..rules() }.mark());
+    }
+
+    #[test]
+    fn a_bridge_whose_name_would_be_read_as_more_is_refused() {
+        for bridge in ["", "a b", "x\"; flush ruleset; add x \"", "a{", "sixteen-letters!", "0123456789abcdef"] {
+            let error = Rules { bridge: bridge.to_owned(), ..rules() }.check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{bridge}");
+        }
+        assert!(rules().check().is_ok());
+    }
+
+    #[test]
+    fn why_it_can_not_be_closed_is_told() {
+        let error = |code, output: &str| refused("x", &Ended { code, output: output.to_owned() });
+        assert!(error(127, "nft: command not found").to_string().contains("image build"));
+        let denied = error(1, "Error: Could not process rule: Operation not permitted");
+        assert!(denied.to_string().contains("no say"), "{denied}");
+        assert_eq!(denied.kind(), ErrorKind::Unsupported);
+        assert!(denied.hint_text().unwrap().contains("host_may_be_reached"));
+    }
+}

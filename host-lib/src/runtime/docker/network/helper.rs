@@ -1,0 +1,223 @@
+//! Short-lived containers that do one thing for a network and end: set the firewall, or look from inside. They are of the core image,
+//! mount nothing, and have no capability but what the one needs.
+
+use std::{collections::HashMap, time::Duration};
+
+use bollard::{
+    container::LogOutput,
+    models::{ContainerCreateBody, HostConfig, HostConfigLogConfig},
+    query_parameters::{
+        AttachContainerOptions, CreateContainerOptions, ListContainersOptions, RemoveContainerOptions,
+        StartContainerOptions, WaitContainerOptions,
+    },
+};
+use futures_util::StreamExt as _;
+
+use super::super::{ROLE_LABEL, connection::Connection, specification::checked_reference};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The value of [`ROLE_LABEL`] of helpers.
+const ROLE: &str = "network-helper";
+
+/// How long a helper may take. It takes half a second; on a machine that is very busy, some.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes of what a helper says that are kept: it says a few lines.
+const OUTPUT_BYTES: usize = 64 * 1024;
+
+/// What a helper is to do.
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    /// What it is for, in an error's message: `closing the network "x"`.
+    pub(super) what: String,
+    /// Its script, for bash.
+    pub(super) script: &'static str,
+    /// The script's arguments.
+    pub(super) arguments: Vec<String>,
+    /// The network it is in, or `host` for the engine's own.
+    pub(super) network: String,
+    /// Whether it may change the firewall: then it is root, with that capability alone.
+    pub(super) administers: bool,
+}
+
+/// How a helper ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// Its exit code.
+    pub(super) code: i64,
+    /// All it said, on both outputs.
+    pub(super) output: String,
+}
+
+/// A helper that was made; it must be removed.
+pub(super) struct Helper {
+    connection: Connection,
+    id: String,
+    what: String,
+}
+
+impl Helper {
+    /// Makes one without starting it.
+    ///
+    /// # Errors
+    /// `Unsupported` when the core image isn't there, with what to do.
+    pub(super) async fn create(connection: &Connection, task: Task) -> Result<Self> {
+        let image = &connection.options.helper_image;
+        let options = None::<CreateContainerOptions>;
+        let call = connection.client.create_container(options, body(image, &task)?);
+        let created = connection.call(&task.what, call).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::new(
+                ErrorKind::Unsupported,
+                format!("{}: it is done by a helper container of the image {image}, which is not there", task.what),
+            )
+            .hint(
+                "build it (`corehold image build`), or name another core image as DockerOptions::helper_image; where workspaces \
+                 may reach the engine's machine, DockerOptions::host_may_be_reached does without",
+            )
+            .caused_by(error),
+            _ => error,
+        })?;
+        Ok(Self { connection: connection.clone(), id: created.id, what: task.what })
+    }
+
+    /// Starts it, and no more.
+    pub(super) async fn start(&self) -> Result<()> {
+        let call = self.connection.client.start_container(&self.id, None::<StartContainerOptions>);
+        self.connection.call(&self.what, call).await
+    }
+
+    /// Starts it and waits for its end.
+    pub(super) async fn run(&self) -> Result<Ended> {
+        let client = &self.connection.client;
+        let options =
+            AttachContainerOptions { stream: true, stdout: true, stderr: true, ..AttachContainerOptions::default() };
+        // Before the start, so that nothing is missed; the engine may keep no log.
+        let call = client.attach_container(&self.id, Some(options));
+        let mut attached = self.connection.call(&self.what, call).await?;
+        self.start().await?;
+        let ended = async {
+            let mut said = Vec::new();
+            while let Some(Ok(output)) = attached.output.next().await {
+                let bytes = LogOutput::into_bytes(output);
+                said.extend_from_slice(&bytes[..bytes.len().min(OUTPUT_BYTES - said.len())]);
+            }
+            let mut waiting = client.wait_container(&self.id, None::<WaitContainerOptions>);
+            let code = match waiting.next().await {
+                Some(Ok(answer)) => Ok(answer.status_code),
+                // bollard makes an error of a code that isn't zero.
+                Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
+                Some(Err(error)) => Err(error),
+                None => Ok(-1),
+            };
+            code.map(|code| Ended { code, output: String::from_utf8_lossy(&said).into_owned() })
+        };
+        self.connection.call_within(PATIENCE, &self.what, ended).await
+    }
+
+    /// The address that it has in its network, while it runs.
+    pub(super) async fn address(&self) -> Result<Option<std::net::IpAddr>> {
+        let call = self.connection.client.inspect_container(&self.id, None);
+        let container = self.connection.call(&self.what, call).await?;
+        let networks = container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        Ok(networks.into_values().find_map(|network| network.ip_address?.parse().ok()))
+    }
+
+    /// Removes it, running or not.
+    pub(super) async fn remove(self) {
+        if let Err(error) = remove(&self.connection, &self.id).await {
+            tracing::warn!(container = self.id, %error, "a helper container could not be removed");
+        }
+    }
+}
+
+/// Runs one to its end and removes it.
+pub(super) async fn run(connection: &Connection, task: Task) -> Result<Ended> {
+    let helper = Helper::create(connection, task).await?;
+    let ended = helper.run().await;
+    helper.remove().await;
+    ended
+}
+
+/// Removes those that a process left behind that was killed. One that still runs may be somebody's.
+pub(super) async fn remove_ended(connection: &Connection) -> Result<()> {
+    let filters = HashMap::from([
+        ("label".to_owned(), vec![format!("{ROLE_LABEL}={ROLE}")]),
+        ("status".to_owned(), vec!["exited".to_owned(), "dead".to_owned()]),
+    ]);
+    let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
+    let call = connection.client.list_containers(Some(options));
+    for container in connection.call("looking for helpers that were left behind", call).await? {
+        let Some(id) = container.id else { continue };
+        remove(connection, &id).await?;
+    }
+    Ok(())
+}
+
+async fn remove(connection: &Connection, id: &str) -> Result<()> {
+    let options = RemoveContainerOptions { v: true, force: true, link: false };
+    match connection.call("removing a helper container", connection.client.remove_container(id, Some(options))).await {
+        // Gone, or going.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => Ok(()),
+        result => result,
+    }
+}
+
+fn body(image: &str, task: &Task) -> Result<ContainerCreateBody> {
+    // Of `bash -c SCRIPT NAME ARGUMENTS`, the name is what it calls itself in its errors.
+    let mut command = vec!["-c".to_owned(), task.script.to_owned(), "helper".to_owned()];
+    command.extend(task.arguments.iter().cloned());
+    Ok(ContainerCreateBody {
+        image: Some(checked_reference(image)?.to_owned()),
+        entrypoint: Some(vec!["bash".to_owned()]),
+        cmd: Some(command),
+        user: Some(if task.administers { "0:0" } else { "1000:1000" }.to_owned()),
+        working_dir: Some("/".to_owned()),
+        labels: Some(HashMap::from([(ROLE_LABEL.to_owned(), ROLE.to_owned())])),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        host_config: Some(HostConfig {
+            network_mode: Some(task.network.clone()),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: task.administers.then(|| vec!["NET_ADMIN".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            privileged: Some(false),
+            readonly_rootfs: Some(true),
+            memory: Some(256 << 20),
+            pids_limit: Some(64),
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_has_one_capability_at_most_and_mounts_nothing() {
+        for administers in [false, true] {
+            let task = Task {
+                what: "x".to_owned(),
+                script: "true",
+                arguments: vec!["$(evil)".to_owned()],
+                network: "host".to_owned(),
+                administers,
+            };
+            let body = body("workspace-core:latest", &task).unwrap();
+            // As an argument, which the shell doesn't read as part of the script.
+            assert_eq!(body.cmd.unwrap(), ["-c", "true", "helper", "$(evil)"]);
+            assert_eq!(body.user.as_deref(), Some(if administers { "0:0" } else { "1000:1000" }));
+            let host = body.host_config.unwrap();
+            assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+            assert_eq!(host.cap_add, administers.then(|| vec!["NET_ADMIN".to_owned()]));
+            assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
+            assert_eq!((host.privileged, host.readonly_rootfs), (Some(false), Some(true)));
+            assert!(host.mounts.is_none() && host.binds.is_none() && host.devices.is_none());
+        }
+        let task =
+            Task { what: String::new(), script: "", arguments: Vec::new(), network: String::new(), administers: false };
+        assert_eq!(body("../evil", &task).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}

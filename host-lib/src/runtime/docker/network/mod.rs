@@ -1,0 +1,586 @@
+//! The networks that core containers are put into: bridges whose members reach neither the engine's machine nor each other, unless they
+//! may, made on demand.
+
+mod firewall;
+mod helper;
+mod probe;
+mod routes;
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bollard::{
+    models::{ContainerInspectResponse, Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, NetworkInspect},
+    query_parameters::{InspectNetworkOptions, ListContainersOptions, ListNetworksOptions},
+};
+use tokio::sync::Mutex;
+
+use self::{
+    firewall::Rules,
+    probe::{Member, Probe},
+    routes::taken,
+};
+use super::{DockerOptions, ROLE_LABEL, connection::Connection};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    runtime::{Egress, NetworkMade, NetworkSpec},
+};
+
+/// Docker's option for traffic between the containers of a bridge.
+const INTER_CONTAINER: &str = "com.docker.network.bridge.enable_icc";
+/// Docker's option for the bridge's name.
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+
+/// The label of networks that says for whom they are made: the name of the default one ([`DockerOptions::network`]).
+const OF_LABEL: &str = "dev.corehold.networks-of";
+/// The label of containers that says which network they are in, as it was specified: so that it can be made anew, and closed anew,
+/// by who knows nothing of it.
+pub(super) const SPEC_LABEL: &str = "dev.corehold.network";
+
+/// How often the network is looked for while other processes make and remove some of its name.
+const LOOKS: u32 = 10;
+
+/// After how long rules are set anew that can't be looked at from here.
+const SET_AGAIN: Duration = Duration::from_secs(60);
+/// Between two looks at what somebody else is making; it takes a tenth of a second.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+/// How many networks' bridges are remembered.
+const BRIDGES_KNOWN: usize = 1024;
+/// How many members of other networks a new one's probe tries to reach.
+const OTHERS: usize = 3;
+
+/// What is known of the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Network {
+    /// Its id.
+    pub(super) id: String,
+    /// Its bridge's name on the engine's machine.
+    pub(super) bridge: String,
+    /// Its bridge's address.
+    gateway: Option<IpAddr>,
+    /// Whether this host reaches its members at their own addresses.
+    pub(super) direct: bool,
+    /// Why the engine, without a word, publishes no port of its members; absent where it does.
+    pub(super) publishes_nothing: Option<String>,
+    /// When this process set its rules, where it can't see whether they stand.
+    set: Option<Instant>,
+}
+
+/// Keeps networks in being.
+#[derive(Clone, Default)]
+pub(super) struct Networks {
+    /// Each network as it was last seen. Its lock is held while it is made, on purpose: of 50 creations at once one makes the network and
+    /// the others wait for it.
+    known: Arc<std::sync::Mutex<HashMap<String, Known>>>,
+    /// Bridges of networks, by the networks' ids: whoever only wants to know how to reach a container waits for nobody who makes one.
+    bridges: Arc<std::sync::Mutex<HashMap<String, String>>>,
+}
+
+type Known = Arc<Mutex<Option<Network>>>;
+
+/// What came of asking for a network.
+pub(super) enum Ensured {
+    /// It is there.
+    There(Network),
+    /// Its addresses are somebody else's, as told.
+    SubnetTaken(String),
+}
+
+impl From<Ensured> for NetworkMade {
+    fn from(ensured: Ensured) -> Self {
+        match ensured {
+            Ensured::There(_) => Self::There,
+            Ensured::SubnetTaken(whose) => Self::SubnetTaken(whose),
+        }
+    }
+}
+
+/// The network of containers that ask for none.
+pub(super) fn default_spec(options: &DockerOptions) -> NetworkSpec {
+    NetworkSpec { name: options.network.clone(), subnet: None, meet: options.containers_may_meet, egress: Egress::Open }
+}
+
+/// The network of a container that was made before; none when it isn't one of ours.
+pub(super) fn spec_of(container: &ContainerInspectResponse, options: &DockerOptions) -> Option<NetworkSpec> {
+    let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
+    if let Some(spec) = labels.and_then(|labels| labels.get(SPEC_LABEL)) {
+        return serde_json::from_str(spec).ok();
+    }
+    let mode = container.host_config.as_ref().and_then(|config| config.network_mode.as_ref());
+    (mode == Some(&options.network)).then(|| default_spec(options))
+}
+
+impl Networks {
+    /// The network, made if it isn't there, and closed if it isn't.
+    pub(super) async fn ensure(&self, connection: &Connection, spec: &NetworkSpec) -> Result<Ensured> {
+        let known = self.known().entry(spec.name.clone()).or_default().clone();
+        let mut known = known.lock().await;
+        // Somebody may have removed it since (`docker network prune` does); asking costs 0.4 ms.
+        let reference = known.as_ref().map_or(spec.name.as_str(), |network| network.id.as_str());
+        let found = match inspect(connection, spec, reference).await? {
+            None if known.is_some() => inspect(connection, spec, &spec.name).await?,
+            found => found,
+        };
+        let (mut network, made) = match found {
+            Some(network) => (check(network, spec)?, false),
+            None => match Box::pin(make(connection, spec)).await? {
+                Ensured::There(network) => (network, true),
+                taken => return Ok(taken),
+            },
+        };
+        network.set = known.as_ref().filter(|before| before.id == network.id).and_then(|before| before.set);
+        let id = network.id.clone();
+        let closed = network.close(connection, spec, made).await;
+        if made && !matches!(closed, Ok(Ensured::There(_))) {
+            // It would only be in the way of whoever asks next. Where somebody is in it already, their own look tells.
+            if let Err(error) = connection.call("removing the network", connection.client.remove_network(&id)).await {
+                tracing::warn!(network = id, %error, "a network that isn't closed could not be removed");
+            }
+        }
+        let ensured = closed?;
+        if let Ensured::There(network) = &ensured {
+            self.note(&network.id, network.bridge.clone());
+            *known = Some(network.clone());
+        }
+        Ok(ensured)
+    }
+
+    /// The network for a container that is about to be in it.
+    ///
+    /// # Errors
+    /// `Conflict` too when its addresses are somebody else's.
+    pub(super) async fn there(&self, connection: &Connection, spec: &NetworkSpec) -> Result<Network> {
+        match self.ensure(connection, spec).await? {
+            Ensured::There(network) => Ok(network),
+            Ensured::SubnetTaken(whose) => {
+                let message = format!("the network {:?} can't be made: its addresses are {whose}", spec.name);
+                Err(Error::new(ErrorKind::Conflict, message).hint("a new start of the workspace gives it others"))
+            }
+        }
+    }
+
+    /// Removes a network that no container is in.
+    pub(super) async fn release(&self, connection: &Connection, name: &str) -> Result<bool> {
+        let spec = NetworkSpec { name: name.to_owned(), subnet: None, meet: false, egress: Egress::Open };
+        let known = self.known().entry(spec.name.clone()).or_default().clone();
+        let mut known = known.lock().await;
+        let removed = remove_if_unused(connection, &spec).await?;
+        if removed {
+            *known = None;
+            self.known().remove(name);
+            if !connection.options.host_may_be_reached {
+                Box::pin(firewall::sweep(connection)).await;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
+        // Nothing panics while it is held.
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Whether this host reaches the members of a network at their own addresses.
+    pub(super) async fn reached_directly(&self, connection: &Connection, id: &str, gateway: IpAddr) -> Result<bool> {
+        let known = self.bridges().get(id).cloned();
+        let bridge = match known {
+            Some(bridge) => bridge,
+            None => match inspect_by_id(connection, id).await? {
+                Some(network) => self.note(id, bridge_of(&network)),
+                None => return Ok(false),
+            },
+        };
+        Ok(reached_directly(&bridge, gateway))
+    }
+
+    fn note(&self, id: &str, bridge: String) -> String {
+        let mut bridges = self.bridges();
+        // Networks come and go; what is forgotten is asked for again.
+        if bridges.len() >= BRIDGES_KNOWN {
+            bridges.clear();
+        }
+        bridges.insert(id.to_owned(), bridge.clone());
+        bridge
+    }
+
+    fn bridges(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
+        // Nothing panics while it is held.
+        self.bridges.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Gives a container that doesn't run the network that is there now. One that ran before asks for the one it had, by id.
+    pub(super) async fn reconnect(&self, connection: &Connection, container: &str, spec: &NetworkSpec) -> Result<()> {
+        let network = self.there(connection, spec).await?;
+        let request = NetworkConnectRequest { container: container.to_owned(), endpoint_config: None };
+        let call = connection.client.connect_network(&network.id, request);
+        connection.call("giving the container its network back", call).await
+    }
+}
+
+impl Network {
+    /// Closes it to the engine's machine and to other networks, and looks from inside whether it is; if its rules stand, that was done.
+    async fn close(mut self, connection: &Connection, spec: &NetworkSpec, made: bool) -> Result<Ensured> {
+        let options = &connection.options;
+        if options.host_may_be_reached {
+            // Without a firewall there is no other egress; better none of it than less than was asked for.
+            if spec.egress != Egress::Open {
+                let message = format!("the network {:?} can't be kept from what is outside", spec.name);
+                return Err(Error::new(ErrorKind::Unsupported, message)
+                    .hint("this host is configured to set no firewall (DockerOptions::host_may_be_reached)"));
+            }
+            return Ok(Ensured::There(self));
+        }
+        let rules = Rules {
+            bridge: self.bridge.clone(),
+            gateway: self.gateway,
+            meet: spec.meet,
+            egress: spec.egress.clone(),
+            host_ports: options.host_ports.clone(),
+        }
+        .check()?;
+        if self.direct {
+            if rules.stand().await {
+                return Ok(Ensured::There(self));
+            }
+        } else if let Some(set) = self.set {
+            if set.elapsed() >= SET_AGAIN {
+                Box::pin(rules.set(connection, &spec.name)).await?;
+                self.set = Some(Instant::now());
+            }
+            return Ok(Ensured::There(self));
+        }
+        let probe = Probe {
+            network: &self.id,
+            gateway: self.gateway,
+            direct: self.direct,
+            meet: spec.meet,
+            others: Box::pin(members_of_others(connection, &self.id)).await?,
+        };
+        let mut routes = String::new();
+        let closing = async {
+            routes = rules.set(connection, &spec.name).await?;
+            Ok(())
+        };
+        // On the heap, as what is seldom done: else every creation's future would be as large.
+        Box::pin(probe.look(connection, &spec.name, closing)).await?;
+        if let Some(whose) = spec.subnet.filter(|_| made).and_then(|subnet| taken(&routes, subnet, &self.bridge)) {
+            return Ok(Ensured::SubnetTaken(whose));
+        }
+        if self.direct && !rules.stand().await {
+            let message = format!("the network {:?} was closed, and its firewall rules don't stand", spec.name);
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .hint("something on this machine removes rules that aren't its own: `nft list table inet corehold`"));
+        }
+        self.set = Some(Instant::now());
+        Ok(Ensured::There(self))
+    }
+}
+
+/// Some containers that run in other networks of ours, with their addresses. Not in any network: what is somebody else's may come and go
+/// as it likes, and its address mean another machine then.
+async fn members_of_others(connection: &Connection, network: &str) -> Result<Vec<Member>> {
+    let filters = HashMap::from([("label".to_owned(), vec![format!("{ROLE_LABEL}=network")])]);
+    let options = ListNetworksOptions { filters: Some(filters) };
+    let networks = connection.call("listing networks", connection.client.list_networks(Some(options))).await?;
+    let ours: Vec<_> = networks.into_iter().filter_map(|network| network.id).filter(|id| id != network).collect();
+    let call = connection.client.list_containers(None::<ListContainersOptions>);
+    let running = connection.call("looking who is in other networks", call).await?;
+    let members = running.into_iter().flat_map(|container| {
+        let id = container.id.unwrap_or_default();
+        let endpoints = container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        endpoints.into_values().map(move |endpoint| (id.clone(), endpoint))
+    });
+    let others = members.filter(|(_, endpoint)| endpoint.network_id.as_ref().is_some_and(|id| ours.contains(id)));
+    let addressed = others
+        .filter_map(|(container, endpoint)| Some(Member { container, address: endpoint.ip_address?.parse().ok()? }));
+    Ok(addressed.take(OTHERS).collect())
+}
+
+/// Whether a start failed for want of its network: "network … not found" when it was removed while the container didn't run
+/// (`docker network prune` does that), "network … is ambiguous" when it is there twice.
+pub(super) fn is_lost(error: &Error) -> bool {
+    let message = error.to_string();
+    message.contains("network ") && (message.contains(" not found") || message.contains("is ambiguous"))
+}
+
+/// Removes the networks of this configuration that no container is in, running or not, and says which they were.
+pub(super) async fn remove_unused(connection: &Connection) -> Result<Vec<String>> {
+    helper::remove_ended(connection).await?;
+    let of = format!("{OF_LABEL}={}", connection.options.network);
+    let options = ListNetworksOptions { filters: Some(HashMap::from([("label".to_owned(), vec![of])])) };
+    let listed = connection.call("listing networks", connection.client.list_networks(Some(options))).await?;
+    let mut names: Vec<_> = listed.into_iter().filter_map(|network| network.name).collect();
+    // One of before has no label.
+    names.push(connection.options.network.clone());
+    names.sort();
+    names.dedup();
+    let mut removed = Vec::new();
+    for name in names {
+        if remove_if_unused(connection, &NetworkSpec { name: name.clone(), ..default_spec(&connection.options) })
+            .await?
+        {
+            removed.push(name);
+        }
+    }
+    if !removed.is_empty() && !connection.options.host_may_be_reached {
+        firewall::sweep(connection).await;
+    }
+    Ok(removed)
+}
+
+async fn remove_if_unused(connection: &Connection, spec: &NetworkSpec) -> Result<bool> {
+    let Some(network) = inspect(connection, spec, &spec.name).await? else { return Ok(false) };
+    let ours = network.labels.as_ref().is_some_and(|labels| labels.contains_key(ROLE_LABEL));
+    let Some(id) = network.id.filter(|_| ours) else { return Ok(false) };
+    // The engine itself only minds containers that run. Those it lists under the id, the others under the name.
+    let filters = HashMap::from([("network".to_owned(), vec![id.clone(), spec.name.clone()])]);
+    let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
+    let call = connection.client.list_containers(Some(options));
+    if !connection.call("looking who is in the network", call).await?.is_empty() {
+        return Ok(false);
+    }
+    match connection.call("removing the network", connection.client.remove_network(&id)).await {
+        Ok(()) => Ok(true),
+        // In use (403, "has active endpoints"), or somebody else was faster.
+        Err(error) if error.kind() == ErrorKind::NotFound || error.to_string().contains("active endpoints") => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn inspect_by_id(connection: &Connection, id: &str) -> Result<Option<NetworkInspect>> {
+    let call = connection.client.inspect_network(id, None::<InspectNetworkOptions>);
+    match connection.call("looking at the network", call).await {
+        Ok(network) => Ok(Some(network)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn inspect(connection: &Connection, spec: &NetworkSpec, reference: &str) -> Result<Option<NetworkInspect>> {
+    match inspect_by_id(connection, reference).await {
+        // Two have the name (see `make`); the engine wants an id.
+        Err(error) if error.to_string().contains("is ambiguous") => oldest(connection, &spec.name).await,
+        answer => answer,
+    }
+}
+
+/// Makes the network. Docker lets two processes make two networks of one name, so whoever makes one looks again: the
+/// oldest stays.
+async fn make(connection: &Connection, spec: &NetworkSpec) -> Result<Ensured> {
+    let name = &spec.name;
+    if let Some(subnet) = spec.subnet.filter(|_| connection.is_local_socket())
+        && let Some(whose) = routes::taken_here(subnet)
+    {
+        return Ok(Ensured::SubnetTaken(whose));
+    }
+    let what = format!("making the network {name:?}");
+    for _ in 0..LOOKS {
+        let call = connection.client.create_network(request(connection, spec).await?);
+        let made = match connection.call(&what, call).await {
+            Ok(made) => Some(made.id),
+            Err(error) if overlaps(&error) => {
+                return Ok(Ensured::SubnetTaken("another network's of the engine".to_owned()));
+            }
+            // Somebody else is making it; newer engines refuse the second of a name, older ones the second of a bridge.
+            Err(error) if error.kind() == ErrorKind::Conflict || error.to_string().contains("same bridge name") => None,
+            Err(error) => return Err(error),
+        };
+        match oldest(connection, name).await? {
+            Some(oldest) if oldest.id == made && !spec.meet && !keeps_apart(&oldest) => {
+                // It would only be in the way of whoever asks next.
+                let unused = oldest.id.unwrap_or_default();
+                connection.call("removing the network", connection.client.remove_network(&unused)).await?;
+                let message = "the engine makes no network whose containers are kept apart, and workspaces must be";
+                return Err(Error::new(ErrorKind::Unsupported, message).hint(
+                    "Docker does; where all workspaces are one person's, DockerOptions::containers_may_meet takes what there is",
+                ));
+            }
+            Some(oldest) => return check(oldest, spec).map(Ensured::There),
+            // The other one isn't listed yet, or is gone again.
+            None => tokio::time::sleep(BETWEEN_LOOKS).await,
+        }
+    }
+    let message = format!("{what}: others make and remove it all the time");
+    Err(Error::new(ErrorKind::Conflict, message).hint("try again"))
+}
+
+async fn request(connection: &Connection, spec: &NetworkSpec) -> Result<NetworkCreateRequest> {
+    let ipam = spec.subnet.map(|subnet| Ipam {
+        config: Some(vec![IpamConfig {
+            subnet: Some(subnet.to_string()),
+            gateway: Some(subnet.gateway().to_string()),
+            ..IpamConfig::default()
+        }]),
+        ..Ipam::default()
+    });
+    Ok(NetworkCreateRequest {
+        name: spec.name.clone(),
+        driver: Some("bridge".to_owned()),
+        options: Some(HashMap::from([
+            (INTER_CONTAINER.to_owned(), spec.meet.to_string()),
+            (BRIDGE_NAME.to_owned(), bridge_name(connection, &spec.name).await?),
+        ])),
+        labels: Some(HashMap::from([
+            (ROLE_LABEL.to_owned(), "network".to_owned()),
+            (OF_LABEL.to_owned(), connection.options.network.clone()),
+        ])),
+        ipam,
+        ..NetworkCreateRequest::default()
+    })
+}
+
+/// Whether the engine has given the addresses to another network: "Pool overlaps with other one on this address space", or, as Podman
+/// says it, "subnet … is already used on the host or by another config".
+fn overlaps(error: &Error) -> bool {
+    let said = error.to_string();
+    said.contains("Pool overlaps") || said.contains("is already used")
+}
+
+/// Of the networks with the name, the one that was made first.
+///
+/// A process can see its own network alone, while one that began earlier is still being made: that one's maker then
+/// removes ours. Whoever finds its choice gone looks again; each time fewer are left.
+async fn oldest(connection: &Connection, name: &str) -> Result<Option<NetworkInspect>> {
+    for _ in 0..LOOKS {
+        let Some(id) = keep_oldest(connection, name).await? else { return Ok(None) };
+        if let Some(network) = inspect_by_id(connection, &id).await? {
+            return Ok(Some(network));
+        }
+    }
+    Ok(None)
+}
+
+/// The id of the oldest network with the name; the others are removed, whoever made them and was killed before it could.
+async fn keep_oldest(connection: &Connection, name: &str) -> Result<Option<String>> {
+    let filters = HashMap::from([("name".to_owned(), vec![name.to_owned()])]);
+    let options = ListNetworksOptions { filters: Some(filters) };
+    let listed = connection.call("listing networks", connection.client.list_networks(Some(options))).await?;
+    // The engine's filter takes parts of names too.
+    let mut named: Vec<_> = listed.into_iter().filter(|network| network.name.as_deref() == Some(name)).collect();
+    named.sort_by_key(|network| (network.created.clone(), network.id.clone()));
+    let mut ids = named.into_iter().filter_map(|network| {
+        let ours = network.labels.is_some_and(|labels| labels.contains_key(ROLE_LABEL));
+        Some((network.id?, ours))
+    });
+    let Some((oldest, _)) = ids.next() else { return Ok(None) };
+    for (doubled, _) in ids.filter(|(_, ours)| *ours) {
+        let removed = connection.call("removing a doubled network", connection.client.remove_network(&doubled)).await;
+        if let Err(error) = removed
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(network = doubled, %error, "a doubled network could not be removed");
+        }
+    }
+    Ok(Some(oldest))
+}
+
+fn keeps_apart(network: &NetworkInspect) -> bool {
+    let between = network.options.as_ref().and_then(|options| options.get(INTER_CONTAINER));
+    between.is_some_and(|value| value.eq_ignore_ascii_case("false"))
+}
+
+/// Takes a network only if it keeps its members apart, unless it need not.
+fn check(network: NetworkInspect, spec: &NetworkSpec) -> Result<Network> {
+    let name = &spec.name;
+    if network.driver.as_deref() == Some("null") {
+        let message = format!("the network {name:?} has no way in: not even the agent of a container could be reached");
+        return Err(Error::new(ErrorKind::Unsupported, message).hint("configure another name; it is made on demand"));
+    }
+    if !spec.meet && !keeps_apart(&network) {
+        let message = format!("the network {name:?} exists, but lets its containers reach each other");
+        return Err(Error::new(ErrorKind::Conflict, message).hint(format!(
+            "remove it (`docker network rm {name}`), so that it is made anew, or configure another name"
+        )));
+    }
+    let bridge = bridge_of(&network);
+    let id = network.id.unwrap_or_default();
+    let gateway =
+        network.ipam.and_then(|ipam| ipam.config).into_iter().flatten().find_map(|config| config.gateway?.parse().ok());
+    let direct = gateway.is_some_and(|gateway| reached_directly(&bridge, gateway));
+    let internal = network.internal == Some(true);
+    let publishes_nothing = internal.then(|| format!("the network {name:?} is internal"));
+    Ok(Network { id, bridge, gateway, direct, publishes_nothing, set: None })
+}
+
+/// The bridge's name: as it was chosen, else as the engine chooses.
+fn bridge_of(network: &NetworkInspect) -> String {
+    let chosen = network.options.as_ref().and_then(|options| options.get(BRIDGE_NAME)).cloned();
+    let id = network.id.as_deref().unwrap_or_default();
+    chosen.unwrap_or_else(|| format!("br-{}", id.get(..12).unwrap_or(id)))
+}
+
+/// The bridge's name of a network that is made: of at most 15 characters, as the kernel has it, and another one for each network of
+/// each engine, since an engine takes a bridge that is there already, whosever it is.
+async fn bridge_name(connection: &Connection, network: &str) -> Result<String> {
+    let facts = connection.facts().await?;
+    let mut hasher = blake3::Hasher::new();
+    for part in [facts.name.as_deref(), facts.docker_root_dir.as_deref(), Some(network)] {
+        hasher.update(part.unwrap_or_default().as_bytes()).update(b"\0");
+    }
+    Ok(format!("ch{}", &hasher.finalize().to_hex()[..12]))
+}
+
+/// Whether a bridge network is one of this host's own, so that its members are reached at their own addresses.
+///
+/// Its gateway must be an address that this process can bind, and its bridge must be here too: another machine's engine, behind a
+/// forwarded socket, may well use the same subnet.
+fn reached_directly(bridge: &str, gateway: IpAddr) -> bool {
+    std::net::UdpSocket::bind((gateway, 0)).is_ok() && Path::new("/sys/class/net").join(bridge).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::{Ipam, IpamConfig};
+
+    use super::*;
+
+    fn network(icc: Option<&str>) -> NetworkInspect {
+        NetworkInspect {
+            id: Some("0123456789abcdef".to_owned()),
+            options: icc.map(|value| HashMap::from([(INTER_CONTAINER.to_owned(), value.to_owned())])),
+            ipam: Some(Ipam {
+                config: Some(vec![IpamConfig { gateway: Some("127.0.0.1".to_owned()), ..IpamConfig::default() }]),
+                ..Ipam::default()
+            }),
+            ..NetworkInspect::default()
+        }
+    }
+
+    fn spec(name: &str) -> NetworkSpec {
+        NetworkSpec { name: name.to_owned(), ..default_spec(&DockerOptions::default()) }
+    }
+
+    #[test]
+    fn a_network_that_does_not_isolate_is_refused() {
+        for open in [None, Some("true")] {
+            let error = check(network(open), &spec("corehold")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+            assert!(error.hint_text().unwrap().contains("docker network rm corehold"));
+            let configured = DockerOptions { containers_may_meet: true, ..DockerOptions::default() };
+            assert!(check(network(open), &default_spec(&configured)).is_ok(), "unless the configuration says so");
+        }
+    }
+
+    #[test]
+    fn networks_that_publish_nothing_are_known() {
+        assert_eq!(check(network(Some("false")), &spec("corehold")).unwrap().publishes_nothing, None);
+        let internal = NetworkInspect { internal: Some(true), ..network(Some("false")) };
+        let why = check(internal, &spec("closed")).unwrap().publishes_nothing.unwrap();
+        assert!(why.contains("\"closed\" is internal"), "{why}");
+        let none = NetworkInspect { driver: Some("null".to_owned()), ..network(None) };
+        assert_eq!(check(none, &spec("corehold")).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn an_address_of_this_host_alone_does_not_make_a_network_its_own() {
+        // 127.0.0.1 can be bound, but there is no such bridge.
+        assert!(!check(network(Some("false")), &spec("corehold")).unwrap().direct);
+    }
+}
