@@ -34,12 +34,7 @@ fn subnet(number: u32) -> Subnet {
 async fn making(docker: &Docker, rounds: u32) -> Result<()> {
     let (mut ours, mut engines, mut again) = (Samples::default(), Samples::default(), Samples::default());
     for round in 0..rounds {
-        let spec = NetworkSpec {
-            name: format!("corehold-bench-{}", std::process::id()),
-            subnet: Some(subnet(2 * round)),
-            meet: false,
-            egress: Egress::Open,
-        };
+        let spec = NetworkSpec::named(format!("corehold-bench-{}", std::process::id())).subnet(subnet(2 * round));
         let began = Instant::now();
         let made = docker.ensure_network(&spec).await?;
         ours.add(began.elapsed());

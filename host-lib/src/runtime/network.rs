@@ -329,6 +329,7 @@ impl From<Subnet> for String {
 /// A network as a runtime is told to make it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct NetworkSpec {
     /// Its name, which no other network has.
     pub name: String,
@@ -339,6 +340,35 @@ pub struct NetworkSpec {
     pub meet: bool,
     /// What they may reach outside.
     pub egress: Egress,
+}
+
+impl NetworkSpec {
+    /// One of this name whose members are kept apart, with any addresses and an open egress.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), subnet: None, meet: false, egress: Egress::Open }
+    }
+
+    /// Its addresses.
+    #[must_use]
+    pub fn subnet(mut self, subnet: Subnet) -> Self {
+        self.subnet = Some(subnet);
+        self
+    }
+
+    /// Whether its members may reach each other.
+    #[must_use]
+    pub fn meet(mut self, meet: bool) -> Self {
+        self.meet = meet;
+        self
+    }
+
+    /// What they may reach outside.
+    #[must_use]
+    pub fn egress(mut self, egress: Egress) -> Self {
+        self.egress = egress;
+        self
+    }
 }
 
 /// What came of making a network.

@@ -174,7 +174,7 @@ async fn own(engine: &Engine, docker: &Docker, name: &str, meet: bool, egress: E
         name.bytes().fold(u32::from(std::process::id() as u16), |sum, byte| sum.wrapping_mul(31) + u32::from(byte));
     for number in 0..256 {
         let subnet = Subnet::of([10, 211, (first.wrapping_add(number) % 256) as u8, 0].into(), 26);
-        let spec = NetworkSpec { name: name.clone(), subnet: Some(subnet), meet, egress: egress.clone() };
+        let spec = NetworkSpec::named(&name).subnet(subnet).meet(meet).egress(egress.clone());
         if docker.ensure_network(&spec).await.unwrap() == NetworkMade::There {
             return spec;
         }
@@ -239,7 +239,7 @@ async fn a_subnet_that_is_somebody_elses_is_told_and_nothing_is_made() {
     });
     let parts = [Some(taken), Some(Subnet::of(taken.gateway(), 28)), Some(Subnet::of(taken.gateway(), 20)), routed];
     for subnet in parts.into_iter().flatten() {
-        let spec = NetworkSpec { name: engine.name("second"), subnet: Some(subnet), ..first.clone() };
+        let spec = NetworkSpec::named(engine.name("second")).subnet(subnet);
         let made = docker.ensure_network(&spec).await.unwrap();
         assert!(matches!(made, NetworkMade::SubnetTaken(_)), "{subnet}: {made:?}");
         assert_eq!(engine.request("GET", &format!("/networks/{}", spec.name), "").await.0, 404, "{subnet}");
@@ -310,7 +310,7 @@ none 169.254.7.7:443 closed";
 async fn less_than_was_asked_for_is_never_given() {
     let engine = Engine::start().await;
     // Configured to set no firewall.
-    let spec = NetworkSpec { name: engine.name("none"), subnet: None, meet: false, egress: Egress::None };
+    let spec = NetworkSpec::named(engine.name("none")).egress(Egress::None);
     let error = engine.docker.ensure_network(&spec).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.hint_text().unwrap().contains("host_may_be_reached"));
