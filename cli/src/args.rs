@@ -78,7 +78,7 @@ pub(crate) struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a workspace from a template or a folder, and return when its preview answers
+    /// Make a workspace from a template, a folder or an archive, and return when its preview answers
     Up(Up),
     /// List workspaces and what each is doing: ready, stopped, paused, asleep …
     #[command(visible_alias = "list")]
@@ -149,13 +149,14 @@ pub(crate) enum Command {
 Examples:
   corehold up vite-react                    a template of ./templates
   corehold up ./my-app --name demo          any folder; what to run is inferred without a template.json
+  corehold up ./my-app.tar.gz               the same from an archive: a tar, gzipped, by zstd, or as it is
   corehold up node-api --attach             stay and follow the dev server's output; Ctrl-C leaves it running
   corehold up ./my-app --mount ~/models:/models:ro --mount cargo-cache:/cache
                                             a folder of this machine, read-only, and a volume (`corehold volume create`)
   corehold up node-api --pause-after 10m --archive-after 1d
                                             paused and put to sleep when idle, while `corehold supervise` or a backend runs")]
 pub(crate) struct Up {
-    /// A template's name, or a folder
+    /// A template's name, or a folder, or a tar (gzipped, or compressed by zstd, or neither)
     pub(crate) source: String,
     /// The workspace's name: lower-case letters, digits and dashes, at most 32 (default: chosen)
     #[arg(long)]
@@ -422,7 +423,7 @@ pub(crate) enum Template {
     Ls,
     /// Check a template or folder and say what would be run
     Check {
-        /// A template's name, or a folder
+        /// A template's name, a folder, or an archive
         source: String,
     },
     /// Print the JSON Schema of template.json

@@ -6,6 +6,7 @@
 
 mod archive;
 pub mod audit;
+mod bounded_tar;
 mod client;
 pub mod config;
 pub mod create;

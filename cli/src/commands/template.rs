@@ -1,6 +1,6 @@
 //! `corehold template`: what there is, and whether it is right. No engine is needed.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use corehold_host::{
     Catalog, Template,
@@ -49,7 +49,7 @@ pub(crate) fn check(global: &Global, source: &str) -> anyhow::Result<ExitCode> {
         Ok(template) => template.folder.clone(),
         Err(error) => match catalog.list().invalid.into_iter().find(|broken| broken.name == source) {
             Some(broken) => broken.folder,
-            None if error.kind() == corehold_host::ErrorKind::Invalid => source.into(),
+            None if error.kind() == corehold_host::ErrorKind::Invalid && Path::new(source).is_dir() => source.into(),
             None => return Err(resolved.map(drop).expect_err("it is an error").into()),
         },
     };

@@ -2,11 +2,7 @@
 //!
 //! Whoever sends the tar is not trusted: what it can make us hold in memory is bounded, whatever its headers say.
 
-use std::{
-    cell::Cell,
-    io::{self, Read},
-    rc::Rc,
-};
+use std::io::{self, Read};
 
 use bytes::{Buf as _, Bytes};
 use futures_util::TryStreamExt as _;
@@ -19,16 +15,13 @@ use super::{
     index::MOST_CONTENT,
 };
 use crate::{
+    bounded_tar::Bounded,
     error::{Error, ErrorKind, Result},
     runtime::BoxStream,
 };
 
-/// Bytes of headers before one entry. Names have 4,096; a reader that took any number would hold it all.
-const HEADERS: u64 = 1 << 20;
 /// Bytes read of a file at a time.
 const BUFFER: usize = 128 << 10;
-/// Two empty blocks end a tar.
-const END: u64 = 1024;
 
 /// A piece of what is kept, in the order in which it was completed.
 pub(super) enum Piece {
@@ -112,61 +105,21 @@ impl<R: Read, F: Fn(Piece) -> io::Result<()>> Read for Tee<R, F> {
 /// # Errors
 /// `Agent` for what is no whole tar, or has what is never saved; those of `each`.
 pub(super) fn read<R: Read>(input: R, mut each: impl FnMut(Entry) -> Result<()>) -> Result<R> {
-    let bounds = Rc::new(Bounds::default());
-    let mut archive = tar::Archive::new(Bounded { inner: input, bounds: bounds.clone() });
+    let (input, bounds) = Bounded::new(input, MOST_CONTENT);
+    let mut archive = tar::Archive::new(input);
     let mut buffer = vec![0; BUFFER];
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
-        bounds.in_content.set(true);
+        bounds.content_begins();
         each(take(&mut entry, &mut buffer)?)?;
-        bounds.in_content.set(false);
-        bounds.headers.set(0);
-        bounds.zeros.set(0);
+        bounds.content_ends();
     }
     let mut rest = archive.into_inner();
     io::copy(&mut rest, &mut io::sink()).map_err(broken)?;
-    if bounds.zeros.get() < END {
+    if !bounds.is_whole() {
         return Err(malformed("is cut off"));
     }
-    Ok(rest.inner)
-}
-
-#[derive(Default)]
-struct Bounds {
-    /// Whether what is read is a file's content, of which nothing is held.
-    in_content: Cell<bool>,
-    /// Bytes read since the last entry.
-    headers: Cell<u64>,
-    /// Of these, zeros at their end.
-    zeros: Cell<u64>,
-    total: Cell<u64>,
-}
-
-struct Bounded<R> {
-    inner: R,
-    bounds: Rc<Bounds>,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer)?;
-        let Bounds { in_content, headers, zeros, total } = &*self.bounds;
-        total.set(total.get() + length as u64);
-        if total.get() > MOST_CONTENT {
-            return Err(io::Error::other(format!("it has more than {MOST_CONTENT} bytes")));
-        }
-        if !in_content.get() {
-            headers.set(headers.get() + length as u64);
-            if headers.get() > HEADERS {
-                return Err(io::Error::other(format!(
-                    "there are more than {HEADERS} bytes of headers before an entry"
-                )));
-            }
-            let tail = buffer[..length].iter().rev().take_while(|byte| **byte == 0).count();
-            zeros.set(if tail == length { zeros.get() + length as u64 } else { tail as u64 });
-        }
-        Ok(length)
-    }
+    Ok(rest.into_inner())
 }
 
 fn take<R: Read>(entry: &mut tar::Entry<'_, R>, buffer: &mut [u8]) -> Result<Entry> {

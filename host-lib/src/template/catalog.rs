@@ -112,17 +112,24 @@ impl Catalog {
         })
     }
 
-    /// What somebody typed: a path if it looks like one (`.`, `..`, or with a slash), else a name.
+    /// What somebody typed: a path if it looks like one (`.`, `..`, or with a slash), of a folder or an archive; else a name.
     ///
     /// # Errors
-    /// As [`find`](Self::find) and [`Template::load`].
+    /// As [`find`](Self::find), [`Template::load`] and [`Template::from_archive`].
     pub fn resolve(&self, name_or_path: &str) -> Result<Template> {
         if name_or_path == "." || name_or_path == ".." || name_or_path.contains('/') {
-            return Template::load(name_or_path);
+            return if Path::new(name_or_path).is_file() {
+                Template::from_archive(name_or_path)
+            } else {
+                Template::load(name_or_path)
+            };
         }
         self.find(name_or_path).map_err(|error| {
             if error.kind() == ErrorKind::NotFound && Path::new(name_or_path).is_dir() {
                 return error.also_hint(&format!("to use the folder of that name, write ./{name_or_path}"));
+            }
+            if error.kind() == ErrorKind::NotFound && Path::new(name_or_path).is_file() {
+                return error.also_hint(&format!("to use the archive of that name, write ./{name_or_path}"));
             }
             error
         })

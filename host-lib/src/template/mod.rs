@@ -8,11 +8,13 @@ mod check;
 mod file;
 mod infer;
 mod near;
+mod unpack;
 
 use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -76,6 +78,8 @@ pub struct Template {
     pub resources: Resources,
     /// What was inferred and why, one sentence each; empty when `template.json` said it all.
     pub inferred: Vec<String>,
+    /// Keeps the folder of one that came as an archive.
+    unpacked: Option<Arc<unpack::Unpacked>>,
 }
 
 impl Template {
@@ -84,7 +88,11 @@ impl Template {
     /// # Errors
     /// `NotFound` when there is no such folder, `Invalid` when its `template.json` can't be used, with line and column.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
-        let asked = folder.as_ref();
+        Self::load_named(folder.as_ref(), None)
+    }
+
+    /// The same, under another name than the folder's where its `template.json` says none.
+    fn load_named(asked: &Path, name: Option<String>) -> Result<Self> {
         let shown = asked.display();
         let folder = fs::canonicalize(asked).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("there is no folder {shown}")),
@@ -100,7 +108,7 @@ impl Template {
             None => None,
         };
         // A link to a folder is asked for by its own name; `.` has none.
-        let name = if asked.file_name().is_some() { name_of(asked) } else { name_of(&folder) };
+        let name = name.unwrap_or_else(|| name_of(if asked.file_name().is_some() { asked } else { &folder }));
         Self::assemble(folder, name, file)
     }
 
@@ -140,6 +148,7 @@ impl Template {
                 pids: limits.pids,
             },
             inferred: inferred.reasons,
+            unpacked: None,
         })
     }
 }

@@ -92,6 +92,13 @@ async fn mistakes_are_told_with_what_to_do() {
         assert_eq!(wrong.status.code(), Some(1), "{said}");
         assert!(said.contains("template.json:2:") && said.contains("setpu") && said.contains("setup"), "{said}");
     }
+    let archive = corehold.scratch.path().join("odd.tar.gz");
+    std::fs::write(&archive, "no tar").unwrap();
+    for arguments in [["template", "check"].as_slice(), &["up"]] {
+        let odd = run(&corehold, &[arguments, &[archive.to_str().unwrap()]].concat());
+        assert_eq!(odd.status.code(), Some(1), "{}", err(&odd));
+        assert!(err(&odd).contains("odd.tar.gz can't be used") && err(&odd).contains("hint:"), "{}", err(&odd));
+    }
     let empty = corehold.folder("empty", &[]);
     let error = run(&corehold, &["up", empty.to_str().unwrap()]);
     assert_eq!(error.status.code(), Some(1));
@@ -131,6 +138,25 @@ async fn templates_are_listed_and_all_that_ship_are_right() {
         let check = run(&corehold, &["template", "check", name]);
         assert!(check.status.success() && out(&check).ends_with("ok\n"), "{name}: {}", out(&check));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_a_template_too() {
+    let corehold = Corehold::start().await;
+    let folder = corehold.folder("site", &[("site/index.html", "<p>hello</p>"), ("site/run.sh", "#!/bin/sh")]);
+    let archive = corehold.scratch.path().join("my-site.tar.gz");
+    let status =
+        std::process::Command::new("tar").arg("-czf").arg(&archive).arg("-C").arg(&folder).arg("site").status();
+    assert!(status.expect("tar is there").success());
+    let temporary = corehold.folder("temporary", &[]);
+    let path = archive.to_str().unwrap();
+    let up = corehold.cli(&["up", path, "--name", "demo"]).env("TMPDIR", &temporary).output().unwrap();
+    assert!(up.status.success(), "{}", err(&up));
+    assert_eq!(get(out(&up).split_whitespace().last().unwrap(), "/").await.1, "<p>hello</p>");
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "what it was unpacked into is gone");
+    assert_eq!(out(&run(&corehold, &["exec", "demo", "--", "ls"])), "index.html\nrun.sh\n");
+    let listed: serde_json::Value = serde_json::from_slice(&run(&corehold, &["ls", "--json"]).stdout).unwrap();
+    assert_eq!(listed[0]["template"], "my-site");
 }
 
 #[tokio::test(flavor = "multi_thread")]
