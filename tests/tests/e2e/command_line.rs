@@ -10,6 +10,11 @@ use corehold_host::{
     tools::{CommandSignal, CommandSignalRequest, Signal},
 };
 
+/// In seconds on a busy machine.
+fn has_duration(line: &str) -> bool {
+    line.split_whitespace().any(|word| matches!(word, "ms" | "s"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn up_use_and_down() {
     let corehold = Corehold::start().await;
@@ -19,7 +24,7 @@ async fn up_use_and_down() {
     assert_eq!(get(&url, "/").await.0, 200);
     // Plain lines when piped: every step with its duration, no control characters.
     for step in ["pack", "create", "start", "agent", "ship", "dev", "ready"] {
-        assert!(err(&up).lines().any(|line| line.starts_with(step) && line.contains("ms")), "{step}: {}", err(&up));
+        assert!(err(&up).lines().any(|line| line.starts_with(step) && has_duration(line)), "{step}: {}", err(&up));
     }
     assert!(!err(&up).contains('\u{1b}'), "{}", err(&up));
 
@@ -73,7 +78,7 @@ async fn on_a_terminal_steps_are_shown_as_they_end() {
     let seen = script.output().expect("script (of Debian's bsdutils) starts");
     assert!(seen.status.success(), "{}", out(&seen));
     for step in ["create", "start", "ship", "ready"] {
-        assert!(out(&seen).lines().any(|line| line.contains(step) && line.contains("ms")), "{step}: {}", out(&seen));
+        assert!(out(&seen).lines().any(|line| line.contains(step) && has_duration(line)), "{step}: {}", out(&seen));
     }
     assert!(out(&seen).contains("seen is ready: http://127.0.0.1:"), "{}", out(&seen));
 }
