@@ -22,6 +22,8 @@ mod create_failures;
 mod places;
 // Every call to the engine fails in every way: nothing is orphaned, doubled or waited for in vain.
 mod engine_faults;
+// An engine that is started anew, with workspaces and a pool in it.
+mod engine_restart;
 // The library's examples.
 mod examples;
 // Images that know nothing of Corehold: the agent is put into them.

@@ -1,0 +1,140 @@
+//! What hosts find after their engine was started anew: workspaces that run, are paused, stopped and asleep, each once and with its files, and
+//! a pool of which nothing is left to be claimed.
+//!
+//! A program of its own, since it has an engine of its own: others use the machine's. It is to run in namespaces of its own (network, mounts,
+//! processes), so that neither engine upsets the other and nothing of it outlives it. `DOCKER_HOST` names where its engine is to
+//! listen. Arguments: a folder for the engine's data, and the core image as `docker save` writes it.
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use corehold_e2e::corehold::Corehold;
+use corehold_host::{
+    Class, CreateEventKind, CreateWorkspace, Host, PoolOptions, Step, WorkspaceState,
+    runtime::docker::{Docker, DockerAddress},
+};
+
+/// For an engine on a busy machine to start, or to end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, image] = arguments.as_slice() else { panic!("a folder and an image are needed: {arguments:?}") };
+    let address = std::env::var("DOCKER_HOST").expect("DOCKER_HOST names where its engine listens");
+    let engine = Engine::start(Path::new(folder), &address).await;
+    let load = Command::new("docker").args(["load", "--quiet", "--input", image]).status();
+    assert!(load.expect("the docker command is there").success(), "{image} can't be loaded");
+    workspaces_outlive_it(engine, Path::new(folder), &address).await;
+}
+
+async fn workspaces_outlive_it(engine: Engine, folder: &Path, address: &str) {
+    let corehold = Corehold::start().await;
+    let pool = || corehold.builder().pool(Class::default(), PoolOptions::default().min(2).max(2));
+    let host = pool().build().await.expect("a host starts");
+    host.pools_filled().await.expect("its pool is filled");
+    // Some of them come from the pool.
+    let names = ["ready", "paused", "stopped", "asleep"];
+    for name in names {
+        let workspace = host.create(CreateWorkspace::empty().id(name)).await.expect("it is made");
+        workspace.write_file("kept", name).await.expect("it is written");
+        match name {
+            "paused" => workspace.pause().await.expect("it is paused"),
+            "stopped" => workspace.stop(Duration::ZERO).await.expect("it is stopped"),
+            "asleep" => workspace.sleep(Duration::ZERO).await.expect("it sleeps"),
+            _ => {}
+        }
+    }
+    host.pools_filled().await.expect("its pool is filled again");
+    told(&host).await;
+
+    engine.stop().await;
+    let engine = Engine::start(folder, address).await;
+    // The host that was there all the time, and one that begins now.
+    let other = pool().reconciles(false).build().await.expect("a host starts");
+    for host in [&host, &other] {
+        let reconciled = host.reconcile().await.expect("the engine answers");
+        assert!(reconciled.failed.is_empty() && reconciled.gone.is_empty(), "{reconciled:?}");
+    }
+    told(&host).await;
+    let infos = host.list().await.expect("it answers");
+    assert_eq!(infos.len(), names.len(), "{infos:?}");
+    for info in &infos {
+        // What ran ended with the engine, as `docker` has it without `live-restore`; what should run, the host starts again.
+        let expected: &[WorkspaceState] = match info.id.as_str() {
+            "asleep" => &[WorkspaceState::Asleep],
+            "stopped" => &[WorkspaceState::Stopped],
+            "paused" => &[WorkspaceState::Paused, WorkspaceState::Stopped],
+            _ => &[WorkspaceState::Ready, WorkspaceState::Starting, WorkspaceState::Stopped],
+        };
+        assert!(expected.contains(&info.state), "{info:?}");
+    }
+    for (number, name) in names.into_iter().enumerate() {
+        let host = if number % 2 == 0 { &host } else { &other };
+        let workspace = host.workspace(name).await.expect("it is there");
+        workspace.start().await.expect("it starts, wherever it was");
+        assert_eq!(workspace.read_file("kept").await.expect("it can be called"), name);
+        let outcome = workspace.command("echo works").run().await.expect("a command runs");
+        assert_eq!(outcome.stdout_text(), "works\n");
+    }
+    told(&host).await;
+
+    // What waited has ended, and is never handed out: the pool is filled anew.
+    host.pools_filled().await.expect("its pool is filled with others");
+    let mut creation = host.create(CreateWorkspace::empty().id("claimed"));
+    let mut claimed = false;
+    while let Some(event) = creation.next_event().await {
+        claimed |= event.step == Step::Claim && matches!(event.kind, CreateEventKind::Finished { .. });
+    }
+    let workspace = creation.await.expect("it is made");
+    assert!(claimed, "it was claimed");
+    assert_eq!(workspace.command("ls -A").run().await.expect("a command runs").stdout_text(), "");
+    drop((workspace, other, host, corehold));
+    engine.stop().await;
+    println!("all are there");
+}
+
+/// A dockerd, ended with this.
+struct Engine(Child);
+
+impl Engine {
+    async fn start(folder: &Path, address: &str) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log");
+        let mut command = Command::new("dockerd");
+        command.arg("--host").arg(address).arg("--storage-driver").arg("overlay2");
+        for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
+            command.arg(option).arg(folder.join(name));
+        }
+        let errors = log.try_clone().expect("the log twice");
+        let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("dockerd starts");
+        let mut engine = Self(child);
+        let answers = async {
+            while Docker::connect(DockerAddress::At(address.to_owned())).await.is_err() {
+                let ended = engine.0.try_wait().expect("it is ours");
+                let said = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+                assert!(ended.is_none(), "the engine has ended:\n{}", said());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, answers).await.expect("the engine answers");
+        engine
+    }
+
+    async fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
+        let ending = tokio::task::spawn_blocking(move || {
+            let _ = self.0.wait();
+        });
+        tokio::time::timeout(PATIENCE, ending).await.expect("the engine ends").expect("it was waited for");
+    }
+}
+
+async fn told(host: &Host) {
+    let infos = host.list().await.expect("the engine answers");
+    let states = infos.iter().map(|info| format!("{}: {}", info.id, info.state));
+    println!("{}", states.collect::<Vec<_>>().join(", "));
+}
