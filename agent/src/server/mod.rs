@@ -29,10 +29,6 @@ use crate::{agent::Agent, config::Limit};
 /// Pause after the operating system refused a connection, since it will refuse the next one too (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes that hyper keeps for a connection which doesn't take them; more is not asked of the answer's body then. By default it
-/// is 400 KiB, of which a stream that nobody reads would fill all.
-const UNSENT: usize = 64 << 10;
-
 /// Serves until told to end: then takes no more connections, lets requests and commands finish for the configured grace,
 /// and ends what is left.
 pub async fn run(listener: TcpListener, agent: Arc<Agent>, told_to_end: impl Future<Output = ()>) {
@@ -110,7 +106,6 @@ impl Server {
                 http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(idle)
-                    .max_buf_size(UNSENT)
                     .serve_connection(TokioIo::new(stream), service)
                     .with_upgrades()
             );

@@ -26,8 +26,9 @@ const ENTRY_MEMORY: usize = 256;
 impl Handler for Find {
     async fn handle(call: Call, request: FindRequest, _events: Events<NoEvent>) -> Result<FindResponse, Problem> {
         let timeout = timeout(&call.agent.config.limits, request.timeout_ms)?;
-        call.share.gather(memory_of(&request, &call.agent.config.limits)).await?;
         let permit = turn(&call.agent).await?;
+        // Not before: others need it while this one waits for its turn.
+        call.share.gather(memory_of(&request, &call.agent.config.limits)).await?;
         let control = Arc::new(Control::new(u64::MAX));
         let _stops = StopOnDrop(control.clone());
         let mut find = {

@@ -29,7 +29,8 @@ impl Room {
 }
 
 impl Share {
-    /// The call streams from now on: waits for what that takes.
+    /// The call streams from now on: waits for what that takes, and holds it as long as any clone of this is there, which goes
+    /// with the stream's bytes.
     ///
     /// # Errors
     /// `LIMIT_EXCEEDED` when there is none in time.
@@ -37,22 +38,6 @@ impl Share {
         let taken = self.room.take_of(&self.room.for_streams, units(STREAM)).await?;
         self.held().stream = Some(taken);
         Ok(())
-    }
-
-    /// Bytes that go out as a part of a stream: until they have, it holds what it takes.
-    pub(crate) fn keep_with(&self, bytes: Vec<u8>) -> bytes::Bytes {
-        bytes::Bytes::from_owner(OfStream { bytes, _share: self.clone() })
-    }
-}
-
-struct OfStream {
-    bytes: Vec<u8>,
-    _share: Share,
-}
-
-impl AsRef<[u8]> for OfStream {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 
@@ -65,7 +50,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     #[tokio::test]
-    async fn streams_have_half_of_the_room_until_their_last_bytes_have_gone_out() {
+    async fn streams_have_half_of_the_room_as_long_as_anything_of_them_is_there() {
         let room = room(8);
         let mut streams = Vec::new();
         for _ in 0..4 * MIB / STREAM {
@@ -76,10 +61,10 @@ mod tests {
         let refused = Share::of(&room).begin_stream().await.unwrap_err();
         assert_eq!((refused.code, refused.status, refused.retryable), (Code::LimitExceeded, 503, true));
         assert!(Share::of(&room).try_gather(MIB), "an answer has room");
-        let bytes = streams[0].keep_with(vec![0; 10]);
+        let last = streams[0].clone();
         streams.clear();
         assert_eq!(room.taken() as usize, STREAM);
-        drop(bytes);
+        drop(last);
         assert_eq!(room.taken(), 0);
     }
 

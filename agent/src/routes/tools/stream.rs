@@ -1,11 +1,15 @@
 //! A streamed answer: the tool's events as they happen, then `end` or `error`.
 //!
 //! The handler runs inside the response's body, in the connection's own task: when the caller goes away the body is
-//! dropped and the handler with it, and a caller who reads slowly is the one who waits.
+//! dropped and the handler with it, and a caller who reads slowly is the one who waits: [`unsent`] sees to it that not too much is
+//! made ahead.
+
+mod unsent;
 
 use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -26,10 +30,11 @@ use tokio::{
 
 use super::form::Encoding;
 use crate::{
-    calls::{self, Share},
+    calls,
     handler::{Call, Events, Handler},
     server::{log_in_stream, panicked},
 };
+use unsent::Unsent;
 
 /// A handler that fails this soon, before any event, answers with the problem's own status instead of a stream.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -62,7 +67,7 @@ pub(super) async fn begin<T: Handler>(
         expected: 0,
         encoding,
         request_id,
-        share,
+        unsent: Unsent::of(share),
     };
     // Whether it times out doesn't matter: the stream goes on from where it is.
     let _ = tokio::time::timeout(FIRST_WAIT, std::future::poll_fn(|context| stream.poll_begun(context))).await;
@@ -96,8 +101,8 @@ struct EventStream<T: Handler> {
     expected: usize,
     encoding: Encoding,
     request_id: String,
-    /// What the stream takes of the room, which goes with its bytes.
-    share: Share,
+    /// What has been made and not gone out.
+    unsent: Arc<Unsent>,
 }
 
 // The handler's future is boxed and pinned there; nothing else is pinned.
@@ -200,6 +205,9 @@ impl<T: Handler> HttpBody for EventStream<T> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let stream = &mut *self;
+        if stream.unsent.is_full(context) {
+            return Poll::Pending;
+        }
         let mut out = Vec::with_capacity(stream.expected);
         while out.len() < BATCH {
             match stream.poll_event(context) {
@@ -230,7 +238,7 @@ impl<T: Handler> HttpBody for EventStream<T> {
         stream.keep_alive.as_mut().reset(Instant::now() + KEEP_ALIVE);
         // One event beyond a batch has room too: what grows for it would be twice as large, for as long as nobody takes it.
         stream.expected = out.len().min(2 * BATCH);
-        Poll::Ready(Some(Ok(Frame::data(stream.share.keep_with(out)))))
+        Poll::Ready(Some(Ok(Frame::data(stream.unsent.keep(out)))))
     }
 }
 
@@ -260,7 +268,7 @@ mod tests {
             expected: 0,
             encoding: Encoding::Ndjson,
             request_id: String::new(),
-            share: testing::call(&testing::agent()).share,
+            unsent: Unsent::of(testing::call(&testing::agent()).share),
         };
         let mut has_budget = true;
         let first = poll_fn(|context| {
