@@ -93,7 +93,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// What happens to places with these labels, from now on.
     fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent>;
 
-    /// Makes sure that a network is there and holds what it is to hold. It takes a second where it must be made. Optional; a
+    /// Makes sure that a network is there and holds what it is to hold. Where it must be made it takes the start of some containers. Optional; a
     /// runtime that can't refuses to create what is to be in one.
     ///
     /// # Errors

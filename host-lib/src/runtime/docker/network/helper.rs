@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// The value of [`ROLE_LABEL`] of helpers.
 const ROLE: &str = "network-helper";
 
-/// How long a helper may take. It takes half a second; on a machine that is very busy, some.
+/// How long a helper may take. It takes as long as the engine takes to start a container.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes of what a helper says that are kept: it says a few lines.
