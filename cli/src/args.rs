@@ -7,7 +7,7 @@ mod value;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use corehold_host::Egress;
+use corehold_host::{Egress, ProjectType};
 
 use self::value::{parse_ports, parse_variable};
 pub(crate) use self::{
@@ -32,6 +32,7 @@ Environment:
   COREHOLD_TEMPLATES   folders with templates, separated by ':' (default: ./templates)
   COREHOLD_ARCHIVES    where archives are kept: a folder, or s3://bucket/prefix (default: in COREHOLD_HOME)
   COREHOLD_IMAGE       the core image (default: workspace-core:latest)
+  COREHOLD_PROJECT_IMAGES  images of types of projects: python=python:3.13-slim,go=golang:1.25
   COREHOLD_AGENT       the agent's static binary, for `image build` (default: corehold-agent beside this program)
   COREHOLD_LOG         what to log to standard error, such as `debug` or `corehold_host=trace` (default: warn)";
 
@@ -406,6 +407,9 @@ pub(crate) enum Image {
 /// Flags of `image build`.
 #[derive(Debug, Args)]
 pub(crate) struct ImageBuild {
+    /// Build the image of a type of project instead, on the core image that is here: python, java, go, rust, ruby, php
+    #[arg(long, value_name = "TYPE", conflicts_with_all = ["base", "agent"])]
+    pub(crate) project: Option<ProjectType>,
     /// The base: auto (pull, else make), pull, make (debootstrap and Node's npm package; no registry needed),
     /// or the reference of an image that is here
     #[arg(long, default_value = "auto", value_name = "BASE")]

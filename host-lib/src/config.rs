@@ -11,6 +11,7 @@
 //! | `COREHOLD_PORT_RANGE` | ports of this machine for previews and published ports: `20000-20099` | any that are free |
 //! | `COREHOLD_SETUP_CACHE_BYTES` | bytes of results of set-ups that are kept; 0: none is | 4 GiB |
 //! | `COREHOLD_ARCHIVES` | where saved workspaces are kept: a folder, or `s3://bucket/prefix` | `archives` in the state folder |
+//! | `COREHOLD_PROJECT_IMAGES` | images of types of projects: `python=python:3.13-slim,go=golang:1.25` | `workspace-python`, `workspace-go`, … |
 //! | `COREHOLD_PASS_ENV` | names, separated by commas, of variables handed from here into every workspace | none |
 //!
 //! What the builder is told explicitly wins over the environment. Variables that cross into the container are in
@@ -21,6 +22,7 @@ use std::{collections::BTreeMap, ffi::OsString, ops::RangeInclusive, path::PathB
 use crate::{
     archive::ArchiveStore,
     error::{Error, ErrorKind, Result},
+    template::{ProjectType, parse_project_images},
 };
 
 /// The image of a workspace whose template names none.
@@ -38,6 +40,7 @@ pub(crate) struct Config {
     pub(crate) port_range: Option<RangeInclusive<u16>>,
     pub(crate) setup_cache_bytes: Option<u64>,
     pub(crate) archives: Option<ArchiveStore>,
+    pub(crate) project_images: BTreeMap<ProjectType, String>,
     pub(crate) pass_env: BTreeMap<String, String>,
 }
 
@@ -85,6 +88,9 @@ impl Config {
             port_range: text("COREHOLD_PORT_RANGE")?.as_deref().map(parse_port_range).transpose()?,
             setup_cache_bytes: bytes("COREHOLD_SETUP_CACHE_BYTES")?,
             archives: text("COREHOLD_ARCHIVES")?.map(|place| place.parse()).transpose()?,
+            project_images: text("COREHOLD_PROJECT_IMAGES")?
+                .map_or_else(|| Ok(BTreeMap::new()), |text| parse_project_images(&text))
+                .map_err(|error| error.context("COREHOLD_PROJECT_IMAGES"))?,
             pass_env,
         })
     }

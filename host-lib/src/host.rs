@@ -36,7 +36,7 @@ use crate::{
     runtime::{ContainerState, Network, Resources, Runtime},
     state::{Entry, HostProcess, Store},
     stats::Monitor,
-    template::Catalog,
+    template::{Catalog, ProjectType},
     workspace::{Described, Directory, Labelled, Place, Previews, Workspace, WorkspaceId, WorkspaceInfo, describe},
 };
 
@@ -76,6 +76,8 @@ pub(crate) struct HostInner {
     pub(crate) key: Arc<HostKey>,
     pub(crate) fingerprint: String,
     pub(crate) image: String,
+    /// Those that are configured.
+    pub(crate) project_images: BTreeMap<ProjectType, String>,
     /// Whether a creation pulls what is missing.
     pub(crate) pull_missing: bool,
     pub(crate) catalog: Catalog,

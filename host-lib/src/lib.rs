@@ -56,7 +56,7 @@ pub use life::{Reconciled, Shutdown, ShutdownReport, TransitionCause, WorkspaceS
 pub use network::Subnets;
 pub use pool::{Class, PoolOptions, PoolStatus};
 pub use runtime::{Capability, Destination, Egress, Mount, Network, Subnet, With};
-pub use template::{Catalog, Template};
+pub use template::{Catalog, ProjectType, Template};
 pub use volume::{CreateVolume, VolumeInfo, Volumes};
 pub use workspace::{
     CommandOutcome, Forward, ForwardOptions, Preview, PreviewStatus, PreviewUse, RunCommand, Workspace, WorkspaceId,

@@ -19,6 +19,10 @@ Developer commands of Corehold.
         Stages that can be skipped: format, lints, unit, typescript, end-to-end.
             cargo xtask test --level unit --skip typescript
 
+    cargo xtask test --project-types
+        Only a real project of each type with each of its package managers: makes their images
+        one after the other, removes each again, and needs a way to the packages' registries.
+
     cargo xtask setup
         Only installs and starts what the two above need.
 
@@ -76,6 +80,8 @@ pub(crate) enum Level {
     Unit,
     /// Only those that need an engine.
     Engine,
+    /// Projects of each type, which all others leave out.
+    ProjectTypes,
     All,
 }
 
@@ -185,6 +191,7 @@ fn parse_test(arguments: &[OsString], install: bool) -> Result<Selection, Mistak
                     other => return mistake(format!("there is no level `{other}`: {choices}")),
                 };
             }
+            "--project-types" => selection.level = Level::ProjectTypes,
             "--skip" => {
                 let choices = Stage::ALL.map(Stage::name).join(", ");
                 let name = value(&choices)?;
@@ -222,6 +229,8 @@ mod tests {
         let all = Selection { level: Level::All, skip: Vec::new(), install: true };
         assert_eq!(parsed("test"), Ok(Task::Test(all)));
         let some = Selection { level: Level::Unit, skip: vec![Stage::Typescript, Stage::Lints], install: false };
+        let projects = Selection { level: Level::ProjectTypes, skip: Vec::new(), install: true };
+        assert_eq!(parsed("test --project-types"), Ok(Task::Test(projects)));
         assert_eq!(parsed("test --level=unit --no-install --skip typescript --skip lints"), Ok(Task::Test(some)));
     }
 

@@ -38,7 +38,7 @@ pub(crate) fn run(config: &Config, artifacts: &Artifacts, selection: &Selection)
         !selection.skip.contains(&stage) && (selection.level == Level::All || selection.level == level)
     };
     let needs = Needs {
-        engine: chosen(Stage::EndToEnd),
+        engine: chosen(Stage::EndToEnd) || selection.level == Level::ProjectTypes,
         node: chosen(Stage::Unit) && chosen(Stage::Typescript),
         python: chosen(Stage::Unit),
         terminals: chosen(Stage::Unit),
@@ -71,7 +71,13 @@ pub(crate) fn run(config: &Config, artifacts: &Artifacts, selection: &Selection)
         stages.run("agent", || artifacts.build_agent().map(|_| (Tally::default(), true)));
         stages.run("command line", || artifacts.build_cli().map(|()| (Tally::default(), true)));
         stages.run("core image", || artifacts.build_image(&engine).map(|()| (Tally::default(), true)));
-        stages.run("end-to-end", || counted("Run the end-to-end tests", end_to_end(artifacts, &engine)));
+        if selection.level == Level::ProjectTypes {
+            stages.run("project types", || {
+                counted("Build and run projects of each type", project_types(artifacts, &engine))
+            });
+        } else {
+            stages.run("end-to-end", || counted("Run the end-to-end tests", end_to_end(artifacts, &engine)));
+        }
     }
     stages.sum_up();
     Ok(if stages.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -84,6 +90,15 @@ fn counted(heading: &str, mut command: Command) -> Result<(Tally, bool)> {
 
 fn end_to_end(artifacts: &Artifacts, engine: &Address) -> Command {
     let mut tests = artifacts.cargo(&["test", "--package", END_TO_END, "--no-fail-fast"]);
+    artifacts.tell_places(&mut tests, engine);
+    tests
+}
+
+/// One at a time, so that the disk holds one image of them.
+fn project_types(artifacts: &Artifacts, engine: &Address) -> Command {
+    let selected = ["--package", END_TO_END, "--features", "project-types", "--test", "project_types"];
+    let mut tests = artifacts.cargo(&["test", "--no-fail-fast"]);
+    tests.args(selected).args(["--", "--test-threads", "1", "--nocapture"]);
     artifacts.tell_places(&mut tests, engine);
     tests
 }

@@ -15,12 +15,19 @@ use crate::{
 };
 
 pub(crate) async fn build(global: &Global, arguments: &BuildArguments) -> anyhow::Result<ExitCode> {
-    let agent = agent(arguments)?;
-    let engine = surroundings::engine(global).await?;
-    let mut build = ImageBuild::new(agent);
-    build.base = base(&arguments.base);
     let as_json = global.json;
-    let info = image::build(&engine, &build, &|event| show(&event, as_json)).await?;
+    let events = |event: ImageEvent| show(&event, as_json);
+    let info = if let Some(project) = arguments.project {
+        let engine = surroundings::engine(global).await?;
+        let host = surroundings::host(global, engine.clone()).await?;
+        image::build_project(&engine, project, host.image(), &events).await?
+    } else {
+        let agent = agent(arguments)?;
+        let engine = surroundings::engine(global).await?;
+        let mut build = ImageBuild::new(agent);
+        build.base = base(&arguments.base);
+        image::build(&engine, &build, &events).await?
+    };
     if as_json {
         output::json(&json!({ "type": "image", "image": info }))?;
         return Ok(ExitCode::SUCCESS);

@@ -28,7 +28,7 @@ pub(crate) fn ls(global: &Global) -> anyhow::Result<ExitCode> {
         .map(|template| {
             [
                 template.name.clone(),
-                template.image.clone().unwrap_or_else(|| "(core image)".to_owned()),
+                image(template).unwrap_or("(core image)").to_owned(),
                 template.port.to_string(),
                 template.description.clone().unwrap_or_default(),
             ]
@@ -83,9 +83,17 @@ pub(crate) fn schema() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The image that it is made of unless the host's configuration names another for its type; none: the core image.
+fn image(template: &Template) -> Option<&str> {
+    template.image.as_deref().or_else(|| template.project?.default_image())
+}
+
 fn show(template: &Template) -> anyhow::Result<()> {
     output::line(format_args!("{} ({})", template.name, template.folder.display()))?;
-    if let Some(image) = &template.image {
+    if let Some(project) = template.project {
+        output::line(format_args!("  project {project}"))?;
+    }
+    if let Some(image) = image(template) {
         output::line(format_args!("  image   {image}"))?;
     }
     for line in &template.setup {
@@ -105,6 +113,7 @@ fn describe(template: &Template) -> serde_json::Value {
         "description": template.description,
         "folder": template.folder,
         "image": template.image,
+        "project": template.project,
         "setup": template.setup,
         "dev": template.dev,
         "port": template.port,

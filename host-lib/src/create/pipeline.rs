@@ -26,7 +26,7 @@ use crate::{
     pool::{HandOver, Outcome, Pool, Pools, Wish},
     runtime::Resources,
     state::{Entry, Taken},
-    template::Template,
+    template::{ProjectType, Template},
     workspace::{Labelled, Place, Workspace},
 };
 
@@ -347,7 +347,12 @@ fn refused(error: Error, plan: &Plan, host: &HostInner) -> Error {
             let next = if *image == host.image {
                 "`corehold image build` makes it".to_owned()
             } else {
+                let project = plan.template.as_ref().and_then(|template| template.project);
                 match &plan.template {
+                    _ if project.and_then(ProjectType::default_image) == Some(image) => format!(
+                        "`corehold image build --project {}` makes it; COREHOLD_PROJECT_IMAGES may name another",
+                        project.map_or("", ProjectType::as_str)
+                    ),
                     Some(template) if template.image.as_ref() == Some(image) => format!(
                         "template {:?} needs it and its README may say how to get it; else pull or build it",
                         template.name

@@ -19,7 +19,7 @@ use crate::{
     policy::{CONFIG_PATH, Ceiling},
     runtime::{CaBundle, ContainerSpec, Hardening, Injection, Mount, MountSource, Network, Resources},
     state::{Dev, Entry, Recipe},
-    template::{DEFAULT_PORT, Template, variable_bytes},
+    template::{DEFAULT_PORT, ProjectType, Template, variable_bytes},
     volume,
     workspace::{Labelled, WorkspaceId, random_word},
 };
@@ -80,7 +80,10 @@ impl Plan {
                 (None, None) => request.archive.as_ref().and_then(|archive| archive.template.clone()),
             },
             image_user: request.image_user,
-            image: request.image.or_else(|| asks.and_then(|template| template.image.clone())),
+            image: request
+                .image
+                .or_else(|| asks.and_then(|template| template.image.clone()))
+                .or_else(|| asks.and_then(|template| project_image(host, template.project?))),
             env,
             owner: request.owner,
             team: request.team,
@@ -217,6 +220,12 @@ pub(crate) fn mounts(host: &HostInner, asked: &[Mount], hardening: &Hardening) -
     }
     all.sort_by(|one, other| one.target.cmp(&other.target));
     all
+}
+
+/// The image of a type of project; none, if the host's serves.
+fn project_image(host: &HostInner, project: ProjectType) -> Option<String> {
+    let configured = host.project_images.get(&project).cloned();
+    configured.or_else(|| project.default_image().map(str::to_owned))
 }
 
 /// How an image without the agent gets it: from the host's image, or from the core image by its usual name where that has none.

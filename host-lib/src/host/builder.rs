@@ -39,7 +39,7 @@ use crate::{
     },
     state::{HostProcess, Store},
     stats::Monitor,
-    template::Catalog,
+    template::{Catalog, ProjectType},
     workspace::{BeforeConnect, Directory, Previews, WorkspaceId},
 };
 
@@ -83,6 +83,7 @@ pub struct HostBuilder {
     audit: bool,
     unsupervised: bool,
     never_pull: bool,
+    project_images: BTreeMap<ProjectType, String>,
     idle: IdlePolicy,
     health: Option<HealthPolicy>,
     bed: Option<Arc<dyn Bed>>,
@@ -252,6 +253,13 @@ impl HostBuilder {
         self
     }
 
+    /// The image of a type of project, for templates of it that name none. Default: what `$COREHOLD_PROJECT_IMAGES` says
+    /// (`python=python:3.13-slim,go=golang:1.25`), else the [image](ProjectType::default_image) that `corehold image build --project` makes.
+    pub fn project_image(mut self, project: ProjectType, reference: impl Into<String>) -> Self {
+        self.project_images.insert(project, reference.into());
+        self
+    }
+
     /// Whether a creation gets an image that is missing from its registry, if the policy allows the image. Names of Corehold's own
     /// (`workspace-…`) are asked of no registry. Default: yes.
     pub fn pull_missing(mut self, pull: bool) -> Self {
@@ -343,6 +351,8 @@ impl HostBuilder {
         cleanups.close();
         let mut templates = self.templates;
         templates.extend(config.templates);
+        let mut project_images = config.project_images;
+        project_images.extend(self.project_images);
         let (fingerprint, records) = (key.fingerprint(), Records::new(home.join("claims")));
         let engine = Arc::new(EngineWatch::new(runtime.clone(), &fingerprint, removals, store.clone(), events.clone()));
         let monitor = {
@@ -396,6 +406,7 @@ impl HostBuilder {
             pull_missing: !self.never_pull,
             network: self.network,
             subnets: self.subnets,
+            project_images,
             api_url: self.api_url,
             subject,
             _auditor: auditor,

@@ -118,7 +118,7 @@ fn key(agent: &[u8], base_id: &str) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-async fn find(docker: &Docker, key: &str) -> Result<Option<EngineImage>> {
+pub(super) async fn find(docker: &Docker, key: &str) -> Result<Option<EngineImage>> {
     for id in docker.images_labelled(KEY_LABEL, key).await? {
         if let Some(image) = docker.image(&id).await? {
             return Ok(Some(image));
@@ -145,7 +145,7 @@ async fn run(
             (BASE_LAYERS_LABEL.to_owned(), base.layers.to_string()),
         ]),
     };
-    let mut progress = Progress { events, running: None, cached: false, tail: Tail::default() };
+    let mut progress = Progress::new(events);
     let context = stream::iter([Ok(context(&agent)?)]).boxed();
     let built = docker.build_image(request, context, |line| progress.line(line)).await;
     match built {
@@ -176,15 +176,19 @@ fn context(agent: &[u8]) -> Result<Bytes> {
 }
 
 /// Reads the classic builder's output: which step runs, whether its result was there, what it wrote.
-struct Progress<'a> {
+pub(super) struct Progress<'a> {
     events: Events<'a>,
     running: Option<Running<'a>>,
     cached: bool,
     tail: Tail,
 }
 
-impl Progress<'_> {
-    fn line(&mut self, line: &str) {
+impl<'a> Progress<'a> {
+    pub(super) fn new(events: Events<'a>) -> Self {
+        Self { events, running: None, cached: false, tail: Tail::default() }
+    }
+
+    pub(super) fn line(&mut self, line: &str) {
         if let Some(step) = instruction(line) {
             self.end();
             self.running = Some(Running::start(step, self.events));
@@ -198,7 +202,7 @@ impl Progress<'_> {
         }
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if let Some(running) = self.running.take() {
             running.finish(self.cached);
         }
@@ -206,7 +210,7 @@ impl Progress<'_> {
     }
 
     /// The engine repeats the whole command in its error; which step it was is said shorter.
-    fn explain(&self, error: Error) -> Error {
+    pub(super) fn explain(&self, error: Error) -> Error {
         let Some(running) = self.running.as_ref().filter(|_| error.kind() == ErrorKind::CommandFailed) else {
             return error;
         };
@@ -274,7 +278,7 @@ mod tests {
             };
             seen.lock().unwrap().push(format!("{}: {kind}", event.step));
         };
-        let mut progress = Progress { events: &record, running: None, cached: false, tail: Tail::default() };
+        let mut progress = Progress::new(&record);
         for line in [
             "Step 1/3 : ARG BASE=x",
             "Step 2/3 : FROM ${BASE}",

@@ -10,6 +10,7 @@ mod collection;
 mod event;
 mod lines;
 mod make;
+mod project;
 mod report;
 
 pub(crate) use agent::check_static as check_agent;
@@ -19,6 +20,7 @@ pub use collection::Images;
 pub(crate) use collection::is_pulled;
 pub use event::{ImageEvent, ImageEventKind, ImageStep};
 pub(crate) use lines::Lines;
+pub use project::build_project;
 pub use report::{ImageReport, LayerReport, Portion, report};
 
 /// The core image's repository and, after the colon, the tag that is used unless another is named.

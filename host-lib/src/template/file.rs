@@ -10,6 +10,7 @@ use serde::{
     de::{Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use super::ProjectType;
 use crate::workspace::WorkspaceId;
 
 /// The file's name within the template's folder.
@@ -17,8 +18,8 @@ pub const FILE_NAME: &str = "template.json";
 
 /// A template: a folder, and how it becomes a running workspace.
 ///
-/// Everything is optional. Where neither `setup` nor `dev` is given, both are inferred from `package.json`,
-/// `requirements.txt` or `index.html`; `"setup": []` says that there is nothing to run.
+/// Everything is optional. Where neither `setup` nor `dev` is given, both are inferred from files such as `package.json`,
+/// `requirements.txt`, `go.mod` or `index.html`; `"setup": []` says that there is nothing to run.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(title = "Corehold template")]
@@ -36,10 +37,15 @@ pub(crate) struct TemplateFile {
     #[serde(default, deserialize_with = "given")]
     #[schemars(with = "String")]
     pub(crate) description: Option<String>,
-    /// The image it needs, when the core image lacks something. Default: the core image.
+    /// The image it needs, when the core image lacks something. Default: that of the type of project, else the core image.
     #[serde(default, deserialize_with = "filled")]
     #[schemars(with = "String", extend("minLength" = 1))]
     pub(crate) image: Option<String>,
+    /// The type of project, which decides about the image if no other is named. Default: as the files say, where `setup` and `dev` are
+    /// inferred, else none.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "ProjectType")]
+    pub(crate) project: Option<ProjectType>,
     /// Shell lines that are run one after the other, once, before the dev command.
     #[serde(default, deserialize_with = "given")]
     #[schemars(with = "Vec<ShellLine>")]

@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
 
-use super::{file::Mistake, invalid, read_file};
+use super::{ProjectType, file::Mistake, invalid, read_file};
 use crate::error::Result;
 
-/// The image of folders that need Python, which the core image hasn't.
-pub(super) const PYTHON_IMAGE: &str = "workspace-python:latest";
 /// A small static server for Node, handed to it in a variable so that nothing is added to the project's files.
 const STATIC_SERVER: &str = include_str!("static-server.js");
 const STATIC_SERVER_VARIABLE: &str = "STATIC_SERVER";
@@ -16,7 +14,7 @@ const STATIC_SERVER_VARIABLE: &str = "STATIC_SERVER";
 /// A guess, and the reasons for it.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Inferred {
-    pub(super) image: Option<String>,
+    pub(super) project: Option<ProjectType>,
     pub(super) setup: Vec<String>,
     pub(super) dev: Option<String>,
     pub(super) dev_env: BTreeMap<String, String>,
@@ -25,34 +23,103 @@ pub(super) struct Inferred {
 
 /// Looks at a folder. A `package.json` that is no JSON is an error: guessing past it would surprise.
 pub(super) fn infer(folder: &Path, port: u16) -> Result<Inferred> {
-    let path = folder.join("package.json");
-    if let Some(content) = read_file(&path)? {
-        let package = serde_json::from_slice::<Package>(&content).map_err(|error| {
-            let mistake = Mistake {
-                line: Some(error.line()),
-                column: Some(error.column()),
-                message: format!("this package.json can't be read: {error}"),
-                suggestion: Some("mend it, or write a template.json that says setup and dev".to_owned()),
-            };
-            invalid(&path, &mistake)
-        })?;
-        return Ok(node(folder, &package, port));
-    }
-    if let Some(content) = read_file(&folder.join("requirements.txt"))? {
-        return Ok(python(folder, &String::from_utf8_lossy(&content), port));
-    }
-    if folder.join("index.html").is_file() {
-        return Ok(Inferred {
+    let Some((project, file)) = ProjectType::of(folder) else {
+        let reason = "no template.json, and no file by which a type of project is known: no command is run".to_owned();
+        return Ok(Inferred { reasons: vec![reason], ..Inferred::default() });
+    };
+    let mut inferred = match project {
+        ProjectType::Node => node(folder, &package(folder)?, port),
+        ProjectType::Python => python(folder, &text(folder, "requirements.txt")?, port),
+        ProjectType::Java => java(file, &text(folder, file)?, port),
+        ProjectType::Go => built("go build ./...", has(folder, "main.go").then_some("exec go run .")),
+        ProjectType::Rust => built("cargo build", has(folder, "src/main.rs").then_some("exec cargo run")),
+        ProjectType::Ruby => ruby(folder, port),
+        ProjectType::Php => php(folder, port),
+        ProjectType::Static => Inferred {
             dev: Some(format!("exec node -e \"${STATIC_SERVER_VARIABLE}\"")),
             dev_env: BTreeMap::from([(STATIC_SERVER_VARIABLE.to_owned(), STATIC_SERVER.to_owned())]),
             reasons: vec!["index.html is there: its folder is served as static files".to_owned()],
             ..Inferred::default()
-        });
+        },
+    };
+    inferred.project = Some(project);
+    if let Some(image) = project.default_image() {
+        let reason = format!(
+            "{file} is there: it is a project of {project}, whose image is {image} unless another is configured"
+        );
+        inferred.reasons.insert(0, reason);
     }
-    Ok(Inferred {
-        reasons: vec!["no template.json, package.json, requirements.txt or index.html: no command is run".to_owned()],
-        ..Inferred::default()
+    Ok(inferred)
+}
+
+fn has(folder: &Path, name: &str) -> bool {
+    folder.join(name).is_file()
+}
+
+fn text(folder: &Path, name: &str) -> Result<String> {
+    let content = read_file(&folder.join(name))?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
+fn package(folder: &Path) -> Result<Package> {
+    let path = folder.join("package.json");
+    let content = read_file(&path)?.unwrap_or_default();
+    serde_json::from_slice(&content).map_err(|error| {
+        let mistake = Mistake {
+            line: Some(error.line()),
+            column: Some(error.column()),
+            message: format!("this package.json can't be read: {error}"),
+            suggestion: Some("mend it, or write a template.json that says setup and dev".to_owned()),
+        };
+        invalid(&path, &mistake)
     })
+}
+
+/// Of a project that one command builds, and another runs.
+fn built(setup: &str, dev: Option<&str>) -> Inferred {
+    let mut inferred = Inferred { setup: vec![setup.to_owned()], dev: dev.map(str::to_owned), ..Inferred::default() };
+    inferred.reasons.push(format!("set-up is `{setup}`"));
+    inferred.reasons.push(match dev {
+        Some(dev) => format!("dev is `{dev}`, which must listen on $HOST and $PORT"),
+        None => "nothing says what it serves: no dev command".to_owned(),
+    });
+    inferred
+}
+
+fn java(file: &str, content: &str, port: u16) -> Inferred {
+    let spring = content.contains("spring-boot");
+    if file == "pom.xml" {
+        let dev = format!("exec mvn --batch-mode spring-boot:run -Dspring-boot.run.arguments=--server.port={port}");
+        return built("mvn --batch-mode package -DskipTests", spring.then_some(&dev));
+    }
+    let dev = if spring {
+        Some(format!("exec gradle --no-daemon bootRun --args=--server.port={port}"))
+    } else {
+        content.contains("application").then(|| "exec gradle --no-daemon run".to_owned())
+    };
+    built("gradle --no-daemon build -x test", dev.as_deref())
+}
+
+fn ruby(folder: &Path, port: u16) -> Inferred {
+    let main = ["main.rb", "app.rb", "server.rb"].into_iter().find(|name| has(folder, name));
+    let dev = if has(folder, "config.ru") {
+        Some(format!("exec bundle exec rackup --host 0.0.0.0 --port {port}"))
+    } else {
+        main.map(|main| format!("exec bundle exec ruby {main}"))
+    };
+    built("bundle config set --local path vendor/bundle && bundle install", dev.as_deref())
+}
+
+fn php(folder: &Path, port: u16) -> Inferred {
+    let served =
+        if has(folder, "public/index.php") { Some(" -t public") } else { has(folder, "index.php").then_some("") };
+    let dev = served.map(|folder| format!("exec php -S 0.0.0.0:{port}{folder}"));
+    let mut inferred = built("composer install --no-interaction", dev.as_deref());
+    if !has(folder, "composer.json") {
+        inferred.setup.clear();
+        inferred.reasons = vec!["index.php is there and no composer.json: no set-up, it is served".to_owned()];
+    }
+    inferred
 }
 
 #[derive(Deserialize)]
@@ -69,7 +136,7 @@ struct Package {
 
 fn node(folder: &Path, package: &Package, port: u16) -> Inferred {
     let mut inferred = Inferred::default();
-    let has = |name: &str| folder.join(name).is_file();
+    let has = |name: &str| has(folder, name);
     let (installer, why) = if has("pnpm-lock.yaml") {
         ("npx --yes pnpm install --frozen-lockfile", "pnpm-lock.yaml is there")
     } else if has("yarn.lock") {
@@ -156,17 +223,15 @@ fn python(folder: &Path, requirements: &str, port: u16) -> Inferred {
     } else {
         main.map(|main| format!("exec .venv/bin/python {main}"))
     };
-    let mut reasons = vec![
-        format!("requirements.txt is there: it needs Python, so the image is {PYTHON_IMAGE}"),
-        "set-up installs requirements.txt into .venv".to_owned(),
-    ];
+    let install = if has(folder, "requirements.txt") { "-r requirements.txt" } else { "." };
+    let mut reasons = vec![format!("set-up is `pip install {install}` into .venv")];
     reasons.push(match &dev {
         Some(dev) => format!("dev is `{dev}`"),
         None => "no manage.py, main.py, app.py or server.py: no dev command".to_owned(),
     });
     Inferred {
-        image: Some(PYTHON_IMAGE.to_owned()),
-        setup: vec!["python3 -m venv .venv && .venv/bin/python -m pip install -r requirements.txt".to_owned()],
+        project: None,
+        setup: vec![format!("python3 -m venv .venv && .venv/bin/python -m pip install {install}")],
         dev,
         dev_env: BTreeMap::from([("PYTHONUNBUFFERED".to_owned(), "1".to_owned())]),
         reasons,
@@ -220,10 +285,37 @@ mod tests {
     fn python_projects_name_their_image() {
         let flask = folder(&[("requirements.txt", "# web\nFlask==3.0\n"), ("app.py", "")]);
         let inferred = infer(flask.path(), 4321).unwrap();
-        assert_eq!(inferred.image.as_deref(), Some(PYTHON_IMAGE));
+        assert_eq!(inferred.project, Some(ProjectType::Python));
+        assert!(inferred.reasons[0].contains("workspace-python:latest"), "{:?}", inferred.reasons);
         assert!(inferred.dev.unwrap().contains("flask --app app run"));
         let django = folder(&[("requirements.txt", "django"), ("manage.py", "")]);
         assert!(infer(django.path(), 80).unwrap().dev.unwrap().ends_with("runserver 0.0.0.0:80"));
+    }
+
+    #[test]
+    fn projects_of_other_types_are_built_and_served_as_is_usual() {
+        let both = |setup: &str, dev: &str| (vec![setup.to_owned()], Some(dev.to_owned()));
+        let maven = "mvn --batch-mode package -DskipTests";
+        assert_eq!(guess(&[("pom.xml", "<project/>")]), (vec![maven.to_owned()], None));
+        let (_, dev) = guess(&[("pom.xml", "spring-boot-maven-plugin")]);
+        assert!(dev.unwrap().ends_with("--server.port=4321"));
+        let gradle = "gradle --no-daemon build -x test";
+        assert_eq!(
+            guess(&[("build.gradle", "plugins { id 'application' }")]),
+            both(gradle, "exec gradle --no-daemon run")
+        );
+        assert_eq!(guess(&[("go.mod", ""), ("main.go", "")]), both("go build ./...", "exec go run ."));
+        assert_eq!(guess(&[("Cargo.toml", "")]), (vec!["cargo build".to_owned()], None));
+        let (setup, dev) = guess(&[("Gemfile", ""), ("app.rb", "")]);
+        assert!(setup[0].ends_with("bundle install") && dev.unwrap() == "exec bundle exec ruby app.rb");
+        let served = "exec php -S 0.0.0.0:4321";
+        assert_eq!(
+            guess(&[("composer.json", "{}"), ("index.php", "")]),
+            both("composer install --no-interaction", served)
+        );
+        assert_eq!(guess(&[("index.php", "")]), (vec![], Some(served.to_owned())));
+        let (setup, _) = guess(&[("pyproject.toml", "")]);
+        assert!(setup[0].ends_with("pip install ."), "{setup:?}");
     }
 
     #[test]

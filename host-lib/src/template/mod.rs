@@ -1,13 +1,14 @@
 //! Templates: folders that become workspaces.
 //!
 //! A folder says what it needs in a `template.json`; where there is none, or where it is silent, sensible defaults are
-//! inferred from `package.json`, `requirements.txt` or `index.html`.
+//! inferred from what it holds, see [`ProjectType`].
 
 mod catalog;
 mod check;
 mod file;
 mod infer;
 mod near;
+mod project;
 mod unpack;
 
 use std::{
@@ -22,6 +23,7 @@ pub use self::{
     catalog::{Catalog, InvalidTemplate, Listing},
     check::{Finding, Severity, check},
     file::FILE_NAME,
+    project::ProjectType,
 };
 use self::{
     file::{Mistake, TemplateFile},
@@ -30,6 +32,7 @@ use self::{
 pub(crate) use self::{
     file::{check_variable, variable_bytes},
     near::nearest,
+    project::parse_images as parse_project_images,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -52,8 +55,10 @@ pub struct Template {
     pub description: Option<String>,
     /// The folder itself, absolute.
     pub folder: PathBuf,
-    /// The image it needs; absent: the host's.
+    /// The image it needs; absent: that of its type of project, else the host's.
     pub image: Option<String>,
+    /// Of which type it is, as `template.json` says or its files do.
+    pub project: Option<ProjectType>,
     /// Shell lines that are run one after the other before the dev command.
     pub setup: Vec<String>,
     /// Time that each set-up line may take.
@@ -130,7 +135,8 @@ impl Template {
             name: file.name.unwrap_or(name),
             description: file.description,
             folder,
-            image: file.image.or(inferred.image),
+            image: file.image,
+            project: file.project.or(inferred.project),
             setup,
             setup_timeout,
             setup_cache: file.setup_cache.unwrap_or(true),

@@ -170,6 +170,23 @@ async fn status_for_token(workspace: &Workspace, token: &str) -> String {
     answer.split(' ').nth(1).unwrap().to_owned()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn its_root_may_be_read_only() {
+    let mut images = Images::new().await;
+    let corehold = Corehold::start().await;
+    let own = images.make("read-only", busybox(), &["USER 12345:12345"]).await;
+    let empty = images.make("empty", Root::empty(), &[]).await;
+    for request in [CreateWorkspace::empty().image(&empty), CreateWorkspace::empty().image(&own).image_user()] {
+        let workspace = corehold.host.create(request.read_only_root(true)).await.unwrap();
+        is_whole(&workspace).await;
+        workspace.sleep(Duration::from_secs(5)).await.unwrap();
+        assert_eq!(workspace.read_file("folder/greeting.txt").await.unwrap(), "hello from outside");
+    }
+    let workspace = corehold.host.create(CreateWorkspace::empty().image(&own).read_only_root(true)).await.unwrap();
+    let writes = "for folder in /app ~ /tmp; do touch $folder/x || echo $folder; done; touch /x || echo refused";
+    assert_eq!(run(&workspace, &["sh", "-c", writes]).await, "refused\n");
+}
+
 async fn refusal(corehold: &Corehold, image: &str) -> Error {
     let error = corehold.host.create(CreateWorkspace::empty().image(image)).await.unwrap_err();
     assert_eq!(corehold.host.list().await.unwrap(), [], "something was left behind after {error}");
