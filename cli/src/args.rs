@@ -80,7 +80,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a workspace from a template, a folder or an archive, and return when its preview answers
-    Up(Up),
+    Up(Box<Up>),
     /// List workspaces and what each is doing: ready, stopped, paused, asleep …
     #[command(visible_alias = "list")]
     Ls,
