@@ -94,8 +94,8 @@ fn plan(machine: &Machine, needs: Needs, found: Option<&Found>, has_base: bool) 
         want("npm", "npm", "fetches the TypeScript compiler and the MCP client");
     }
     if needs.python {
-        want("python3", "python3", "runs the server that speaks S3 which archives are tested against");
-        want("pip3", "python3-pip", "fetches that server");
+        want("python3", "python3", "runs the server that speaks S3, and a client of MCP");
+        want("pip3", "python3-pip", "fetches those");
     }
     if needs.terminals {
         want("vi", "vim-tiny", "an editor that a test runs in a terminal");
