@@ -66,7 +66,7 @@ async fn claiming(docker: Docker, claims: u32) -> Result<()> {
     let home = tempfile::tempdir()?;
     let class = Class::default().network(Network::shared().egress(Egress::Internet));
     let options = || PoolOptions::default().min(2).max(2);
-    let builder = Host::builder().runtime(Arc::new(docker)).home(home.path());
+    let builder = Host::builder().runtime(Arc::new(docker.clone())).home(home.path());
     let host = builder.pool(Class::default(), options()).pool(class, options()).build().await?;
     let (mut own, mut shared) = (Samples::default(), Samples::default());
     for _ in 0..claims {
@@ -84,6 +84,7 @@ async fn claiming(docker: Docker, claims: u32) -> Result<()> {
     ensure!(claimed == 2 * u64::from(claims), "{claimed} of {} were claimed", 2 * claims);
     host.drain_pools().await?;
     host.settled().await;
+    docker.remove_unused().await?;
     println!("claim, a network of its own:     {own}");
     println!("claim, the shared network:       {shared}");
     println!("ratio of the medians:            {:.2}", own.ratio_to(&shared));

@@ -28,6 +28,8 @@ pub(crate) async fn run(global: &Global, down: &Down) -> anyhow::Result<ExitCode
         Ok(())
     })
     .await?;
+    // A network goes with its last container, beside what is done.
+    host.settled().await;
     if down.all && code == ExitCode::SUCCESS {
         // What a backend on this home keeps ready; it starts anew what it needs.
         let waiting = host.drain_pools().await?;

@@ -59,4 +59,6 @@ async fn what_an_attacker_inside_can_see_and_do_is_known() {
     for workspace in [workspace, neighbour, stranger] {
         workspace.remove().await.unwrap();
     }
+    // A network goes with its last container, beside what is done.
+    corehold.host.settled().await;
 }
