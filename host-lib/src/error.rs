@@ -32,6 +32,8 @@ pub enum ErrorKind {
     CommandFailed,
     /// It took longer than it may.
     Timeout,
+    /// The engine's disk has less left than must be.
+    DiskFull,
     /// This runtime can't do that.
     Unsupported,
     /// What was saved is not what it was: an archive, or a part of it, is damaged or missing.

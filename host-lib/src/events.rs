@@ -21,6 +21,7 @@ pub(crate) use self::engine::{Change, ChangeKind, EngineWatch, Removals, Signal,
 use crate::{
     archive::ArchiveRef,
     create::{CreateEvent, Step, milliseconds},
+    disk::DiskAction,
     idle::ExpiredFiles,
     life::{TransitionCause, WorkspaceState},
     metrics::Metrics,
@@ -133,6 +134,22 @@ pub enum EventKind {
     },
     /// The kernel killed a process of a workspace for want of memory. If it was not the agent, the workspace runs on.
     OutOfMemory,
+    /// A workspace has more on the engine's disk than it may. Told again when it had not meanwhile.
+    DiskExceeded {
+        /// Bytes that it has there.
+        bytes: u64,
+        /// Bytes that it may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        limit_bytes: Option<u64>,
+        /// Files and folders that it has there, where they are counted.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        files: Option<u64>,
+        /// Files and folders that it may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        limit_files: Option<u64>,
+        /// What is done about it.
+        action: DiskAction,
+    },
     /// The container of a workspace was removed, and not by this host: by hand, or by another host of this home.
     Vanished,
     /// The engine can't be reached any more, or never could. Events of it are missing until [`EngineBack`](Self::EngineBack).

@@ -21,6 +21,7 @@ use crate::{
         CreateWorkspace, Creation,
         setup_cache::{SetupCache, SetupCacheEntry},
     },
+    disk::{self, DiskPolicy},
     error::{Error, ErrorKind, Result},
     events::{EngineWatch, EventBus, Events},
     idle::{self, Supervision},
@@ -82,6 +83,7 @@ pub(crate) struct HostInner {
     pub(crate) pull_missing: bool,
     pub(crate) catalog: Catalog,
     pub(crate) ca_bundle: Option<Bytes>,
+    pub(crate) disk: DiskPolicy,
     /// What every workspace sees at [`CONFIG_PATH`](crate::policy::CONFIG_PATH).
     pub(crate) config_folder: Option<PathBuf>,
     pub(crate) env: BTreeMap<String, String>,
@@ -404,7 +406,7 @@ impl fmt::Debug for Host {
 
 /// What a host does by itself, for as long as it is there.
 async fn supervise(inner: Arc<HostInner>) {
-    tokio::join!(life::supervise(inner.clone()), idle::supervise(inner));
+    tokio::join!(life::supervise(inner.clone()), idle::supervise(inner.clone()), disk::watch(inner));
 }
 
 /// Variables of a host or a request.

@@ -10,6 +10,7 @@ mod bounded_tar;
 mod client;
 pub mod config;
 pub mod create;
+mod disk;
 mod error;
 mod events;
 #[cfg(any(feature = "fuzzing", test))]
@@ -47,6 +48,7 @@ pub use client::{FileStream, Frame, ToolStream, Tunnel};
 pub use create::{
     CreateEvent, CreateEventKind, CreateWorkspace, Creation, OutputStream, Step, setup_cache::SetupCacheEntry,
 };
+pub use disk::{DiskAction, DiskPolicy};
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventKind, Events};
 pub use health::{Health, HealthPolicy, RestartPolicy};

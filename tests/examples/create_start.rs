@@ -10,7 +10,8 @@ use corehold_host::runtime::{ContainerId, ContainerSpec, Resources, Runtime as _
 async fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(15, |rounds| rounds.parse().expect("a number of rounds"));
     let engine = Engine::start().await;
-    let resources = Resources { memory_bytes: Some(1 << 30), cpu_millis: Some(1000), pids: Some(512) };
+    let resources =
+        Resources { memory_bytes: Some(1 << 30), cpu_millis: Some(1000), pids: Some(512), ..Resources::default() };
     let spec = |name: String| ContainerSpec {
         name,
         image: engine.image.clone(),

@@ -17,6 +17,9 @@ pub(crate) struct Asked {
     /// Limit of processes and threads
     #[arg(long, value_name = "NUMBER")]
     processes: Option<u64>,
+    /// Limit of what it has on the engine's disk, such as 2GiB; it is looked after by `corehold supervise` or a backend
+    #[arg(long, value_name = "SIZE")]
+    disk: Option<String>,
 }
 
 impl Asked {
@@ -25,6 +28,9 @@ impl Asked {
         let mut resources = Resources { pids: self.processes, ..Resources::default() };
         if let Some(memory) = &self.memory {
             resources.memory_bytes = Some(template::parse_memory(memory)?);
+        }
+        if let Some(disk) = &self.disk {
+            resources.disk_bytes = Some(template::parse_memory(disk)?);
         }
         if let Some(cpus) = self.cpus {
             anyhow::ensure!((0.01..=1024.0).contains(&cpus), "--cpus {cpus} is not between 0.01 and 1024");

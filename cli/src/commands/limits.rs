@@ -25,6 +25,7 @@ pub(crate) async fn run(global: &Global, limits: &Limits) -> anyhow::Result<Exit
     let rows = [
         ["memory".to_owned(), said(now.memory_bytes.map(output::size))],
         ["CPUs".to_owned(), said(now.cpu_millis.map(|millis| (millis as f64 / 1000.0).to_string()))],
+        ["disk".to_owned(), said(now.disk_bytes.map(output::size))],
         ["processes".to_owned(), said(now.pids.map(|pids| pids.to_string()))],
     ];
     output::table(["LIMIT", "OF"], &rows)?;

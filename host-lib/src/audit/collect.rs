@@ -297,6 +297,7 @@ fn entry(event: Event, subject: &str) -> Option<AuditEntry> {
         event.kind,
         EventKind::Ended { .. }
             | EventKind::OutOfMemory
+            | EventKind::DiskExceeded { .. }
             | EventKind::Vanished
             | EventKind::EngineLost { .. }
             | EventKind::EngineBack

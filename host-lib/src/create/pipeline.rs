@@ -38,11 +38,13 @@ pub(super) async fn run(
     owner: Option<String>,
     events: mpsc::Sender<CreateEvent>,
 ) -> Result<Made> {
+    host.check_floor().await?;
     let mut request = request;
     request.mounts = host.allowed_mounts(request.mounts).await?;
     host.check_volumes(&request.mounts, request.owner.as_deref(), request.team.as_deref()).await?;
     let ceiling = host.ceiling(request.owner.as_deref()).await?;
-    let plan = Plan::new(&host, request, &ceiling)?;
+    let isolation = host.isolation_of(request.team.as_deref()).await?;
+    let plan = Plan::new(&host, request, &ceiling, isolation.as_ref())?;
     let reporter = Reporter::new(events, host.events.clone(), plan.labelled.id.clone());
     let ending = Ending::new(host.events.clone(), plan.labelled.id.clone());
     let span = tracing::info_span!("creation", workspace = %plan.labelled.id);
@@ -129,11 +131,13 @@ async fn enter(host: &Arc<HostInner>, plan: &Plan, owner: Option<String>) -> Res
 
 /// One more container for a workspace that had one, its agent answering; taken from a pool where one has what is needed.
 pub(crate) async fn bring_up_again(host: &Arc<HostInner>, entry: &Entry, place: &mut Reservation) -> Result<Workspace> {
+    host.check_floor().await?;
     // What was allowed once need not be any more.
     let recipe = &entry.recipe;
     let mounts = host.allowed_mounts(recipe.mounts.clone()).await?;
     host.check_volumes(&mounts, recipe.owner.as_deref(), recipe.team.as_deref()).await?;
-    let plan = Plan::again(host, entry, mounts)?;
+    let isolation = host.isolation_of(recipe.team.as_deref()).await?;
+    let plan = Plan::again(host, entry, mounts, isolation.as_ref())?;
     let pools = host.pools();
     let pool = pools.meeting(&plan);
     // Nobody reads the steps but the host's events.

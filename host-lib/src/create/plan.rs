@@ -16,7 +16,7 @@ use crate::{
     host::{AGENT_PORT, HostInner, check_env, check_labels},
     idle::{IdlePolicy, Stored},
     labels, network,
-    policy::{CONFIG_PATH, Ceiling},
+    policy::{CONFIG_PATH, Ceiling, Isolation},
     runtime::{CaBundle, ContainerSpec, Hardening, Injection, Mount, MountSource, Network, Resources},
     state::{Dev, Entry, Recipe},
     template::{DEFAULT_PORT, ProjectType, Template, variable_bytes},
@@ -45,7 +45,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(host: &HostInner, request: CreateWorkspace, ceiling: &Ceiling) -> Result<Self> {
+    pub(crate) fn new(
+        host: &HostInner,
+        request: CreateWorkspace,
+        ceiling: &Ceiling,
+        isolation: Option<&Isolation>,
+    ) -> Result<Self> {
         request.resources.check()?;
         check_env(&request.env)?;
         check_labels(&request.labels)?;
@@ -91,6 +96,7 @@ impl Plan {
             memory_bytes: limits.memory_bytes,
             cpu_millis: limits.cpu_millis,
             pids: limits.pids,
+            disk_bytes: limits.disk_bytes,
             limits_pending: false,
             mounts: request.mounts,
             read_only_root: request.hardening.read_only_root,
@@ -107,7 +113,7 @@ impl Plan {
         };
         let labelled = labelled(host, id, &recipe, Timestamp::now())?;
         let own_env = own_env(host, &recipe);
-        let spec = container(host, &labelled, &recipe, &own_env)?;
+        let spec = container(host, &labelled, &recipe, &own_env, isolation)?;
         if spec.image != host.image {
             host.policy.check_image(&spec.image)?;
         }
@@ -127,14 +133,19 @@ impl Plan {
     }
 
     /// One more container for a workspace that had one.
-    pub(crate) fn again(host: &HostInner, entry: &Entry, mounts: Vec<Mount>) -> Result<Self> {
+    pub(crate) fn again(
+        host: &HostInner,
+        entry: &Entry,
+        mounts: Vec<Mount>,
+        isolation: Option<&Isolation>,
+    ) -> Result<Self> {
         let recipe = Recipe { mounts, ..entry.recipe.clone() };
         let labelled = labelled(host, entry.id.clone(), &recipe, entry.created)?;
         let own_env = own_env(host, &recipe);
         Ok(Self {
             template: None,
             archive: None,
-            spec: container(host, &labelled, &recipe, &own_env)?,
+            spec: container(host, &labelled, &recipe, &own_env, isolation)?,
             labelled,
             own_env,
             port: recipe.preview_port.unwrap_or(DEFAULT_PORT),
@@ -164,6 +175,7 @@ fn container(
     labelled: &Labelled,
     recipe: &Recipe,
     own_env: &BTreeMap<String, String>,
+    isolation: Option<&Isolation>,
 ) -> Result<ContainerSpec> {
     let mut env = base_env(host);
     env.insert(env_vars::INSTANCE.to_owned(), labelled.instance.clone());
@@ -175,7 +187,9 @@ fn container(
     all_labels.extend(labelled.to_labels());
     all_labels.insert(labels::MAKER.to_owned(), host.process.name().to_owned());
 
-    let hardening = host.policy.harden(&recipe.hardening())?;
+    let asked = recipe.hardening();
+    let wanted = isolation.map_or_else(|| Ok(asked.clone()), |isolation| isolation.apply(&asked))?;
+    let hardening = host.policy.harden(&wanted)?;
     Ok(ContainerSpec {
         name: format!("{}{}", labels::NAME_PREFIX, labelled.id),
         image: recipe.image.clone().unwrap_or_else(|| host.image.clone()),
@@ -308,5 +322,6 @@ pub(crate) fn resources(all: &[Resources]) -> Resources {
         memory_bytes: first(|limits| limits.memory_bytes),
         cpu_millis: first(|limits| limits.cpu_millis),
         pids: first(|limits| limits.pids),
+        disk_bytes: first(|limits| limits.disk_bytes),
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     audit::{AuditSeat, Auditor},
     config::{self, Config, DEFAULT_IMAGE},
     create::setup_cache::SetupCache,
+    disk::DiskPolicy,
     error::{Error, ErrorKind, Result},
     events::{EngineWatch, EventBus, Removals},
     health::HealthPolicy,
@@ -64,6 +65,7 @@ pub struct HostBuilder {
     templates: Vec<PathBuf>,
     ca_bundle: Option<PathBuf>,
     config_folder: Option<PathBuf>,
+    disk: DiskPolicy,
     env: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
     resources: Resources,
@@ -125,6 +127,12 @@ impl HostBuilder {
     /// The engine must run on this machine. Default: none.
     pub fn config_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.config_folder = Some(folder.into());
+        self
+    }
+
+    /// How the engine's disk is looked after: see [`DiskPolicy`]. It is looked at by hosts that [reconcile](Self::reconciles) by themselves.
+    pub fn disk(mut self, policy: DiskPolicy) -> Self {
+        self.disk = policy;
         self
     }
 
@@ -311,6 +319,7 @@ impl HostBuilder {
             options.check()?;
         }
         self.policy.check()?;
+        self.disk.check()?;
         let port_range = self.port_range.or(config.port_range).map(config::check_port_range).transpose()?;
         let runtime = match self.runtime {
             Some(runtime) => runtime,
@@ -396,12 +405,14 @@ impl HostBuilder {
             catalog: Catalog::new(templates),
             ca_bundle,
             config_folder,
+            disk: self.disk,
             env,
             labels: self.labels,
             resources: Resources {
                 memory_bytes: self.resources.memory_bytes.or(Some(DEFAULT_MEMORY)),
                 cpu_millis: self.resources.cpu_millis,
                 pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
+                disk_bytes: self.resources.disk_bytes,
             },
             pull_missing: !self.never_pull,
             network: self.network,

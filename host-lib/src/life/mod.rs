@@ -87,6 +87,8 @@ pub enum TransitionCause {
     Expired,
     /// It wasn't well, or ended by itself.
     Health,
+    /// It had more on disk than it may.
+    Disk,
 }
 
 /// What a workspace is doing, as who only looks is told it, and why it failed. None when it is no more.

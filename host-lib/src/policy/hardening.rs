@@ -19,6 +19,11 @@ pub(crate) struct Wanted {
 /// Those that everybody knows the strength of.
 const SANDBOXES: [&str; 2] = ["runc", "runsc"];
 
+/// Whether a sandbox may be named.
+pub(super) fn is_known(sandbox: &str, allowed: &BTreeSet<String>) -> bool {
+    SANDBOXES.contains(&sandbox) || allowed.contains(sandbox)
+}
+
 impl Policy {
     /// What is wanted, if it may be.
     ///
@@ -33,8 +38,7 @@ impl Policy {
             .hint("the host allows capabilities by `Policy::capability`"));
         }
         if let Some(sandbox) = &wanted.sandbox
-            && !SANDBOXES.contains(&sandbox.as_str())
-            && !self.sandboxes.contains(sandbox)
+            && !is_known(sandbox, &self.sandboxes)
         {
             return Err(Error::new(
                 ErrorKind::Forbidden,

@@ -9,6 +9,7 @@
 
 mod hardening;
 mod images;
+mod isolation;
 mod mounts;
 mod plan;
 mod quota;
@@ -31,6 +32,7 @@ pub(crate) use self::{
 };
 pub use self::{
     images::Images,
+    isolation::Isolation,
     mounts::CONFIG_PATH,
     plan::{Plan, Totals},
     quota::{Account, AccountUsage, Measure, Quota},
@@ -47,6 +49,8 @@ pub struct Policy {
     mount_roots: Vec<PathBuf>,
     capabilities: BTreeSet<Capability>,
     sandboxes: BTreeSet<String>,
+    isolations: Vec<Isolation>,
+    default_isolation: Option<String>,
 }
 
 impl Policy {
@@ -107,7 +111,33 @@ impl Policy {
         self
     }
 
+    /// Adds an isolation mode that teams may have; one of the same name is replaced. Default: none, and requests alone say how they are held.
+    pub fn isolation(mut self, mode: Isolation) -> Self {
+        self.isolations.retain(|other| other.name != mode.name);
+        self.isolations.push(mode);
+        self
+    }
+
+    /// The mode of teams that come from now on, and of workspaces of no team. Where there are modes, one of them must be it.
+    pub fn default_isolation(mut self, name: impl Into<String>) -> Self {
+        self.default_isolation = Some(name.into());
+        self
+    }
+
+    pub(crate) fn isolation_named(&self, name: &str) -> Option<&Isolation> {
+        self.isolations.iter().find(|isolation| isolation.name == name)
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
+        self.isolations.iter().try_for_each(|isolation| isolation.check(&self.sandboxes))?;
+        let default = self.default_isolation.as_deref();
+        if default.is_some() != !self.isolations.is_empty()
+            || default.is_some_and(|name| self.isolation_named(name).is_none())
+        {
+            let message =
+                format!("the default isolation mode {:?} is none of the policy's", default.unwrap_or_default());
+            return Err(Error::new(ErrorKind::Invalid, message).hint("name one of them by `Policy::default_isolation`"));
+        }
         if let Some(root) = self.mount_roots.iter().find(|root| !root.is_absolute()) {
             let message = format!("the policy's mount root {} is no absolute path", root.display());
             return Err(Error::new(ErrorKind::Invalid, message));
@@ -170,6 +200,7 @@ impl Ceiling {
             memory_bytes: limit(Measure::Memory, asked.memory_bytes, most.memory_bytes)?,
             cpu_millis: limit(Measure::Cpu, asked.cpu_millis, most.cpu_millis)?,
             pids: limit(Measure::Processes, asked.pids, most.pids)?,
+            disk_bytes: limit(Measure::Disk, asked.disk_bytes, most.disk_bytes)?,
         })
     }
 

@@ -12,8 +12,8 @@ use crate::{
 
 /// What all workspaces of an owner, a team or a host may have together. Absent: no limit.
 ///
-/// Memory and CPU are counted of all that have a container in which something may run, paused ones included; of those that are
-/// stopped or asleep only that they are there.
+/// Memory and CPU are counted of all that have a container in which something may run, paused ones included, disk of those that are stopped
+/// too; of those that are asleep only that they are there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
@@ -27,12 +27,20 @@ pub struct Totals {
     /// CPUs, in thousandths of one: the sum of their limits. A workspace without a limit of CPU isn't admitted then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_millis: Option<u64>,
+    /// Bytes on the engine's disk: the sum of their limits. A workspace without a limit of it isn't admitted then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
 }
 
 impl Totals {
     /// What there is.
-    pub(crate) fn of(workspaces: Option<u64>, memory_bytes: Option<u64>, cpu_millis: Option<u64>) -> Self {
-        Self { workspaces, memory_bytes, cpu_millis }
+    pub(crate) fn of(
+        workspaces: Option<u64>,
+        memory_bytes: Option<u64>,
+        cpu_millis: Option<u64>,
+        disk_bytes: Option<u64>,
+    ) -> Self {
+        Self { workspaces, memory_bytes, cpu_millis, disk_bytes }
     }
 
     /// No limit.
@@ -59,6 +67,13 @@ impl Totals {
     #[must_use]
     pub fn cpu_millis(mut self, most: u64) -> Self {
         self.cpu_millis = Some(most);
+        self
+    }
+
+    /// At most so many bytes of disk together.
+    #[must_use]
+    pub fn disk_bytes(mut self, most: u64) -> Self {
+        self.disk_bytes = Some(most);
         self
     }
 }
@@ -112,7 +127,11 @@ impl Plan {
         let all = [("free", 128, 250, 1, 60), ("pro", 512, 1000, 3, 300), ("enterprise", 2048, 2000, 10, 1800)];
         let plan = |(name, memory, cpu_millis, workspaces, idle): (&str, u64, u64, u64, u64)| Self {
             name: name.to_owned(),
-            workspace: Resources { memory_bytes: Some(memory << 20), cpu_millis: Some(cpu_millis), pids: None },
+            workspace: Resources {
+                memory_bytes: Some(memory << 20),
+                cpu_millis: Some(cpu_millis),
+                ..Resources::default()
+            },
             totals: Totals { workspaces: Some(workspaces), ..Totals::default() },
             idle: Some(IdlePolicy::default().pause_after(Duration::from_secs(idle))),
         };

@@ -56,6 +56,8 @@ pub enum Measure {
     Cpu,
     /// Processes and threads.
     Processes,
+    /// Bytes on disk.
+    Disk,
 }
 
 /// What would be exceeded, and by what.
@@ -84,8 +86,8 @@ impl Quota {
     fn amount(&self, amount: u64) -> String {
         match self.measure {
             Measure::Workspaces | Measure::Processes => amount.to_string(),
-            Measure::Memory if amount.is_multiple_of(1 << 20) => format!("{} MiB", amount >> 20),
-            Measure::Memory => format!("{amount} bytes"),
+            Measure::Memory | Measure::Disk if amount.is_multiple_of(1 << 20) => format!("{} MiB", amount >> 20),
+            Measure::Memory | Measure::Disk => format!("{amount} bytes"),
             Measure::Cpu => {
                 format!("{}.{:03}", amount / 1000, amount % 1000).trim_end_matches('0').trim_end_matches('.').to_owned()
             }
@@ -100,6 +102,7 @@ impl fmt::Display for Quota {
             Measure::Memory => "memory",
             Measure::Cpu => "CPU",
             Measure::Processes => "processes",
+            Measure::Disk => "disk",
         };
         let (limit, used, asked) = (self.amount(self.limit), self.amount(self.used), self.amount(self.asked));
         match (self.measure, self.of_each) {
@@ -137,6 +140,7 @@ impl From<Quota> for Error {
             (_, true) => "ask for less, or for another plan",
             (Measure::Workspaces, false) => "remove one that isn't needed, or ask for another plan",
             (_, false) if quota.asked == 0 => "give the workspace a limit",
+            (Measure::Disk, false) => "remove one that isn't needed, or let it sleep; or ask for less",
             (_, false) => "stop one that isn't needed now, or let it sleep; or ask for less",
         };
         Self::new(ErrorKind::Quota, quota.to_string()).hint(hint).with_quota(quota)
@@ -163,6 +167,7 @@ pub(crate) struct Asked {
     pub(crate) workspaces: u64,
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) cpu_millis: Option<u64>,
+    pub(crate) disk_bytes: Option<u64>,
 }
 
 impl Totals {
@@ -182,6 +187,7 @@ impl Totals {
             room(Measure::Workspaces, self.workspaces, used.workspaces, Some(asked.workspaces))?;
         }
         room(Measure::Memory, self.memory_bytes, used.memory_bytes, asked.memory_bytes)?;
-        room(Measure::Cpu, self.cpu_millis, used.cpu_millis, asked.cpu_millis)
+        room(Measure::Cpu, self.cpu_millis, used.cpu_millis, asked.cpu_millis)?;
+        room(Measure::Disk, self.disk_bytes, used.disk_bytes, asked.disk_bytes)
     }
 }

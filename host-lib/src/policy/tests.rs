@@ -1,5 +1,6 @@
 //! Rules over an engine in memory: what is admitted, counted, and given back.
 
+mod isolations;
 mod places;
 
 use std::{sync::Arc, time::Duration};
@@ -25,7 +26,7 @@ async fn ruled(fixture: &Fixture, policy: Policy) -> Host {
 
 fn sized(mib: u64) -> CreateWorkspace {
     let memory_bytes = Some(mib * MIB);
-    CreateWorkspace::empty().resources(Resources { memory_bytes, cpu_millis: Some(500), pids: None })
+    CreateWorkspace::empty().resources(Resources { memory_bytes, cpu_millis: Some(500), ..Resources::default() })
 }
 
 fn quota(result: Result<impl std::fmt::Debug>) -> Quota {

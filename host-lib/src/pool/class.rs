@@ -235,6 +235,7 @@ impl Blank {
         plan.spec.image == self.reference
             && plan.spec.mounts == self.spec.mounts
             && plan.spec.hardening == self.spec.hardening
+            && plan.spec.resources.disk_bytes == self.spec.resources.disk_bytes
             && plan.spec.publish.iter().all(|port| self.spec.publish.contains(port))
             && plan.recipe.labels.is_empty()
             && !plan.recipe.image_user

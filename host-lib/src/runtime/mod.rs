@@ -198,6 +198,19 @@ pub trait Runtime: Send + Sync + 'static {
         Err(unsupported("volumes"))
     }
 
+    /// What a place has on disk besides its image, once. It may be as slow as a walk through all of its files. Optional.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone.
+    async fn disk_use(&self, _id: &ContainerId) -> Result<DiskUse> {
+        Err(unsupported("measuring what a container has on disk"))
+    }
+
+    /// What is left on the disk that places write to. Optional: `Unsupported` too where it isn't seen from here.
+    async fn disk_space(&self) -> Result<DiskSpace> {
+        Err(unsupported("looking at the engine's disk"))
+    }
+
     /// Lays a tar stream into a folder of a place. Optional.
     async fn put_archive(&self, _id: &ContainerId, _folder: &str, _tar: BoxStream<Bytes>) -> Result<()> {
         Err(unsupported("laying an archive into a container"))
@@ -319,6 +332,28 @@ pub struct VolumeState {
     pub created: Option<String>,
 }
 
+/// What a place has on disk, besides its image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskUse {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files, folders and links, where they are counted.
+    pub files: Option<u64>,
+}
+
+/// What is left on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskSpace {
+    /// Bytes that can be written.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Files that can be made, where its file system has a number of them.
+    pub free_files: Option<u64>,
+}
+
 /// A CA bundle on its way into a place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaBundle {
@@ -341,6 +376,10 @@ pub struct Resources {
     /// Processes and threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
+    /// Bytes on the engine's disk that it may have besides its image: by a quota where the engine has one, else the host looks
+    /// ([`DiskPolicy`](crate::DiskPolicy)). Named volumes and folders don't count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
 }
 
 /// What a machine may have at most: a limit beyond it is a mistake.
@@ -350,6 +389,9 @@ const LEAST_MEMORY: u64 = 6 << 20;
 const MOST_CPU_MILLIS: u64 = 10_000_000;
 /// The kernel has no more ids.
 const MOST_PIDS: u64 = 1 << 22;
+/// An agent's own files take that much.
+const LEAST_DISK: u64 = 1 << 20;
+const MOST_DISK: u64 = 1 << 50;
 
 impl Resources {
     /// Refuses limits that no workspace could live with, and absurd ones.
@@ -366,7 +408,8 @@ impl Resources {
         };
         within("bytes of memory", self.memory_bytes, LEAST_MEMORY, MOST_MEMORY)?;
         within("thousandths of a CPU", self.cpu_millis, 1, MOST_CPU_MILLIS)?;
-        within("processes", self.pids, 1, MOST_PIDS)
+        within("processes", self.pids, 1, MOST_PIDS)?;
+        within("bytes on disk", self.disk_bytes, LEAST_DISK, MOST_DISK)
     }
 }
 

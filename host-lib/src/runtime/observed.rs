@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, Endpoint, ImageSummary, NetworkMade,
-    NetworkSpec, PullProgress, Resources, Runtime, RuntimeInfo, Stats, VolumeSpec, VolumeState,
+    BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, DiskSpace, DiskUse, Endpoint, ImageSummary,
+    NetworkMade, NetworkSpec, PullProgress, Resources, Runtime, RuntimeInfo, Stats, VolumeSpec, VolumeState,
 };
 use crate::{
     audit::Auditor,
@@ -168,6 +168,15 @@ impl Runtime for Observed {
 
     async fn remove_volume(&self, name: &str) -> Result<()> {
         self.count("removeVolume", self.inner.remove_volume(name)).await
+    }
+
+    async fn disk_use(&self, id: &ContainerId) -> Result<DiskUse> {
+        self.count("diskUse", self.inner.disk_use(id)).await
+    }
+
+    async fn disk_space(&self) -> Result<DiskSpace> {
+        // No call of the engine's where it is seen from here, and made for each creation.
+        self.inner.disk_space().await
     }
 
     async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {

@@ -12,6 +12,8 @@ use crate::{
 
 /// The states in which nothing of a workspace can run: they take no memory and no CPU.
 const AT_REST: &str = "'stopped', 'asleep', 'failed', 'removed'";
+/// Those in which it has no container either, and so nothing on the engine's disk.
+const AWAY: &str = "'asleep', 'removed'";
 
 /// What a recipe says, by a path. A damaged one says nothing. Indexes have the same words.
 fn of_recipe(path: &str) -> String {
@@ -47,6 +49,44 @@ impl Store {
         let totals = totals.map(|totals| serde_json::to_string(&totals)).transpose();
         let totals = totals.map_err(|error| crate::Error::new(crate::ErrorKind::Invalid, error.to_string()))?;
         self.set_account(account, "totals", totals).await
+    }
+
+    /// The isolation mode of a team; one that has none gets this one, and keeps it.
+    pub(crate) async fn isolation(&self, team: &str, default: &str) -> Result<String> {
+        let (team, default) = (team.to_owned(), default.to_owned());
+        self.call(move |connection| {
+            let get = || {
+                connection
+                    .prepare_cached("SELECT mode FROM isolation WHERE team = ?")?
+                    .query_row([&team], |row| row.get(0))
+                    .optional()
+            };
+            if let Some(mode) = get()? {
+                return Ok(mode);
+            }
+            connection
+                .prepare_cached("INSERT INTO isolation (team, mode) VALUES (?, ?) ON CONFLICT DO NOTHING")?
+                .execute([&team, &default])?;
+            // Somebody may have been faster.
+            Ok(get()?.unwrap_or(default))
+        })
+        .await
+    }
+
+    pub(crate) async fn set_isolation(&self, team: &str, mode: Option<String>) -> Result<()> {
+        let team = team.to_owned();
+        self.call(move |connection| {
+            let changed = match mode {
+                Some(mode) => connection
+                    .prepare_cached(
+                        "INSERT INTO isolation (team, mode) VALUES (?1, ?2) ON CONFLICT (team) DO UPDATE SET mode = excluded.mode",
+                    )?
+                    .execute([&team, &mode]),
+                None => connection.prepare_cached("DELETE FROM isolation WHERE team = ?")?.execute([&team]),
+            };
+            changed.map(|_| ())
+        })
+        .await
     }
 
     async fn set_account(&self, account: &Account, column: &'static str, value: Option<String>) -> Result<()> {
@@ -86,18 +126,18 @@ fn used(connection: &Connection, account: &Account, without: &str) -> rusqlite::
         Account::Team(name) => (of_recipe("team"), name.as_str()),
         Account::Host => ("''".to_owned(), ""),
     };
-    let sum = |path| {
+    let sum = |path, without: &str| {
         let amount = of_recipe(path);
-        format!("coalesce(sum(CASE WHEN state NOT IN ({AT_REST}) THEN {amount} END), 0)")
+        format!("coalesce(sum(CASE WHEN state NOT IN ({without}) THEN {amount} END), 0)")
     };
-    let (memory, cpu) = (sum("memoryBytes"), sum("cpuMillis"));
+    let (memory, cpu, disk) = (sum("memoryBytes", AT_REST), sum("cpuMillis", AT_REST), sum("diskBytes", AWAY));
     let line = format!(
-        "SELECT count(*), {memory}, {cpu} FROM workspaces WHERE {whose} = :name AND id <> :without AND state <> 'removed'"
+        "SELECT count(*), {memory}, {cpu}, {disk} FROM workspaces WHERE {whose} = :name AND id <> :without AND state <> 'removed'"
     );
     let values = named_params! { ":name": name, ":without": without };
     connection.prepare_cached(&line)?.query_row(values, |row| {
         let amount = |column: usize| row.get::<_, i64>(column).map(|amount| Some(amount.unsigned_abs()));
-        Ok(Totals::of(amount(0)?, amount(1)?, amount(2)?))
+        Ok(Totals::of(amount(0)?, amount(1)?, amount(2)?, amount(3)?))
     })
 }
 
@@ -110,7 +150,12 @@ fn admit(
     counts: impl Fn(Totals) -> Totals,
 ) -> rusqlite::Result<Result<(), Quota>> {
     let recipe = &entry.recipe;
-    let asked = Asked { workspaces, memory_bytes: recipe.memory_bytes, cpu_millis: recipe.cpu_millis };
+    let asked = Asked {
+        workspaces,
+        memory_bytes: recipe.memory_bytes,
+        cpu_millis: recipe.cpu_millis,
+        disk_bytes: recipe.disk_bytes,
+    };
     let owner = recipe.owner.clone().map(Account::Owner);
     let team = recipe.team.clone().map(Account::Team);
     for account in [owner, team, Some(Account::Host)].into_iter().flatten() {
@@ -177,12 +222,17 @@ pub(super) fn regranted(
             None,
             totals.memory_bytes.filter(|_| more(|limits| limits.memory_bytes)),
             totals.cpu_millis.filter(|_| more(|limits| limits.cpu_millis)),
+            totals.disk_bytes.filter(|_| more(|limits| limits.disk_bytes)),
         )
     };
-    // What is at rest counts when it runs again.
+    // What is at rest counts when it runs again, but for its disk; what is away, with that too.
+    let counts = |totals: Totals| match entry.state {
+        state if !state.is_at_rest() => grown(totals),
+        WorkspaceState::Asleep | WorkspaceState::Removed => Totals::default(),
+        _ => Totals::of(None, None, None, grown(totals).disk_bytes),
+    };
     if written.is_some()
-        && !entry.state.is_at_rest()
-        && let Err(quota) = admit(&transaction, policy, entry, 0, grown)?
+        && let Err(quota) = admit(&transaction, policy, entry, 0, counts)?
     {
         return Ok(Err(quota));
     }

@@ -73,6 +73,8 @@ pub(crate) struct Recipe {
     pub(crate) cpu_millis: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pids: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disk_bytes: Option<u64>,
     /// Whether its container may have other limits yet.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) limits_pending: bool,
@@ -102,12 +104,17 @@ pub(crate) struct Recipe {
 impl Recipe {
     /// Its limits.
     pub(crate) fn resources(&self) -> Resources {
-        Resources { memory_bytes: self.memory_bytes, cpu_millis: self.cpu_millis, pids: self.pids }
+        Resources {
+            memory_bytes: self.memory_bytes,
+            cpu_millis: self.cpu_millis,
+            pids: self.pids,
+            disk_bytes: self.disk_bytes,
+        }
     }
 
     pub(crate) fn set_resources(&mut self, limits: Resources) {
-        let Resources { memory_bytes, cpu_millis, pids } = limits;
-        (self.memory_bytes, self.cpu_millis, self.pids) = (memory_bytes, cpu_millis, pids);
+        let Resources { memory_bytes, cpu_millis, pids, disk_bytes } = limits;
+        (self.memory_bytes, self.cpu_millis, self.pids, self.disk_bytes) = (memory_bytes, cpu_millis, pids, disk_bytes);
     }
 
     /// How it is to be held.

@@ -55,6 +55,10 @@ const LOOKED: &str = "CREATE TABLE IF NOT EXISTS looked (at TEXT PRIMARY KEY NOT
 /// Which network has which addresses. Files of before have it without it.
 const SUBNETS: &str = "CREATE TABLE IF NOT EXISTS subnets (network TEXT PRIMARY KEY NOT NULL, subnet TEXT NOT NULL UNIQUE) STRICT, WITHOUT ROWID;";
 
+/// Which isolation mode a team has. Files of before have it without it.
+const ISOLATION: &str =
+    "CREATE TABLE IF NOT EXISTS isolation (team TEXT PRIMARY KEY NOT NULL, mode TEXT NOT NULL) STRICT, WITHOUT ROWID;";
+
 /// Between two attempts at what another process has locked while it opens the file.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -111,6 +115,7 @@ fn attempt(path: &Path, patience: Duration) -> rusqlite::Result<Result<Connectio
     }
     transaction.execute_batch(LOOKED)?;
     transaction.execute_batch(SUBNETS)?;
+    transaction.execute_batch(ISOLATION)?;
     transaction.commit()?;
     // Readers and a writer don't wait for each other, and a write needs no sync: see `Durability` for those that do.
     let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;

@@ -152,6 +152,7 @@ impl Template {
                 // Checked to be at most 1024 when it was read.
                 cpu_millis: limits.cpus.map(|cpus| (cpus * 1000.0).round() as u64),
                 pids: limits.pids,
+                disk_bytes: None,
             },
             inferred: inferred.reasons,
             unpacked: None,

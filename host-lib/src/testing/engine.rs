@@ -25,8 +25,9 @@ use super::{AgentScript, FakeAgent, Files};
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{
-        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Endpoint, MountSource,
-        NetworkMade, NetworkSpec, Resources, Runtime, RuntimeInfo, Stats, Subnet, VolumeSpec, VolumeState,
+        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, DiskSpace, DiskUse,
+        Endpoint, MountSource, NetworkMade, NetworkSpec, Resources, Runtime, RuntimeInfo, Stats, Subnet, VolumeSpec,
+        VolumeState,
     },
 };
 
@@ -81,6 +82,7 @@ pub(crate) struct FakeEngine {
     networks: Mutex<BTreeMap<String, NetworkSpec>>,
     /// Addresses that are somebody else's.
     pub(crate) taken_subnets: Mutex<BTreeSet<Subnet>>,
+    pub(crate) disk: volumes::Disk,
 }
 
 struct Container {
@@ -117,6 +119,7 @@ impl FakeEngine {
             volumes: volumes::Volumes::default(),
             networks: Mutex::default(),
             taken_subnets: Mutex::default(),
+            disk: volumes::Disk::default(),
         }
     }
 
@@ -587,6 +590,15 @@ impl Runtime for FakeEngine {
             .await
     }
 
+    async fn disk_use(&self, id: &ContainerId) -> Result<DiskUse> {
+        let name = self.containers().get(&id.0).ok_or_else(gone)?.spec.name.clone();
+        Ok(self.disk.uses.lock().unwrap().get(&name).copied().unwrap_or_default())
+    }
+
+    async fn disk_space(&self) -> Result<DiskSpace> {
+        self.disk.space()
+    }
+
     async fn create_volume(&self, volume: &VolumeSpec) -> Result<()> {
         self.volumes.create(volume)
     }
@@ -616,6 +628,7 @@ impl Runtime for FakeEngine {
             memory_bytes: limits.memory_bytes.or(old.memory_bytes),
             cpu_millis: limits.cpu_millis.or(old.cpu_millis),
             pids: limits.pids.or(old.pids),
+            disk_bytes: limits.disk_bytes.or(old.disk_bytes),
         };
         Ok(())
     }

@@ -340,7 +340,8 @@ pub async fn ports_are_reached(subject: &Subject) {
 
 /// Limits are in force inside, and the end by the memory limit is told as such.
 pub async fn limits_are_in_force(subject: &Subject) {
-    let resources = Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(77) };
+    let resources =
+        Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(77), ..Resources::default() };
     let id = subject.started(&ContainerSpec { resources, ..subject.spec("limits") }).await;
     assert_eq!(subject.limits_inside(&id).await, ["67108864", "5000", "77"]);
     let mut events = subject.runtime.events(&subject.labels);

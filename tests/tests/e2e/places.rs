@@ -14,7 +14,10 @@ use std::{
 };
 
 use corehold_e2e::corehold::Corehold;
-use corehold_host::{Capability, CreateVolume, CreateWorkspace, ErrorKind, Host, Mount, Workspace, policy::Policy};
+use corehold_host::{
+    Capability, CreateVolume, CreateWorkspace, DiskPolicy, ErrorKind, EventKind, Host, Mount, Workspace,
+    WorkspaceState, policy::Policy, runtime::Resources,
+};
 
 async fn output(workspace: &Workspace, line: &str) -> String {
     let outcome = workspace.command(line).run().await.unwrap();
@@ -245,4 +248,37 @@ async fn a_capability_is_roots_and_nobody_elses() {
     let status = output(&workspace, "grep -E 'Cap(Eff|Bnd)' /proc/self/status").await;
     assert_eq!(status, "CapEff:\t0000000000000000\nCapBnd:\t0000000000000001");
     fails(&workspace, "touch file && chown 1001 file").await;
+}
+
+/// In the image's folders, in those of a root that can't be written, and by files alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_fills_the_disk_is_paused() {
+    let corehold = Corehold::start().await;
+    let policy = DiskPolicy::default().every(Duration::from_millis(200)).files(3_000);
+    let host = corehold.builder().disk(policy).build().await.unwrap();
+    let limits = Resources { disk_bytes: Some(30 << 20), ..Resources::default() };
+    let fill = "head -c 60m /dev/zero >/app/large; sync; sleep 600";
+    let litter = "cd ~ && for i in $(seq 4000); do : >file$i; done; sleep 600";
+    for (strict, line) in [(false, fill), (true, fill), (false, litter)] {
+        let request = CreateWorkspace::empty().resources(limits).read_only_root(strict);
+        let workspace = host.create(request).await.unwrap();
+        let mut events = host.events();
+        let writing = tokio::spawn({
+            let (workspace, line) = (workspace.clone(), line.to_owned());
+            async move { workspace.command(line).run().await.map(|_| ()) }
+        });
+        loop {
+            let event = events.next().await.unwrap();
+            let ours = event.workspace.as_ref() == Some(workspace.id());
+            match event.kind {
+                EventKind::DiskExceeded { bytes, files, .. } if ours => {
+                    assert!(bytes > 30 << 20 || files > Some(3_000), "{strict} {line}: {bytes} {files:?}");
+                }
+                EventKind::Transition { to: WorkspaceState::Paused, .. } if ours => break,
+                _ => {}
+            }
+        }
+        writing.abort();
+        workspace.remove().await.unwrap();
+    }
 }

@@ -162,7 +162,8 @@ async fn copies_are_as_their_original_was_asked_for() {
     let room = Room::new().await;
     let template = room.fixture.template(r#"{"dev": "serve", "env": {"A": "template", "B": "template"}}"#);
     let (idle, health) = (IdlePolicy::default().pause_after(Duration::from_secs(60)), HealthPolicy::default());
-    let limits = Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(77) };
+    let limits =
+        Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(77), ..Resources::default() };
     let request = CreateWorkspace::from_template(&template)
         .id("original")
         .image("other:1")

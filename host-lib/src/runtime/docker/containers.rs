@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -20,7 +21,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::oneshot;
 
 use super::{
-    Docker, ca_bundle,
+    Docker, ca_bundle, disk,
     engine::Engine,
     inject, mounts, network, ports,
     specification::{Place, checked_name, checked_reference, container, update},
@@ -29,9 +30,9 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{
-        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Egress, Endpoint,
-        ImageSummary, NetworkMade, NetworkSpec, PullProgress, Resources, Runtime, RuntimeInfo, Stats, VolumeSpec,
-        VolumeState,
+        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, DiskSpace, DiskUse,
+        Egress, Endpoint, ImageSummary, NetworkMade, NetworkSpec, PullProgress, Resources, Runtime, RuntimeInfo, Stats,
+        VolumeSpec, VolumeState,
     },
 };
 
@@ -315,6 +316,16 @@ impl Runtime for Docker {
         volumes::remove(&self.connection, name).await
     }
 
+    async fn disk_use(&self, id: &ContainerId) -> Result<DiskUse> {
+        disk::of_container(&self.connection, id).await
+    }
+
+    async fn disk_space(&self) -> Result<DiskSpace> {
+        let data_root = self.connection.facts().await?.docker_root_dir.clone();
+        let space = tokio::task::spawn_blocking(move || disk::space(data_root.as_deref())).await;
+        space.map_err(|error| Error::new(ErrorKind::Io, "looking at the disk was cut off").caused_by(error))?
+    }
+
     async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {
         let name = checked_name(&id.0)?;
         let options = UploadToContainerOptions { path: folder.to_owned(), ..UploadToContainerOptions::default() };
@@ -380,6 +391,7 @@ impl Docker {
             network: wanted.name,
             publish_agent,
             cpus: cpus(facts),
+            quota: disk::may_have_quotas(facts) && !self.no_quotas.load(Ordering::Relaxed),
             // Podman names no driver, and takes `json-file` for its own.
             bound_log: self.connection.engine == Engine::Podman || facts.logging_driver.as_deref() == Some("json-file"),
             mounts,
@@ -392,8 +404,15 @@ impl Docker {
             injected.apply(spec, &mut body);
         }
         let options = CreateContainerOptions { name: Some(spec.name.clone()), platform: String::new() };
-        let call = self.connection.client.create_container(Some(options), body);
-        let created = self.connection.call(&what, call).await;
+        let create =
+            |body| self.connection.call(&what, self.connection.client.create_container(Some(options.clone()), body));
+        let mut created = create(body.clone()).await;
+        if created.as_ref().is_err_and(disk::is_no_quota) {
+            // The host looks itself then.
+            self.no_quotas.store(true, Ordering::Relaxed);
+            body.host_config.iter_mut().for_each(|config| config.storage_opt = None);
+            created = create(body).await;
+        }
         let finished = match (&created, &injected) {
             (Ok(created), Some(injected)) => injected.finish(&self.connection, &created.id).await,
             _ => Ok(()),

@@ -7,6 +7,7 @@ mod address;
 mod ca_bundle;
 mod connection;
 mod containers;
+mod disk;
 mod engine;
 mod errors;
 mod images;
@@ -37,6 +38,8 @@ pub struct Docker {
     connection: connection::Connection,
     networks: network::Networks,
     candidates: std::sync::Arc<[Candidate]>,
+    /// Set once the engine has said that it has no quota for what a container writes.
+    no_quotas: std::sync::Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Docker {
@@ -65,6 +68,7 @@ impl Docker {
             connection,
             networks: network::Networks::default(),
             candidates: candidates.as_slice().into(),
+            no_quotas: Default::default(),
         });
         (candidates, docker)
     }

@@ -28,6 +28,8 @@ pub(super) struct Place {
     pub(super) bound_log: bool,
     /// The CA bundle's volume, and what else is mounted.
     pub(super) mounts: Vec<Mount>,
+    /// Whether the engine may have a quota for what a container writes.
+    pub(super) quota: bool,
     /// Those in memory: where, and how.
     pub(super) memory: HashMap<String, String>,
 }
@@ -81,6 +83,11 @@ pub(super) fn container(spec: &ContainerSpec, place: Place) -> Result<ContainerC
         readonly_rootfs: Some(spec.hardening.read_only_root),
         runtime: spec.hardening.sandbox.clone(),
         tmpfs: Some(place.memory),
+        storage_opt: spec
+            .resources
+            .disk_bytes
+            .filter(|_| place.quota)
+            .map(|bytes| HashMap::from([("size".to_owned(), bytes.to_string())])),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         privileged: Some(false),
         // The agent is PID 1 and does init's duties.
@@ -215,7 +222,12 @@ mod tests {
             env: BTreeMap::from([("A".to_owned(), "b=c".to_owned())]),
             publish: vec![4321],
             agent_port: 3001,
-            resources: Resources { memory_bytes: Some(1 << 30), cpu_millis: Some(1500), pids: Some(512) },
+            resources: Resources {
+                memory_bytes: Some(1 << 30),
+                cpu_millis: Some(1500),
+                pids: Some(512),
+                ..Resources::default()
+            },
             ..ContainerSpec::default()
         }
     }
@@ -248,6 +260,12 @@ mod tests {
         assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
         assert_eq!(host.cap_add, Some(vec!["CHOWN".to_owned(), "NET_BIND_SERVICE".to_owned()]));
         assert_eq!((host.readonly_rootfs, host.runtime.as_deref()), (Some(true), Some("runsc")));
+        let resources = Resources { disk_bytes: Some(1 << 30), ..Resources::default() };
+        let quota = |quota| {
+            let place = Place { quota, ..Place::default() };
+            container(&ContainerSpec { resources, ..spec() }, place).unwrap().host_config.unwrap().storage_opt
+        };
+        assert_eq!((quota(true).unwrap()["size"].as_str(), quota(false)), ("1073741824", None));
         assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
     }
 

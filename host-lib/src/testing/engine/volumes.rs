@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    runtime::{VolumeSpec, VolumeState},
+    runtime::{DiskSpace, DiskUse, VolumeSpec, VolumeState},
 };
 
 /// The volumes there are, by name, with their labels.
@@ -44,5 +44,21 @@ impl Volumes {
         }
         self.all().remove(name);
         Ok(())
+    }
+}
+
+/// What lies on its disk.
+#[derive(Default)]
+pub(crate) struct Disk {
+    /// What containers have there, by their names.
+    pub(crate) uses: Mutex<BTreeMap<String, DiskUse>>,
+    /// What is left; absent: it isn't seen.
+    pub(crate) left: Mutex<Option<DiskSpace>>,
+}
+
+impl Disk {
+    pub(super) fn space(&self) -> Result<DiskSpace> {
+        let unseen = || Error::new(ErrorKind::Unsupported, "the fake engine has no disk");
+        self.left.lock().unwrap().ok_or_else(unseen)
     }
 }

@@ -1,0 +1,187 @@
+//! The rounds over an engine in memory, round by round.
+
+use super::{watch::Rounds, *};
+use crate::{
+    CreateWorkspace, EventKind, Events, Host, Workspace, WorkspaceState,
+    policy::{Account, Policy, Totals},
+    runtime::{DiskSpace, DiskUse, Resources},
+    testing::{AgentScript, EngineScript, Fixture},
+};
+
+const MIB: u64 = 1 << 20;
+
+struct Room {
+    fixture: Fixture,
+    host: Host,
+    rounds: Rounds,
+    events: Events,
+}
+
+impl Room {
+    /// A host that makes no rounds by itself.
+    async fn new(policy: DiskPolicy) -> Self {
+        let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
+        let host = fixture.builder().disk(policy).reconciles(false).build().await.unwrap();
+        let events = host.events();
+        let room = Self { fixture, host, rounds: Rounds::default(), events };
+        room.left(100 << 10);
+        room
+    }
+
+    fn left(&self, mib: u64) {
+        let space = DiskSpace { free_bytes: mib * MIB, total_bytes: 200 << 30, free_files: Some(1 << 20) };
+        *self.fixture.engine.disk.left.lock().unwrap() = Some(space);
+    }
+
+    fn has(&self, id: &str, mib: u64, files: u64) {
+        let used = DiskUse { bytes: mib * MIB, files: Some(files) };
+        self.fixture.engine.disk.uses.lock().unwrap().insert(format!("corehold-{id}"), used);
+    }
+
+    async fn limited(&self, id: &str, mib: u64) -> Workspace {
+        let resources = Resources { disk_bytes: Some(mib * MIB), ..Resources::default() };
+        self.host.create(CreateWorkspace::empty().id(id).resources(resources)).await.unwrap()
+    }
+
+    async fn round(&mut self) -> bool {
+        self.rounds.next(&self.host.inner).await.unwrap()
+    }
+
+    /// The next of those that this is about.
+    async fn told(&mut self) -> (String, u64, Option<u64>) {
+        loop {
+            let event = self.events.next().await.unwrap();
+            if let EventKind::DiskExceeded { bytes, files, .. } = event.kind {
+                return (event.workspace.unwrap().to_string(), bytes / MIB, files);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_has_more_than_they_may_is_paused_until_it_is_less() {
+    let mut room = Room::new(DiskPolicy::default().files(1_000)).await;
+    let (large, many, fine) =
+        (room.limited("large", 10).await, room.limited("many", 1_000).await, room.limited("fine", 10).await);
+    room.has("large", 11, 5);
+    room.has("many", 1, 1_001);
+    room.has("fine", 10, 1_000);
+    assert!(room.round().await);
+    let states = [&large, &many, &fine].map(async |workspace| workspace.state().await.unwrap());
+    let states = futures_util::future::join_all(states).await;
+    assert_eq!(states, [WorkspaceState::Paused, WorkspaceState::Paused, WorkspaceState::Ready]);
+    assert_eq!(room.told().await, ("large".to_owned(), 11, Some(5)));
+    assert_eq!(room.told().await, ("many".to_owned(), 1, Some(1_001)));
+
+    // A call wakes it, and it is looked at again; what is less by then runs on.
+    large.resume().await.unwrap();
+    room.round().await;
+    assert_eq!(large.state().await.unwrap(), WorkspaceState::Paused);
+    large.resume().await.unwrap();
+    room.has("large", 9, 5);
+    room.round().await;
+    assert_eq!(large.state().await.unwrap(), WorkspaceState::Ready);
+    room.has("large", 12, 5);
+    room.left(1 << 10);
+    room.round().await;
+    assert_eq!(room.told().await.1, 12, "once, since it had not meanwhile");
+}
+
+#[tokio::test]
+async fn who_is_only_told_of_runs_on() {
+    let mut room = Room::new(DiskPolicy::default().action(DiskAction::Tell)).await;
+    let workspace = room.limited("large", 10).await;
+    room.has("large", 11, 5);
+    for _ in 0..3 {
+        assert!(room.round().await, "who is over its limit is looked at until it isn't");
+    }
+    assert_eq!((workspace.state().await.unwrap(), room.told().await.1), (WorkspaceState::Ready, 11));
+    // Its limit can be changed, and holds over sleep and wake.
+    workspace.write_file("kept", "x").await.unwrap();
+    workspace.set_resources(Resources { disk_bytes: Some(20 * MIB), ..Resources::default() }).await.unwrap();
+    room.round().await;
+    workspace.sleep(Duration::ZERO).await.unwrap();
+    assert!(!room.round().await, "what has no container has nothing there");
+    workspace.wake().await.unwrap();
+    room.has("large", 21, 5);
+    room.round().await;
+    assert_eq!(room.told().await.1, 21);
+}
+
+#[tokio::test]
+async fn while_the_disk_is_as_it_was_nobody_is_measured_but_now_and_then() {
+    let mut room = Room::new(DiskPolicy::default()).await;
+    assert!(!room.round().await, "nobody has a limit");
+    let _workspace = room.limited("one", 10).await;
+    assert!(room.round().await);
+    assert!(!room.round().await && !room.round().await);
+    room.left((100 << 10) - 20);
+    assert!(room.round().await, "20 MiB are gone");
+    let mut left_out = 0;
+    while !room.round().await {
+        left_out += 1;
+    }
+    assert_eq!(left_out, 6);
+    // Where the disk isn't seen, each round is made.
+    *room.fixture.engine.disk.left.lock().unwrap() = None;
+    assert!(room.round().await && room.round().await);
+}
+
+#[tokio::test]
+async fn below_the_floor_nothing_is_made_or_woken() {
+    let room = Room::new(DiskPolicy::default().floor_bytes(500 * MIB)).await;
+    let workspace = room.limited("one", 10).await;
+    workspace.write_file("kept", "x").await.unwrap();
+    workspace.sleep(Duration::ZERO).await.unwrap();
+    room.left(499);
+    let refused = room.host.create(CreateWorkspace::empty()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::DiskFull);
+    for figure in ["499 MiB", "204800 MiB", "500 MiB"] {
+        assert!(refused.to_string().contains(figure), "{refused}");
+    }
+    assert_eq!(workspace.wake().await.unwrap_err().kind(), ErrorKind::DiskFull);
+    assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Asleep);
+    room.left(500);
+    workspace.wake().await.unwrap();
+    // What runs goes on, and may be removed.
+    room.left(1);
+    workspace.restart(Duration::ZERO).await.unwrap();
+    workspace.remove().await.unwrap();
+    let no_files = DiskSpace { free_bytes: 1 << 40, total_bytes: 1 << 40, free_files: Some(0) };
+    *room.fixture.engine.disk.left.lock().unwrap() = Some(no_files);
+    assert_eq!(room.host.create(CreateWorkspace::empty()).await.unwrap_err().kind(), ErrorKind::DiskFull);
+    // A floor that was asked for isn't left out where it can't be held.
+    *room.fixture.engine.disk.left.lock().unwrap() = None;
+    assert_eq!(room.host.create(CreateWorkspace::empty()).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    room.fixture.host.create(CreateWorkspace::empty()).await.unwrap();
+}
+
+#[tokio::test]
+async fn disk_counts_as_long_as_there_is_a_container() {
+    let room = Room::new(DiskPolicy::default()).await;
+    let totals = Totals::unlimited().disk_bytes(100 * MIB);
+    let host = room.fixture.builder().policy(Policy::new().host(totals)).reconciles(false).build().await.unwrap();
+    let sized = |mib: u64| Resources { disk_bytes: Some(mib * MIB), ..Resources::default() };
+    let create = |mib| host.create(CreateWorkspace::empty().resources(sized(mib)));
+    let error = host.create(CreateWorkspace::empty()).await.unwrap_err();
+    assert!(error.quota().is_some() && error.to_string().contains("without a limit"), "{error}");
+    let first = create(60).await.unwrap();
+    assert_eq!(create(41).await.unwrap_err().quota().unwrap().used, 60 * MIB);
+    first.write_file("kept", "x").await.unwrap();
+    first.stop(Duration::ZERO).await.unwrap();
+    assert!(create(41).await.is_err(), "what is stopped has its files there");
+    assert!(first.set_resources(sized(101)).await.unwrap_err().quota().is_some());
+    first.set_resources(sized(61)).await.unwrap();
+    first.sleep(Duration::ZERO).await.unwrap();
+    assert_eq!(host.usage(&Account::Host).await.unwrap().used.disk_bytes, Some(0));
+    let second = create(41).await.unwrap();
+    assert_eq!(first.wake().await.unwrap_err().kind(), ErrorKind::Quota);
+    second.remove().await.unwrap();
+    first.wake().await.unwrap();
+}
+
+#[test]
+fn a_policy_that_would_never_rest_is_refused() {
+    assert!(DiskPolicy::default().every(Duration::ZERO).check().is_err());
+    DiskPolicy::default().check().unwrap();
+}

@@ -1,0 +1,166 @@
+//! Isolation modes: how the workspaces of a team are held at least, whatever their requests say.
+//!
+//! The modes are the host's configuration; which one a team has stands in the state store. A team that has none gets the default with its
+//! first workspace, and keeps it: another default is for the teams that come after.
+
+use std::collections::BTreeSet;
+
+use super::{Wanted, hardening::is_known};
+use crate::{
+    create::plan::check_name,
+    error::{Error, ErrorKind, Result},
+    host::{Host, HostInner},
+    runtime::Capability,
+};
+
+/// A mode that teams may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "it is given to a policy"]
+pub struct Isolation {
+    /// Its name.
+    pub name: String,
+    /// The engine's runtime that workspaces run in; absent: what their requests say, else the engine's default.
+    pub sandbox: Option<String>,
+    /// Whether nothing of the image can be written.
+    pub read_only_root: bool,
+    /// Capabilities that requests may ask for, of those that the policy allows.
+    pub capabilities: BTreeSet<Capability>,
+}
+
+impl Isolation {
+    /// A mode in which workspaces are held as every one is, and may ask for no capability.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), sandbox: None, read_only_root: false, capabilities: BTreeSet::new() }
+    }
+
+    /// The engine's runtime that workspaces run in: a request for another one is refused.
+    pub fn sandbox(mut self, name: impl Into<String>) -> Self {
+        self.sandbox = Some(name.into());
+        self
+    }
+
+    /// Whether nothing of the image can be written: a request that it can is refused then.
+    pub fn read_only_root(mut self, read_only: bool) -> Self {
+        self.read_only_root = read_only;
+        self
+    }
+
+    /// A capability that requests may ask for, if the policy allows it too; it may be called for several.
+    pub fn capability(mut self, capability: Capability) -> Self {
+        self.capabilities.insert(capability);
+        self
+    }
+
+    pub(super) fn check(&self, sandboxes: &BTreeSet<String>) -> Result<()> {
+        check_name("an isolation mode", &self.name)?;
+        match &self.sandbox {
+            Some(sandbox) if !is_known(sandbox, sandboxes) => Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "the isolation mode {:?} is for a sandbox that the policy doesn't allow: {sandbox:?}",
+                    self.name
+                ),
+            )
+            .hint("allow it by `Policy::sandbox`")),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is wanted, in this mode.
+    ///
+    /// # Errors
+    /// `Forbidden` for what would be weaker.
+    pub(crate) fn apply(&self, wanted: &Wanted) -> Result<Wanted> {
+        let weaker = |what: String| {
+            Error::new(ErrorKind::Forbidden, format!("{what} is weaker than the isolation mode {:?}", self.name))
+                .hint("leave it out, or ask whoever runs this host for another mode (`Host::set_isolation`)")
+        };
+        if let Some(capability) = wanted.capabilities.difference(&self.capabilities).next() {
+            return Err(weaker(format!("the capability {capability}")));
+        }
+        if self.read_only_root && wanted.read_only_root == Some(false) {
+            return Err(weaker("a root that can be written".to_owned()));
+        }
+        let sandbox = match (&self.sandbox, &wanted.sandbox) {
+            (Some(mode), Some(wanted)) if mode != wanted => return Err(weaker(format!("the sandbox {wanted:?}"))),
+            (mode, wanted) => mode.clone().or_else(|| wanted.clone()),
+        };
+        Ok(Wanted {
+            read_only_root: if self.read_only_root { Some(true) } else { wanted.read_only_root },
+            capabilities: wanted.capabilities.clone(),
+            sandbox,
+        })
+    }
+}
+
+impl HostInner {
+    /// The mode of a team's next container; none where the host has no modes.
+    ///
+    /// # Errors
+    /// `Forbidden` when the team has one that the host's policy doesn't have any more: nothing weaker is used.
+    pub(crate) async fn isolation_of(&self, team: Option<&str>) -> Result<Option<Isolation>> {
+        let Some(default) = &self.policy.default_isolation else { return Ok(None) };
+        let name = match team {
+            Some(team) => self.store.isolation(team, default).await?,
+            None => default.clone(),
+        };
+        match self.policy.isolation_named(&name) {
+            Some(isolation) => Ok(Some(isolation.clone())),
+            None => Err(Error::new(ErrorKind::Forbidden, format!("this host has no isolation mode {name:?} any more"))
+                .hint("whoever runs this host gives the team another one by `Host::set_isolation`")),
+        }
+    }
+}
+
+impl Host {
+    /// Gives a team an isolation mode, for every container that is made from now on; those there are stay as they are. `None` takes it back:
+    /// its next workspace brings it the default of then.
+    /// Dropping the future leaves it written or not; calling it again sees to that.
+    ///
+    /// # Errors
+    /// `NotFound` for a mode that the host's [`Policy`](super::Policy) doesn't have, `Invalid` for a team that can't be.
+    pub async fn set_isolation(&self, team: &str, mode: Option<&str>) -> Result<()> {
+        check_name("a team", team)?;
+        let policy = &self.inner.policy;
+        if let Some(mode) = mode
+            && policy.isolation_named(mode).is_none()
+        {
+            let names: Vec<&str> = policy.isolations.iter().map(|isolation| isolation.name.as_str()).collect();
+            return Err(Error::new(ErrorKind::NotFound, format!("there is no isolation mode named {mode:?}"))
+                .hint(format!("this host has: {}", names.join(", "))));
+        }
+        self.inner.store.set_isolation(team, mode.map(str::to_owned)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_the_least_and_never_less() {
+        let mode = Isolation::new("strict").sandbox("runsc").read_only_root(true).capability(Capability::Chown);
+        let wanted = |read_only_root, sandbox: Option<&str>, capabilities: &[Capability]| Wanted {
+            read_only_root,
+            sandbox: sandbox.map(str::to_owned),
+            capabilities: capabilities.iter().copied().collect(),
+        };
+        let strictest = wanted(Some(true), Some("runsc"), &[]);
+        for fine in [Wanted::default(), wanted(Some(true), None, &[]), wanted(None, Some("runsc"), &[])] {
+            assert_eq!(mode.apply(&fine).unwrap(), strictest);
+        }
+        for weaker in [
+            wanted(Some(false), None, &[]),
+            wanted(None, Some("runc"), &[]),
+            wanted(None, None, &[Capability::Chown, Capability::Kill]),
+        ] {
+            let error = mode.apply(&weaker).unwrap_err();
+            assert!(error.kind() == ErrorKind::Forbidden && error.to_string().contains("strict"), "{error}");
+        }
+        // What a mode doesn't say is the request's.
+        let loose = Isolation::new("loose");
+        assert_eq!(loose.apply(&strictest).unwrap(), strictest);
+        assert_eq!(loose.apply(&wanted(Some(false), None, &[])).unwrap().read_only_root, Some(false));
+    }
+}
