@@ -131,7 +131,7 @@ impl Policy {
     pub(crate) fn check(&self) -> Result<()> {
         self.isolations.iter().try_for_each(|isolation| isolation.check(&self.sandboxes))?;
         let default = self.default_isolation.as_deref();
-        if default.is_some() != !self.isolations.is_empty()
+        if default.is_some() == self.isolations.is_empty()
             || default.is_some_and(|name| self.isolation_named(name).is_none())
         {
             let message =

@@ -1,12 +1,12 @@
 //! The fake engine: containers are entries of a map, and starting one starts a fake agent on loopback.
 
+mod container;
 mod copy;
 mod fault;
 mod volumes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -20,6 +20,7 @@ use corehold_types::Timestamp;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{Notify, broadcast};
 
+use self::container::{Container, failure, gone, state, workspace_of};
 pub(crate) use self::{copy::EngineCopy, fault::EngineFault};
 use super::{AgentScript, FakeAgent, Files};
 use crate::{
@@ -83,18 +84,6 @@ pub(crate) struct FakeEngine {
     /// Addresses that are somebody else's.
     pub(crate) taken_subnets: Mutex<BTreeSet<Subnet>>,
     pub(crate) disk: volumes::Disk,
-}
-
-struct Container {
-    spec: ContainerSpec,
-    status: ContainerStatus,
-    restarted: bool,
-    agent: Option<FakeAgent>,
-    /// How often it was measured.
-    measured: u32,
-    files: Files,
-    /// The workspace's files as the tar that an agent sends, while there is none.
-    tar: Option<Vec<u8>>,
 }
 
 impl FakeEngine {
@@ -274,39 +263,6 @@ impl FakeEngine {
         let event = ContainerEvent { id: id.clone(), action: action.to_owned(), name, exit_code };
         // Nobody may be listening.
         let _ = self.events.lock().unwrap().send((event, labels));
-    }
-}
-
-fn gone() -> Error {
-    Error::new(ErrorKind::NotFound, "no such container")
-}
-
-fn workspace_of(spec: &ContainerSpec) -> Option<String> {
-    spec.env.get(corehold_types::env_vars::WORKSPACE_ID).cloned()
-}
-
-fn failure(what: &str) -> Error {
-    Error::new(ErrorKind::Engine, format!("the fake engine fails at {what}"))
-}
-
-/// Where the ports are published: all at the fake agent's preview, while it runs.
-fn published(container: &Container) -> BTreeMap<u16, SocketAddr> {
-    let agent = container.agent.iter();
-    agent.flat_map(|agent| container.spec.publish.iter().map(|port| (*port, agent.preview_address()))).collect()
-}
-
-fn state(id: &str, container: &Container) -> ContainerState {
-    let ended = container.status == ContainerStatus::Exited;
-    ContainerState {
-        id: ContainerId(id.to_owned()),
-        name: container.spec.name.clone(),
-        labels: container.spec.labels.clone(),
-        status: container.status,
-        created: "2026-01-01T00:00:00Z".to_owned(),
-        exit_code: ended.then_some(7),
-        oom_killed: false,
-        restarted: container.restarted,
-        published: published(container),
     }
 }
 
