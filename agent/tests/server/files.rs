@@ -26,8 +26,10 @@ async fn what_is_put_is_got() {
     assert_eq!(created.status, 201);
     assert_eq!((written(&created).size, written(&created).created), (7, true));
     assert_eq!(created.header("etag"), format!("\"{}\"", written(&created).version));
-    let got = agent.get("/v1/files/new/deep/file", &[]).await;
-    assert_eq!((got.text(), got.header("etag")), ("content", created.header("etag")));
+    // The version that came with the answer is the file's, whichever word it has by now: one that was changed a moment ago has a longer one.
+    let same = [("if-match", created.header("etag"))];
+    let got = agent.get("/v1/files/new/deep/file", &same).await;
+    assert_eq!((got.status.as_u16(), got.text()), (200, "content"));
     assert_eq!((got.header("content-length"), got.header("x-content-type-options")), ("7", "nosniff"));
     let replaced = agent.put("/v1/files/new/deep/file", "").await;
     assert_eq!((replaced.status.as_u16(), written(&replaced).created), (200, false));

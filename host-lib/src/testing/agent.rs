@@ -1,5 +1,6 @@
 //! The fake agent: the routes that the host uses, behaving as its script says.
 
+mod answers;
 mod state;
 
 use std::{
@@ -18,28 +19,31 @@ use corehold_types::{
     Claims, Code, Data, PROTOCOL, Problem, Timestamp,
     tools::{
         ActiveSource, ActivityResponse, AuditEvent, AuditGap, AuditReadRequest, AuditReadResponse, AuditRecord,
-        ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandInfo, CommandListRequest, CommandListResponse,
-        CommandOutputRequest, CommandRequest, CommandResponse, EndedSource, ExtractResponse, HEALTH, InfoResponse,
-        PortsRequest, PortsResponse,
+        ClaimRequest, ClaimResponse, CommandEvent, CommandInfo, CommandListRequest, CommandListResponse,
+        CommandOutputRequest, CommandRequest, EndedSource, ExtractResponse, HEALTH, InfoResponse, PortsRequest,
+        PortsResponse,
     },
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
 use futures_util::stream;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Frame, Incoming},
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, watch},
     task::JoinHandle,
 };
 
-pub(crate) use self::state::{AgentState, Files};
+use self::answers::{exit, json, line, problem, response, run};
+pub(crate) use self::{
+    answers::{ndjson, reply},
+    state::{AgentState, Files},
+};
 
 /// Ports from here on may be given to whoever asks for any.
 const CHOSEN_PORTS: u16 = 10_000;
@@ -284,19 +288,6 @@ where
     }
 }
 
-pub(crate) fn reply(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
-    Response::builder().status(status).body(body).unwrap()
-}
-
-fn json(value: &impl Serialize) -> Answer {
-    reply(StatusCode::OK, serde_json::to_vec(value).unwrap())
-}
-
-fn problem(problem: &Problem) -> Answer {
-    reply(StatusCode::from_u16(problem.status).unwrap(), serde_json::to_vec(problem).unwrap())
-}
-
 /// The workspace that a request's token names.
 fn workspace(request: &Request<Incoming>) -> Option<String> {
     let token = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
@@ -344,62 +335,6 @@ async fn ports(request: &PortsRequest) -> Answer {
     assert_eq!(request.timeout_ms, Some(0));
     let taken = TcpListener::bind(("127.0.0.1", request.wait_for.unwrap())).await.is_err();
     json(&PortsResponse { opened: Some(taken), ..PortsResponse::default() })
-}
-
-/// A streamed answer of these chunks; after them it ends, or stays open for ever.
-pub(crate) fn ndjson(chunks: Vec<Bytes>, stays_open: bool) -> Answer {
-    let chunks = stream::iter(chunks.into_iter().map(|chunk| Ok(Frame::data(chunk))));
-    let end = stream::once(async move {
-        if stays_open {
-            std::future::pending::<()>().await;
-        }
-        Ok(Frame::data(Bytes::new()))
-    });
-    let body = StreamBody::new(futures_util::StreamExt::chain(chunks, end)).boxed_unsync();
-    Response::builder().header(header::CONTENT_TYPE, "application/x-ndjson").body(body).unwrap()
-}
-
-fn line(value: &impl Serialize) -> Bytes {
-    let mut bytes = serde_json::to_vec(value).unwrap();
-    bytes.push(b'\n');
-    bytes.into()
-}
-
-fn exit(code: i32) -> CommandExit {
-    CommandExit {
-        code: Some(code),
-        signal: None,
-        timed_out: code == 124,
-        stalled: false,
-        oom_killed: None,
-        duration_ms: 1,
-        peak_memory_bytes: None,
-        cpu_ms: None,
-        survivors: vec![],
-    }
-}
-
-fn response(code: Option<i32>) -> CommandResponse {
-    CommandResponse {
-        id: "1".into(),
-        exit: code.map(exit),
-        stdout: Default::default(),
-        stderr: Default::default(),
-        offset: 0,
-    }
-}
-
-/// What a command does that writes a line and ends with a code.
-fn run(text: &str, code: i32) -> Answer {
-    ndjson(
-        vec![
-            line(&CommandEvent::Status { id: "1".into(), pid: 2, started: Timestamp::now(), offset: 0 }),
-            line(&CommandEvent::Stdout { offset: 0, end: text.len() as u64, data: Data::Text(text.into()) }),
-            line(&CommandEvent::Exit { exit: exit(code), offset: text.len() as u64 }),
-            line(&StreamEnd::End { response: response(Some(code)) }),
-        ],
-        false,
-    )
 }
 
 impl Inner {
