@@ -26,7 +26,8 @@ Exit codes:
        128 + n when signal n ended it)
 
 Environment:
-  DOCKER_HOST          the engine to use; without it the usual sockets are tried (`corehold doctor` explains)
+  DOCKER_HOST          the engine to use, else docker's context, else CONTAINER_HOST; without them the usual
+                       sockets are tried (`corehold doctor` explains)
   COREHOLD_CONTAINERS_MAY_MEET   as --containers-may-meet, when it is `true`
   COREHOLD_HOME        where keys and caches are kept (default: $XDG_DATA_HOME/corehold or ~/.local/share/corehold)
   COREHOLD_TEMPLATES   folders with templates, separated by ':' (default: ./templates)

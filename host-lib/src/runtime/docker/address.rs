@@ -1,6 +1,6 @@
 //! Where an engine may be: which addresses are tried, in which order, and why. No connection is made here.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -21,11 +21,13 @@ pub enum DockerAddress {
 pub struct Surroundings {
     /// `DOCKER_HOST`.
     pub docker_host: Option<String>,
+    /// `CONTAINER_HOST`, as Podman's own command has it.
+    pub container_host: Option<String>,
     /// `DOCKER_CONTEXT`.
     pub docker_context: Option<String>,
     /// Folder of the docker command's configuration: `DOCKER_CONFIG`, else `~/.docker`.
     pub docker_config: Option<PathBuf>,
-    /// `XDG_RUNTIME_DIR`: where rootless engines have their sockets.
+    /// `XDG_RUNTIME_DIR`: where rootless engines have their sockets; else the folder that systemd makes for this user, if it is there.
     pub runtime_dir: Option<PathBuf>,
     /// Folder of the system's sockets. `/var/run`.
     pub system_dir: PathBuf,
@@ -42,7 +44,12 @@ impl Surroundings {
             docker_config: variable("DOCKER_CONFIG")
                 .map(PathBuf::from)
                 .or_else(|| std::env::home_dir().map(|home| home.join(".docker"))),
-            runtime_dir: variable("XDG_RUNTIME_DIR").map(PathBuf::from),
+            container_host: variable("CONTAINER_HOST"),
+            runtime_dir: variable("XDG_RUNTIME_DIR").map(PathBuf::from).or_else(|| {
+                // Unset in services, cron and after `su`.
+                let folder = PathBuf::from(format!("/run/user/{}", rustix::process::getuid().as_raw()));
+                folder.is_dir().then_some(folder)
+            }),
             system_dir: "/var/run".into(),
         }
     }
@@ -100,6 +107,20 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Whether the engine is on this machine as far as its address tells, so that what it publishes on 127.0.0.1 is reached from here.
+    pub(super) fn is_on_this_machine(&self) -> bool {
+        match self {
+            Self::Socket(_) => true,
+            Self::Http(authority) => {
+                let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+                let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+                host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+            }
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -123,6 +144,10 @@ pub(super) fn leads(address: &DockerAddress, surroundings: &Surroundings) -> Res
     }
     if let Some((context, written)) = current_context(surroundings)? {
         return only(format!("docker context \"{context}\""), &written);
+    }
+
+    if let Some(written) = &surroundings.container_host {
+        return only("CONTAINER_HOST".to_owned(), written);
     }
 
     let mut sockets = Vec::new();
@@ -253,6 +278,10 @@ mod tests {
             leads(address, around).unwrap().into_iter().map(|lead| lead.origin).collect()
         };
         assert_eq!(origins(&DockerAddress::Auto, &around), ["docker context \"colima\""]);
+        around.container_host = Some("unix:///run/podman/podman.sock".to_owned());
+        assert_eq!(origins(&DockerAddress::Auto, &around), ["docker context \"colima\""], "a context is docker's own");
+        let without_context = Surroundings { docker_config: None, ..around.clone() };
+        assert_eq!(origins(&DockerAddress::Auto, &without_context), ["CONTAINER_HOST"]);
         around.docker_host = Some("tcp://10.0.0.1:2375".to_owned());
         assert_eq!(origins(&DockerAddress::Auto, &around), ["DOCKER_HOST"]);
         assert_eq!(origins(&DockerAddress::At("/run/d.sock".to_owned()), &around), ["configuration"]);
@@ -269,6 +298,21 @@ mod tests {
         std::fs::write(folder.path().join("config.json"), "{").unwrap();
         let error = leads(&DockerAddress::Auto, &surroundings(folder.path())).unwrap_err();
         assert!(error.to_string().contains("config.json is not valid"), "{error}");
+    }
+
+    #[test]
+    fn an_engine_elsewhere_is_known_by_its_address() {
+        for (written, here) in [
+            ("unix:///a.sock", true),
+            ("tcp://localhost:2375", true),
+            ("tcp://127.0.0.1:2375", true),
+            ("http://[::1]:2375", true),
+            ("tcp://10.0.0.1:2375", false),
+            ("tcp://localhost.example:2375", false),
+            ("tcp://127.0.0.1.example:2375", false),
+        ] {
+            assert_eq!(Address::parse(written).unwrap().is_on_this_machine(), here, "{written}");
+        }
     }
 
     #[test]

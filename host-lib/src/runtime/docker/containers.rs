@@ -373,6 +373,13 @@ impl Docker {
         )
         .map_err(|error| error.context(&what))?;
         let publish_agent = self.connection.options.publish_agent || !network.direct;
+        if publish_agent && !self.connection.address.is_on_this_machine() {
+            let message = format!(
+                "{what}: the engine at {} is on another machine, where neither its containers nor what it publishes for itself are reached",
+                self.connection.address
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message).hint("run Corehold on the engine's machine"));
+        }
         if let Some(why) = &network.publishes_nothing
             && (publish_agent || !spec.publish.is_empty())
         {
