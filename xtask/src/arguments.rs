@@ -22,6 +22,12 @@ Developer commands of Corehold.
     cargo xtask test --project-types
         Only a real project of each type with each of its package managers: makes their images
         one after the other, removes each again, and needs a way to the packages' registries.
+    cargo xtask test --podman
+    cargo xtask test --newest-docker
+        Only the conformance suite and a workspace's life on another engine, which runs
+        beside the machine's in folders and a network of its own. Podman is fetched from
+        Debian and unpacked into target/tools, not installed; the newest Docker Engine is
+        built from Go modules there, which needs Go 1.24 or newer. Both need root.
 
     cargo xtask setup
         Only installs and starts what the two above need.
@@ -69,6 +75,8 @@ pub(crate) enum Task {
 pub(crate) struct Selection {
     pub(crate) level: Level,
     pub(crate) skip: Vec<Stage>,
+    /// Only on this engine, beside the machine's.
+    pub(crate) beside: Option<Other>,
     /// Whether anything may be installed or started.
     pub(crate) install: bool,
 }
@@ -83,6 +91,13 @@ pub(crate) enum Level {
     /// Projects of each type, which all others leave out.
     ProjectTypes,
     All,
+}
+
+/// An engine beside the machine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Other {
+    Podman,
+    NewestDocker,
 }
 
 /// What can be left out of a test run.
@@ -169,7 +184,7 @@ fn nothing_more(arguments: &[OsString], task: Task) -> Result<Task, Mistake> {
 }
 
 fn parse_test(arguments: &[OsString], install: bool) -> Result<Selection, Mistake> {
-    let mut selection = Selection { level: Level::All, skip: Vec::new(), install };
+    let mut selection = Selection { level: Level::All, skip: Vec::new(), beside: None, install };
     // `--flag=value` and `--flag value` are the same.
     let words = arguments.iter().flat_map(|argument| match argument.to_string_lossy().split_once('=') {
         Some((flag, value)) if flag.starts_with("--") => vec![flag.to_owned(), value.to_owned()],
@@ -192,6 +207,8 @@ fn parse_test(arguments: &[OsString], install: bool) -> Result<Selection, Mistak
                 };
             }
             "--project-types" => selection.level = Level::ProjectTypes,
+            "--podman" => selection.beside = Some(Other::Podman),
+            "--newest-docker" => selection.beside = Some(Other::NewestDocker),
             "--skip" => {
                 let choices = Stage::ALL.map(Stage::name).join(", ");
                 let name = value(&choices)?;
@@ -226,11 +243,16 @@ mod tests {
 
     #[test]
     fn tests_are_chosen_by_level_and_stage() {
-        let all = Selection { level: Level::All, skip: Vec::new(), install: true };
-        assert_eq!(parsed("test"), Ok(Task::Test(all)));
-        let some = Selection { level: Level::Unit, skip: vec![Stage::Typescript, Stage::Lints], install: false };
-        let projects = Selection { level: Level::ProjectTypes, skip: Vec::new(), install: true };
+        let projects = Selection { level: Level::ProjectTypes, skip: Vec::new(), beside: None, install: true };
         assert_eq!(parsed("test --project-types"), Ok(Task::Test(projects)));
+        let all = Selection { level: Level::All, skip: Vec::new(), beside: None, install: true };
+        assert_eq!(parsed("test"), Ok(Task::Test(all.clone())));
+        for (flag, other) in [("--podman", Other::Podman), ("--newest-docker", Other::NewestDocker)] {
+            let beside = Selection { beside: Some(other), ..all.clone() };
+            assert_eq!(parsed(&format!("test {flag}")), Ok(Task::Test(beside)));
+        }
+        let skip = vec![Stage::Typescript, Stage::Lints];
+        let some = Selection { level: Level::Unit, skip, beside: None, install: false };
         assert_eq!(parsed("test --level=unit --no-install --skip typescript --skip lints"), Ok(Task::Test(some)));
     }
 

@@ -3,16 +3,19 @@
 //! Asked over its socket by hand, since a library for it would be most of what a newcomer compiles before the first word
 //! appears on the screen.
 
+pub(crate) mod beside;
 mod daemon;
+pub(crate) mod newest;
+pub(crate) mod podman;
 #[cfg(test)]
-mod pretend;
+pub(crate) mod pretend;
 
 use std::{
     fmt, fs,
-    io::{Read, Write},
+    io::{self, BufRead as _, BufReader, Read, Seek as _, Write},
     net::{TcpStream, ToSocketAddrs as _},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -27,6 +30,11 @@ pub(crate) use daemon::Daemon;
 const SYSTEM_SOCKET: &str = "/var/run/docker.sock";
 /// How long an engine may take to answer one question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an engine may be silent over an image: it says nothing while it unpacks one.
+const IMAGE_TIMEOUT: Duration = Duration::from_secs(300);
+/// No line of an answer's head is longer.
+const LONGEST_LINE: u64 = 64 * 1024;
+
 /// The address of an engine, as `DOCKER_HOST` has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address(pub(crate) String);
@@ -115,36 +123,83 @@ pub(crate) fn has_image(address: &Address, prefixes: &[&str]) -> Result<bool> {
     Ok(prefixes.iter().any(|prefix| images.contains(&format!("\"{prefix}"))))
 }
 
+/// A connection to an engine.
+trait Connection: Read + Write {}
+
+impl<T: Read + Write> Connection for T {}
+
 /// Sends a GET and returns the answer's body.
 fn ask(address: &Address, path: &str) -> Result<String> {
+    let mut answer = exchange(connect(address, ANSWER_TIMEOUT)?, "GET", path, 0, io::empty())?;
+    let mut body = Vec::new();
+    answer.read_to_end(&mut body)?;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// Gives one engine an image of another, by way of a file. Neither needs its command line for it.
+pub(crate) fn copy_image(from: &Address, to: &Address, reference: &str, by_way_of: &Path) -> Result<()> {
+    let mut answer =
+        exchange(connect(from, IMAGE_TIMEOUT)?, "GET", &format!("/images/{reference}/get"), 0, io::empty())?;
+    let mut file = fs::File::options().read(true).write(true).create(true).truncate(true).open(by_way_of)?;
+    let copied = io::copy(&mut answer, &mut file)?;
+    file.rewind()?;
+    let mut answer = exchange(connect(to, IMAGE_TIMEOUT)?, "POST", "/images/load", copied, file)?;
+    let mut said = String::new();
+    answer.read_to_string(&mut said)?;
+    fs::remove_file(by_way_of)?;
+    if said.contains("\"errorDetail\"") {
+        bail!("{to} does not take the image: {said}");
+    }
+    Ok(())
+}
+
+fn connect(address: &Address, timeout: Duration) -> Result<Box<dyn Connection>> {
     if let Some(socket) = address.0.strip_prefix("unix://").or_else(|| address.0.starts_with('/').then_some(&address.0))
     {
         let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        return exchange(stream, path);
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
+        return Ok(Box::new(stream));
     }
     let authority = address.0.strip_prefix("tcp://").or_else(|| address.0.strip_prefix("http://"));
     let authority = authority.ok_or_else(|| anyhow!("only unix:// and tcp:// are supported"))?.trim_end_matches('/');
     let resolved = authority.to_socket_addrs()?.next().ok_or_else(|| anyhow!("{authority} has no address"))?;
-    let stream = TcpStream::connect_timeout(&resolved, ANSWER_TIMEOUT)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    exchange(stream, path)
+    let stream = TcpStream::connect_timeout(&resolved, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    Ok(Box::new(stream))
 }
 
-/// HTTP/1.0, so that the answer comes in one piece and ends with the connection.
-fn exchange(mut stream: impl Read + Write, path: &str) -> Result<String> {
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n").as_bytes())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| anyhow!("it doesn't speak HTTP"))?;
-    let status = head.lines().next().unwrap_or_default();
+/// HTTP/1.0, so that the answer comes in one piece and ends with the connection. Returns what follows its head.
+fn exchange(
+    mut stream: Box<dyn Connection>,
+    method: &str,
+    path: &str,
+    length: u64,
+    mut body: impl Read,
+) -> Result<BufReader<Box<dyn Connection>>> {
+    let head = "Host: docker\r\nContent-Type: application/x-tar";
+    stream.write_all(format!("{method} {path} HTTP/1.0\r\n{head}\r\nContent-Length: {length}\r\n\r\n").as_bytes())?;
+    io::copy(&mut body, &mut stream)?;
+    let mut stream = BufReader::new(stream);
+    let mut status = String::new();
+    let mut line = String::new();
+    loop {
+        line.clear();
+        // An engine's heads are short; what isn't one may be without an end.
+        if stream.by_ref().take(LONGEST_LINE).read_line(&mut line).unwrap_or(0) == 0 {
+            bail!("it doesn't speak HTTP");
+        }
+        match line.trim_end() {
+            "" => break,
+            first if status.is_empty() => first.clone_into(&mut status),
+            _ => {}
+        }
+    }
     if status.split(' ').nth(1) != Some("200") {
         bail!("it answers {path} with `{status}`");
     }
-    Ok(body.to_owned())
+    Ok(stream)
 }
 
 #[cfg(test)]
@@ -160,6 +215,21 @@ mod tests {
         assert_eq!(find(&pretend::config(&folder)), Found::Answering(address.clone()));
         assert!(has_image(&address, &["node:24", "corehold-base:"]).unwrap());
         assert!(!has_image(&address, &["node:24", "base:"]).unwrap());
+    }
+
+    #[test]
+    fn an_image_goes_from_one_engine_to_another() {
+        let folder = Folder::new("copies");
+        let (from, to) = (folder.0.join("from.sock"), folder.0.join("to.sock"));
+        pretend::engine(&from, "HTTP/1.0 200 OK\r\n\r\nthe image");
+        let taken = pretend::engine_that_takes(&to, "HTTP/1.0 200 OK\r\n\r\n{\"stream\": \"Loaded\"}");
+        let address = |socket: &Path| Address(format!("unix://{}", socket.display()));
+        let file = folder.0.join("image.tar");
+        copy_image(&address(&from), &address(&to), "core:latest", &file).unwrap();
+        assert_eq!(taken.recv().unwrap(), "the image");
+        assert!(!file.exists());
+        pretend::engine(&folder.0.join("c.sock"), "HTTP/1.0 200 OK\r\n\r\n{\"errorDetail\": {}}");
+        assert!(copy_image(&address(&from), &address(&folder.0.join("c.sock")), "core:latest", &file).is_err());
     }
 
     #[test]

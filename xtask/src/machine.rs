@@ -7,19 +7,23 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::config::Config;
+use crate::{config::Config, engine::podman};
 
 /// Programs whose absence changes what set-up does.
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 16] = [
     "apt-get",
     "debootstrap",
     "dockerd",
+    "go",
+    "ip",
     "iptables",
     "node",
     "npm",
     "pip3",
+    "podman",
     "python3",
     "rustup",
+    "seccomp.h",
     "setsid",
     "top",
     "vi",
@@ -49,7 +53,15 @@ impl Machine {
         Self {
             is_root: std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0),
             has_systemd: Path::new("/run/systemd/system").is_dir(),
-            programs: PROGRAMS.into_iter().filter(|program| config.program(program).is_some()).collect(),
+            programs: PROGRAMS
+                .into_iter()
+                .filter(|program| match *program {
+                    "podman" => podman::is_there(config),
+                    // A header, which is looked for as if it were a program.
+                    "seccomp.h" => Path::new("/usr/include/seccomp.h").is_file(),
+                    program => config.program(program).is_some(),
+                })
+                .collect(),
             missing_components: components
                 .into_iter()
                 .filter(|(_, subcommand)| missing(subcommand))

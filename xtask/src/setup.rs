@@ -2,13 +2,13 @@
 //!
 //! What is to be done is decided first, as a value, from facts that tests make by hand.
 
-use std::{process::Command, thread, time::Duration};
+use std::{path::Path, process::Command, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
     config::Config,
-    engine::{self, Address, Daemon, Found},
+    engine::{self, Address, Daemon, Found, podman},
     machine::Machine,
     progress,
 };
@@ -21,6 +21,10 @@ const BASE_IMAGES: [&str; 3] = ["corehold-base", "workspace-core:latest", "node:
 pub(crate) struct Needs {
     /// An engine that answers, and what the core image's base is made with.
     pub(crate) engine: bool,
+    /// Podman, to be run beside that engine.
+    pub(crate) podman: bool,
+    /// What the newest Docker Engine is built and run with, beside that engine.
+    pub(crate) newest_docker: bool,
     /// Node with npm, for the TypeScript compiler.
     pub(crate) node: bool,
     /// Python with pip, for the server that speaks S3 and the client that speaks MCP.
@@ -32,10 +36,17 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    pub(crate) const EVERYTHING: Self =
-        Self { engine: true, node: true, python: true, terminals: true, components: true };
+    pub(crate) const EVERYTHING: Self = Self {
+        engine: true,
+        podman: false,
+        newest_docker: false,
+        node: true,
+        python: true,
+        terminals: true,
+        components: true,
+    };
     pub(crate) const ENGINE: Self =
-        Self { engine: true, node: false, python: false, terminals: false, components: false };
+        Self { node: false, python: false, terminals: false, components: false, ..Self::EVERYTHING };
 }
 
 /// What became of it.
@@ -57,6 +68,10 @@ enum Action {
     Install(Vec<(&'static str, &'static str)>),
     /// Components of the Rust toolchain.
     AddComponents(Vec<&'static str>),
+    /// Debian's packages of Podman, unpacked into the target folder.
+    UnpackPodman,
+    /// An engine beside the machine's, in a network namespace of its own; done when it is needed, and only by root.
+    RunBeside(&'static str),
     /// Through systemd.
     StartService,
     /// As a process of its own.
@@ -89,6 +104,14 @@ fn plan(machine: &Machine, needs: Needs, found: Option<&Found>, has_base: bool) 
             want("setsid", "util-linux", "starts the engine detached from this terminal");
         }
     }
+    if needs.podman || needs.newest_docker {
+        want("ip", "iproute2", "the network of an engine beside the machine's");
+        want("iptables", "iptables", "the network of its containers");
+    }
+    if needs.newest_docker {
+        want("go", "golang", "builds the newest Docker Engine; 1.24 or newer");
+        want("seccomp.h", "libseccomp-dev", "what the newest runc is built with");
+    }
     if needs.node {
         want("node", "nodejs", "runs the TypeScript compiler and the MCP client");
         want("npm", "npm", "fetches the TypeScript compiler and the MCP client");
@@ -103,6 +126,14 @@ fn plan(machine: &Machine, needs: Needs, found: Option<&Found>, has_base: bool) 
     }
     if !packages.is_empty() {
         plan.needed.push(Action::Install(packages.clone()));
+    }
+    if needs.podman && !machine.has("podman") {
+        plan.needed.push(Action::UnpackPodman);
+    }
+    for (needed, engine) in [(needs.podman, "Podman"), (needs.newest_docker, "the newest Docker Engine")] {
+        if needed && !machine.is_root {
+            plan.needed.push(Action::RunBeside(engine));
+        }
     }
     if needs.components && !machine.missing_components.is_empty() {
         plan.needed.push(Action::AddComponents(machine.missing_components.clone()));
@@ -126,7 +157,7 @@ fn plan(machine: &Machine, needs: Needs, found: Option<&Found>, has_base: bool) 
 /// What stands in the way of doing a plan here, as one line.
 fn obstacle(machine: &Machine, plan: &Plan, install: bool) -> Option<&'static str> {
     let for_root = |action: &Action| !matches!(action, Action::AddComponents(_));
-    let installs = plan.needed.iter().any(|action| matches!(action, Action::Install(_)));
+    let installs = plan.needed.iter().any(|action| matches!(action, Action::Install(_) | Action::UnpackPodman));
     if plan.needed.is_empty() {
         None
     } else if !install {
@@ -161,6 +192,8 @@ fn missing(action: &Action) -> Vec<String> {
         Action::AddComponents(components) => {
             components.iter().map(|component| format!("{component}: a component of the Rust toolchain")).collect()
         }
+        Action::UnpackPodman => vec!["podman: the other engine that the tests run on".to_owned()],
+        Action::RunBeside(engine) => vec![format!("root, to run {engine} beside this machine's engine")],
         Action::StartService | Action::StartDaemon => vec!["a running Docker engine".to_owned()],
     }
 }
@@ -182,6 +215,8 @@ fn remedy(action: &Action, machine: &Machine, daemon: &Daemon) -> Vec<String> {
             lines
         }
         Action::AddComponents(components) => vec![format!("rustup component add {}", components.join(" "))],
+        Action::UnpackPodman => vec!["cargo xtask test --podman   # as root, without --no-install".to_owned()],
+        Action::RunBeside(_) => vec!["run this command as root".to_owned()],
         Action::StartService => vec![format!("{sudo}systemctl start docker")],
         Action::StartDaemon if machine.is_root => vec![daemon.line()],
         // The redirection is the shell's, so sudo has to go around it.
@@ -288,6 +323,14 @@ fn carry_out(config: &Config, machine: &Machine, plan: Plan, daemon: &Daemon, in
                     progress::run(Command::new("rustup").args(["component", "add"]).args(components))
                 })?;
             }
+            Action::UnpackPodman => {
+                eprintln!("will unpack Debian's podman into {}", podman::unpacked(config).display());
+                progress::step("Fetch podman with apt-get, without installing it", || {
+                    podman::fetch(config, apt_download)
+                })?;
+            }
+            // Done by the stage itself.
+            Action::RunBeside(_) => {}
             Action::StartService => progress::step("Start the Docker engine (systemctl start docker)", || {
                 progress::run(Command::new("systemctl").args(["start", "docker"]))
             })?,
@@ -302,14 +345,24 @@ fn carry_out(config: &Config, machine: &Machine, plan: Plan, daemon: &Daemon, in
     Ok(())
 }
 
-/// Installs Debian packages. Waits for another package manager, and tries again where a download was cut off.
+/// It waits for another package manager, and tries again where a download was cut off.
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(["-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3", "-o", "Dpkg::Use-Pty=0"]);
+    command
+}
+
+/// Fetches the packages of Podman, with those that they need and this machine hasn't got, into a folder.
+fn apt_download(folder: &Path) -> Result<()> {
+    again(|| progress::run(apt_get().arg("update")))?;
+    let into = format!("Dir::Cache::archives={}", folder.display());
+    let arguments = ["install", "-y", "--no-install-recommends", "--download-only", "-o", &into, "podman", "runc"];
+    again(|| progress::run(apt_get().args(arguments))).context("run this command again once the package manager works")
+}
+
+/// Installs Debian packages.
 fn apt_install(packages: &[(&str, &str)]) -> Result<()> {
-    let apt_get = || {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        command.args(["-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3", "-o", "Dpkg::Use-Pty=0"]);
-        command
-    };
     again(|| progress::run(apt_get().arg("update")))?;
     let names = packages.iter().map(|(package, _)| *package);
     again(|| progress::run(apt_get().args(["install", "-y", "--no-install-recommends"]).args(names.clone())))

@@ -7,13 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{
-    arguments::{Level, Selection, Stage},
+    arguments::{Level, Other, Selection, Stage},
     artifacts::Artifacts,
     config::Config,
-    engine::Address,
+    engine::{self, Address, beside::Beside, newest, podman},
     progress::{self, seconds},
     setup::{self, Needs, Outcome},
 };
@@ -35,10 +35,14 @@ struct Done {
 pub(crate) fn run(config: &Config, artifacts: &Artifacts, selection: &Selection) -> Result<ExitCode> {
     let chosen = |stage: Stage| {
         let level = if stage == Stage::EndToEnd { Level::Engine } else { Level::Unit };
-        !selection.skip.contains(&stage) && (selection.level == Level::All || selection.level == level)
+        selection.beside.is_none()
+            && !selection.skip.contains(&stage)
+            && (selection.level == Level::All || selection.level == level)
     };
     let needs = Needs {
-        engine: chosen(Stage::EndToEnd) || selection.level == Level::ProjectTypes,
+        engine: chosen(Stage::EndToEnd) || selection.level == Level::ProjectTypes || selection.beside.is_some(),
+        podman: selection.beside == Some(Other::Podman),
+        newest_docker: selection.beside == Some(Other::NewestDocker),
         node: chosen(Stage::Unit) && chosen(Stage::Typescript),
         python: chosen(Stage::Unit),
         terminals: chosen(Stage::Unit),
@@ -75,8 +79,18 @@ pub(crate) fn run(config: &Config, artifacts: &Artifacts, selection: &Selection)
             stages.run("project types", || {
                 counted("Build and run projects of each type", project_types(artifacts, &engine))
             });
-        } else {
+        } else if chosen(Stage::EndToEnd) {
             stages.run("end-to-end", || counted("Run the end-to-end tests", end_to_end(artifacts, &engine)));
+        }
+        match selection.beside {
+            Some(Other::Podman) => {
+                stages.run("podman", || beside(config, artifacts, &engine, "Podman", || podman::start(config)));
+            }
+            Some(Other::NewestDocker) => stages.run("newest docker", || {
+                let programs = newest::build(config)?;
+                beside(config, artifacts, &engine, "the newest Docker Engine", || newest::start(config, &programs))
+            }),
+            None => {}
         }
     }
     stages.sum_up();
@@ -86,6 +100,44 @@ pub(crate) fn run(config: &Config, artifacts: &Artifacts, selection: &Selection)
 /// Runs a command under a heading and counts the tests in it.
 fn counted(heading: &str, mut command: Command) -> Result<(Tally, bool)> {
     progress::step(heading, || tally::count(&mut command))
+}
+
+/// Tests of the life of a workspace, which need nothing from outside: what an engine beside the machine's is tried with besides the suite.
+const LIVES: [&str; 2] = ["up_use_and_down", "every_command_of_the_life_cycle"];
+
+/// Runs the conformance suite, then a workspace's life, on an engine of its own that lives as long as this takes.
+fn beside(
+    config: &Config,
+    artifacts: &Artifacts,
+    engine: &Address,
+    name: &str,
+    start: impl FnOnce() -> Result<Beside>,
+) -> Result<(Tally, bool)> {
+    // Compiled while the network is still there.
+    progress::run(&mut artifacts.cargo(&["test", "--quiet", "--package", END_TO_END, "--test", "e2e", "--no-run"]))?;
+    let other = progress::step(&format!("Start {name} beside it, in folders and a network of its own"), start)?;
+    progress::step("Give it the core image", || {
+        let file = config.target.join("core-image.tar");
+        engine::copy_image(engine, &other.address, "workspace-core:latest", &file)
+    })?;
+    let tests = |arguments: &[&str]| {
+        let mut tests = artifacts.cargo(&["test", "--package", END_TO_END, "--test", "e2e", "--no-fail-fast", "--"]);
+        tests.args(arguments);
+        artifacts.tell_places(&mut tests, &other.address);
+        tests.envs(other.variables.iter().copied());
+        other.within(&tests)
+    };
+    let (mut tally, mut passed) = counted(&format!("Run the conformance suite on {name}"), tests(&["conformance::"]))?;
+    // One after the other, since their workspaces have one name.
+    let lives = tests(&[&LIVES[..], &["--test-threads", "1"]].concat());
+    let (more, lived) = counted(&format!("Run workspaces on {name}"), lives)?;
+    // A filter that matches nothing would pass too.
+    ensure!(more.passed + more.failed == LIVES.len() as u64, "the tests {} are not all there", LIVES.join(" and "));
+    tally.passed += more.passed;
+    tally.failed += more.failed;
+    tally.names.extend(more.names);
+    passed &= lived;
+    Ok((tally, passed))
 }
 
 fn end_to_end(artifacts: &Artifacts, engine: &Address) -> Command {

@@ -2,9 +2,10 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, sync_channel},
     thread,
 };
 
@@ -41,16 +42,29 @@ pub(crate) fn config(folder: &Folder) -> Config {
 
 /// An engine that gives each caller this answer.
 pub(crate) fn engine(socket: &Path, answer: &'static str) {
+    engine_that_takes(socket, answer);
+}
+
+/// The same, and what it is given.
+pub(crate) fn engine_that_takes(socket: &Path, answer: &'static str) -> Receiver<String> {
     let listener = UnixListener::bind(socket).unwrap();
+    let (taken, takes) = sync_channel(8);
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut line = String::new();
             let mut reader = BufReader::new(&stream);
+            let mut length = 0;
             while reader.read_line(&mut line).unwrap() > 2 {
+                length = line.strip_prefix("Content-Length: ").map_or(length, |value| value.trim().parse().unwrap());
                 line.clear();
             }
+            let mut body = String::new();
+            reader.take(length).read_to_string(&mut body).unwrap();
+            // Most tests don't ask.
+            let _ = taken.try_send(body);
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });
+    takes
 }

@@ -73,6 +73,31 @@ fn unit_tests_need_no_engine() {
 }
 
 #[test]
+fn podman_is_unpacked_beside_an_engine_and_run_by_root_alone() {
+    let found = Found::Answering(Address("unix:///elsewhere.sock".to_owned()));
+    let needs = Needs { podman: true, ..Needs::ENGINE };
+    let root = machine(true, &["apt-get", "ip", "iptables"]);
+    let fetched = plan(&root, needs, Some(&found), true);
+    assert_eq!(fetched.needed, [Action::UnpackPodman], "nothing is installed in the system");
+    assert!(obstacle(&root, &fetched, false).unwrap().contains("--no-install"));
+    assert_eq!(plan(&machine(true, &["ip", "iptables", "podman"]), needs, Some(&found), true), Plan::default());
+
+    let user = machine(false, &["apt-get", "ip", "iptables", "podman"]);
+    let refused = plan(&user, needs, Some(&found), true);
+    assert_eq!(obstacle(&user, &refused, true), Some("only root may install and start these"));
+    let lines: Vec<_> = refused.needed.iter().flat_map(missing).collect();
+    assert_eq!(lines, ["root, to run Podman beside this machine's engine"]);
+}
+
+#[test]
+fn the_newest_engine_is_built_with_go() {
+    let found = Found::Answering(Address("unix:///elsewhere.sock".to_owned()));
+    let needs = Needs { newest_docker: true, ..Needs::ENGINE };
+    let plan = plan(&machine(true, &["apt-get", "ip", "iptables"]), needs, Some(&found), true);
+    assert_eq!(installed(&plan), ["golang", "libseccomp-dev"]);
+}
+
+#[test]
 fn what_may_not_be_done_is_said_with_its_commands() {
     let fresh = plan(&machine(false, FRESH_DEBIAN), Needs::ENGINE, Some(&nothing_found()), false);
     let user = machine(false, FRESH_DEBIAN);
