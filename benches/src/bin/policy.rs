@@ -1,5 +1,5 @@
 //! What policy costs a claim: the time from a request to its first step, which is what is looked up, checked and counted beforehand, by a
-//! host with plans, totals, allow-lists, isolation modes and a floor, beside one with none of them. Both claim from one pool, in turn.
+//! host with plans, totals, allow-lists, isolation modes and a floor, beside one with none of them. Each claims from a pool of its own, in turn.
 //!
 //! Usage: `policy [ROUNDS]` (default 100). Needs an engine at /var/run/docker.sock and the core image.
 
@@ -20,7 +20,7 @@ const DISK: u64 = 10 << 30;
 
 fn rules() -> Result<Policy> {
     let totals = Totals::unlimited().workspaces(1_000).memory_bytes(1 << 45).disk_bytes(1 << 45);
-    let all = Resources { memory_bytes: Some(1 << 40), disk_bytes: Some(1 << 40), ..Resources::default() };
+    let all = Resources { memory_bytes: Some(256 << 20), disk_bytes: Some(DISK), ..Resources::default() };
     Ok(Policy::new()
         .plans(Plan::shipped())
         .plan(Plan::new("all").workspace(all).totals(totals))
@@ -35,20 +35,21 @@ fn rules() -> Result<Policy> {
 #[tokio::main]
 async fn main() -> Result<()> {
     let rounds: u32 = std::env::args().nth(1).map_or(Ok(100), |rounds| rounds.parse())?;
-    let home = tempfile::tempdir()?;
+    // A home each: of one they would take each other's containers.
+    let homes = [tempfile::tempdir()?, tempfile::tempdir()?];
     let docker = Arc::new(Docker::connect(DockerAddress::Auto).await?);
-    let builder = || -> HostBuilder {
+    let builder = |home: &tempfile::TempDir| -> HostBuilder {
         Host::builder()
             .runtime(docker.clone())
             .home(home.path())
             .resources(Resources { memory_bytes: Some(256 << 20), disk_bytes: Some(DISK), ..Resources::default() })
             .pool(Class::default(), PoolOptions::default().min(2).max(2))
     };
-    let free = builder().disk(DiskPolicy::default().floor_bytes(0)).build().await?;
-    let ruled = builder().policy(rules()?).disk(DiskPolicy::default().floor_bytes(1 << 20)).build().await?;
+    let free = builder(&homes[0]).disk(DiskPolicy::default().floor_bytes(0)).build().await?;
+    let ruled = builder(&homes[1]).policy(rules()?).disk(DiskPolicy::default().floor_bytes(1 << 20)).build().await?;
     ruled.set_plan("ada", Some("all")).await?;
     let measured = measure(&free, &ruled, rounds).await;
-    drop(free);
+    free.drain_pools().await?;
     ruled.drain_pools().await?;
     let [without, with] = measured?;
     println!("from a request to its first step, without policy: {without}");
