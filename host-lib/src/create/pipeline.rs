@@ -38,17 +38,21 @@ pub(super) async fn run(
     owner: Option<String>,
     events: mpsc::Sender<CreateEvent>,
 ) -> Result<Made> {
-    host.check_floor().await?;
     let mut request = request;
     request.mounts = host.allowed_mounts(request.mounts).await?;
-    host.check_volumes(&request.mounts, request.owner.as_deref(), request.team.as_deref()).await?;
-    let ceiling = host.ceiling(request.owner.as_deref()).await?;
-    let isolation = host.isolation_of(request.team.as_deref()).await?;
+    let (owner_of, team) = (request.owner.as_deref(), request.team.as_deref());
+    // At once: each goes to a thread that may wait, and a claim takes a few milliseconds in all.
+    let ((), (), ceiling, isolation) = tokio::try_join!(
+        host.check_floor(),
+        host.check_volumes(&request.mounts, owner_of, team),
+        host.ceiling(owner_of),
+        host.isolation_of(team),
+    )?;
     let plan = Plan::new(&host, request, &ceiling, isolation.as_ref())?;
     let reporter = Reporter::new(events, host.events.clone(), plan.labelled.id.clone());
     let ending = Ending::new(host.events.clone(), plan.labelled.id.clone());
     let span = tracing::info_span!("creation", workspace = %plan.labelled.id);
-    match attempt(&host, &pools, &plan, owner, &reporter).instrument(span).await {
+    match Box::pin(attempt(&host, &pools, &plan, owner, &reporter)).instrument(span).await {
         Ok((workspace, place)) => Ok(Made { workspace, place, ending }),
         Err(error) => {
             ending.failed(&error);
@@ -69,7 +73,7 @@ async fn attempt(
     let turn = enter(host, plan, owner).await?;
     let mut place = Reservation::new(host.runtime.clone(), host.cleanups.clone()).of_workspace(turn);
     let made = async {
-        let workspace = build(host, plan, pool, &mut place, reporter).await?;
+        let workspace = Box::pin(build(host, plan, pool, &mut place, reporter)).await?;
         place.ready().await?;
         Ok(workspace)
     };
@@ -170,9 +174,9 @@ async fn build(
         }
     };
     let ((workspace, _handing_over), filled) =
-        tokio::try_join!(bring_up(host, plan, pool, place, reporter, arrived), fill)?;
+        tokio::try_join!(Box::pin(bring_up(host, plan, pool, place, reporter, arrived)), Box::pin(fill))?;
     if let Some(template) = &plan.template {
-        set_up(host, &workspace, template, filled, reporter).await?;
+        Box::pin(set_up(host, &workspace, template, filled, reporter)).await?;
         if let Some(dev) = &plan.recipe.dev {
             let work = async { Ok((serve::start_dev(&workspace, dev).await?, None)) };
             let command = reporter.step(Step::Dev, Some(dev.line.clone()), work).await?;
@@ -227,7 +231,7 @@ async fn bring_up(
     arrived: oneshot::Sender<Arrival>,
 ) -> Result<(Workspace, Option<Arc<HandOver>>)> {
     if let Some(pool) = pool
-        && let Some(arrival) = take_over(host, plan, pool, place, reporter).await?
+        && let Some(arrival) = Box::pin(take_over(host, plan, pool, place, reporter)).await?
     {
         let (workspace, handing_over) = (arrival.workspace.clone(), arrival.handing_over.clone());
         let limited = arrival.limits == plan.spec.resources;
@@ -245,7 +249,7 @@ async fn bring_up(
             Err(error) => Err(refused(error, plan, host).in_step(Step::Claim)),
         };
     }
-    let arrival = make(host, plan, place, reporter).await?;
+    let arrival = Box::pin(make(host, plan, place, reporter)).await?;
     let workspace = arrival.workspace.clone();
     let _ = arrived.send(arrival);
     Ok((workspace, None))

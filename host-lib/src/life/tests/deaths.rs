@@ -93,9 +93,10 @@ fn runtime() -> tokio::runtime::Runtime {
 
 fn worlds_of(step: Step) -> Vec<World> {
     runtime().block_on(async {
-        let stage = Stage::before(step).await;
+        let stage = Box::pin(Stage::before(step)).await;
         let mut watcher = Watcher { stage: &stage, worlds: Vec::new(), last: None, polls: 0 };
-        let mut going = std::pin::pin!(step.go(&stage));
+        // In boxes, as below: together they are too large for a test's stack.
+        let mut going = Box::pin(step.go(&stage));
         let result = std::future::poll_fn(|context| {
             watcher.look(false);
             match going.as_mut().poll(context) {
@@ -120,10 +121,10 @@ fn dies_everywhere(step: Step) {
     for (number, world) in worlds.into_iter().enumerate() {
         println!("{step:?}: dead at {number} of {count}, after {}; done: {}", world.after, world.done);
         runtime().block_on(async {
-            let stage = Stage::after(world.folder, &world.engine, world.bed).await;
-            stage.reconcile().await;
-            stage.holds(step, world.done).await;
-            stage.clear().await;
+            let stage = Box::pin(Stage::after(world.folder, &world.engine, world.bed)).await;
+            Box::pin(stage.reconcile()).await;
+            Box::pin(stage.holds(step, world.done)).await;
+            Box::pin(stage.clear()).await;
         });
     }
 }
