@@ -4,7 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bollard::{
-    container::LogOutput,
+    container::{AttachContainerResults, LogOutput},
     models::{ContainerCreateBody, HostConfig, HostConfigLogConfig},
     query_parameters::{
         AttachContainerOptions, CreateContainerOptions, ListContainersOptions, RemoveContainerOptions,
@@ -12,6 +12,7 @@ use bollard::{
     },
 };
 use futures_util::StreamExt as _;
+use tokio::io::AsyncWriteExt as _;
 
 use super::super::{ROLE_LABEL, connection::Connection, specification::checked_reference};
 use crate::error::{Error, ErrorKind, Result};
@@ -49,11 +50,18 @@ pub(super) struct Ended {
     pub(super) output: String,
 }
 
-/// A helper that was made; it must be removed.
+/// A helper that was made. It goes when this does; [`remove`](Self::remove) waits for that.
 pub(super) struct Helper {
     connection: Connection,
     id: String,
     what: String,
+    removed: bool,
+}
+
+/// A helper that was started, and whoever hears it.
+pub(super) struct Running<'a> {
+    helper: &'a Helper,
+    attached: AttachContainerResults,
 }
 
 impl Helper {
@@ -77,7 +85,7 @@ impl Helper {
             .caused_by(error),
             _ => error,
         })?;
-        Ok(Self { connection: connection.clone(), id: created.id, what: task.what })
+        Ok(Self { connection: connection.clone(), id: created.id, what: task.what, removed: false })
     }
 
     /// Starts it, and no more.
@@ -86,32 +94,20 @@ impl Helper {
         self.connection.call(&self.what, call).await
     }
 
-    /// Starts it and waits for its end.
-    pub(super) async fn run(&self) -> Result<Ended> {
-        let client = &self.connection.client;
-        let options =
-            AttachContainerOptions { stream: true, stdout: true, stderr: true, ..AttachContainerOptions::default() };
-        // Before the start, so that nothing is missed; the engine may keep no log.
-        let call = client.attach_container(&self.id, Some(options));
-        let mut attached = self.connection.call(&self.what, call).await?;
-        self.start().await?;
-        let ended = async {
-            let mut said = Vec::new();
-            while let Some(Ok(output)) = attached.output.next().await {
-                let bytes = LogOutput::into_bytes(output);
-                said.extend_from_slice(&bytes[..bytes.len().min(OUTPUT_BYTES - said.len())]);
-            }
-            let mut waiting = client.wait_container(&self.id, None::<WaitContainerOptions>);
-            let code = match waiting.next().await {
-                Some(Ok(answer)) => Ok(answer.status_code),
-                // bollard makes an error of a code that isn't zero.
-                Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
-                Some(Err(error)) => Err(error),
-                None => Ok(-1),
-            };
-            code.map(|code| Ended { code, output: String::from_utf8_lossy(&said).into_owned() })
+    /// Starts it, to be told something and heard.
+    pub(super) async fn begin(&self) -> Result<Running<'_>> {
+        let options = AttachContainerOptions {
+            stream: true,
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            ..AttachContainerOptions::default()
         };
-        self.connection.call_within(PATIENCE, &self.what, ended).await
+        // Before the start, so that nothing is missed; the engine may keep no log.
+        let call = self.connection.client.attach_container(&self.id, Some(options));
+        let attached = self.connection.call(&self.what, call).await?;
+        self.start().await?;
+        Ok(Running { helper: self, attached })
     }
 
     /// The address that it has in its network, while it runs.
@@ -123,17 +119,67 @@ impl Helper {
     }
 
     /// Removes it, running or not.
-    pub(super) async fn remove(self) {
-        if let Err(error) = remove(&self.connection, &self.id).await {
-            tracing::warn!(container = self.id, %error, "a helper container could not be removed");
+    pub(super) async fn remove(mut self) {
+        told_of(remove(&self.connection, &self.id).await, &self.id);
+        self.removed = true;
+    }
+}
+
+impl Drop for Helper {
+    /// Whoever waited for it was dropped.
+    fn drop(&mut self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && !self.removed
+        {
+            let (connection, id) = (self.connection.clone(), self.id.clone());
+            runtime.spawn(async move { told_of(remove(&connection, &id).await, &id) });
         }
+    }
+}
+
+fn told_of(removed: Result<()>, id: &str) {
+    if let Err(error) = removed {
+        tracing::warn!(container = id, %error, "a helper container could not be removed");
+    }
+}
+
+impl Running<'_> {
+    /// Writes to its input.
+    pub(super) async fn tell(&mut self, text: &str) -> Result<()> {
+        let written = async {
+            self.attached.input.write_all(text.as_bytes()).await?;
+            Ok(self.attached.input.flush().await?)
+        };
+        self.helper.connection.call(&self.helper.what, written).await
+    }
+
+    /// Waits for its end.
+    pub(super) async fn ended(mut self) -> Result<Ended> {
+        let Helper { connection, id, what, .. } = self.helper;
+        let ended = async {
+            let mut said = Vec::new();
+            while let Some(Ok(output)) = self.attached.output.next().await {
+                let bytes = LogOutput::into_bytes(output);
+                said.extend_from_slice(&bytes[..bytes.len().min(OUTPUT_BYTES - said.len())]);
+            }
+            let mut waiting = connection.client.wait_container(id, None::<WaitContainerOptions>);
+            let code = match waiting.next().await {
+                Some(Ok(answer)) => Ok(answer.status_code),
+                // bollard makes an error of a code that isn't zero.
+                Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
+                Some(Err(error)) => Err(error),
+                None => Ok(-1),
+            };
+            code.map(|code| Ended { code, output: String::from_utf8_lossy(&said).into_owned() })
+        };
+        connection.call_within(PATIENCE, what, ended).await
     }
 }
 
 /// Runs one to its end and removes it.
 pub(super) async fn run(connection: &Connection, task: Task) -> Result<Ended> {
     let helper = Helper::create(connection, task).await?;
-    let ended = helper.run().await;
+    let ended = async { helper.begin().await?.ended().await }.await;
     helper.remove().await;
     ended
 }
@@ -173,6 +219,10 @@ fn body(image: &str, task: &Task) -> Result<ContainerCreateBody> {
         user: Some(if task.administers { "0:0" } else { "1000:1000" }.to_owned()),
         working_dir: Some("/".to_owned()),
         labels: Some(HashMap::from([(ROLE_LABEL.to_owned(), ROLE.to_owned())])),
+        // Its input ends with whoever tells it something, so that it waits for nobody who was killed.
+        open_stdin: Some(true),
+        stdin_once: Some(true),
+        attach_stdin: Some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         host_config: Some(HostConfig {

@@ -17,12 +17,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// A port that nothing listens on (nobody assigned it): where it is reached, it is refused.
 const NOBODYS_PORT: u16 = 4;
 
-/// Tries each `name address port` of its arguments at once, and says `name address port: reached|closed`.
+/// Tries each `name address port` that it is told at once, up to a line with a dot, and says `name address port: reached|closed`.
 const LOOK: &str = r#"
-for target in "$@"; do
-  set -- $target
+while read -r name address port && [ "$name" != . ]; do
   {
-    said=$(LC_ALL=C timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$2" "$3" 2>&1)
+    said=$(LC_ALL=C timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$address" "$port" 2>&1)
     code=$?
     case "$code $said" in
       0*) how=reached ;;
@@ -31,7 +30,7 @@ for target in "$@"; do
       *unreachable* | *"No route"* | *permitted* | *"Permission denied"* | *"timed out"*) how=closed ;;
       *) how="unclear ($said)" ;;
     esac
-    echo "$1 $2 $3: $how"
+    echo "$name $address $port: $how"
   } &
 done
 wait
@@ -74,7 +73,7 @@ pub(super) struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// Looks. `closing` is what must be done before, beside which a peer is started already.
+    /// Looks. `closing` is what must be done before, beside which who looks and a peer are started already.
     ///
     /// # Errors
     /// `Unsupported`, naming what was reached.
@@ -85,28 +84,26 @@ impl Probe<'_> {
         closing: impl Future<Output = Result<()>>,
     ) -> Result<()> {
         let what = format!("looking whether the network {name:?} is closed");
-        let task = |script, arguments| Task {
-            what: what.clone(),
-            script,
-            arguments,
-            network: self.network.to_owned(),
-            administers: false,
+        let helper = |script| {
+            let (network, arguments) = (self.network.to_owned(), Vec::new());
+            Helper::create(connection, Task { what: what.clone(), script, arguments, network, administers: false })
         };
-        let peer = Helper::create(connection, task("sleep 60", Vec::new())).await?;
+        let (peer, looker) = tokio::try_join!(helper("sleep 60"), helper(LOOK))?;
         let started = async {
             peer.start().await?;
             peer.address().await
         };
         let looked = async {
-            let (peer, ()) = tokio::try_join!(started, closing)?;
+            let (peer, mut looking, ()) = tokio::try_join!(started, looker.begin(), closing)?;
             // A port of this machine, on all its addresses: where the engine is elsewhere, nobody's.
             let listener = TcpListener::bind(("0.0.0.0", 0)).await?;
             let listening = listener.local_addr()?.port();
             let targets = self.targets(peer, listening);
-            let arguments = targets
+            let lines = targets
                 .iter()
-                .map(|target| format!("{} {} {}", target.name, target.address.ip(), target.address.port()));
-            let ended = super::helper::run(connection, task(LOOK, arguments.collect())).await?;
+                .map(|target| format!("{} {} {}\n", target.name, target.address.ip(), target.address.port()));
+            looking.tell(&(lines.collect::<String>() + ".\n")).await?;
+            let ended = looking.ended().await?;
             if let Some(peer) = peer.filter(|_| self.direct) {
                 reaches(peer).await.map_err(|error| error.context(&what))?;
             }
@@ -120,7 +117,8 @@ impl Probe<'_> {
             verdict(&what, &open, &ended)
         }
         .await;
-        peer.remove().await;
+        // Before the network may have to be.
+        tokio::join!(peer.remove(), looker.remove());
         looked
     }
 
