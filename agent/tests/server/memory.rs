@@ -182,10 +182,13 @@ async fn noisy(agent: &AgentProcess) -> Value {
     answer["id"].clone()
 }
 
+/// What connections take for themselves (a socket some 220 KiB), and threads that are busy the first time.
+const BESIDE: usize = 8 << 20;
+
 #[track_caller]
 fn assert_streams_are_bounded(agent: &AgentProcess, before: u64) {
     let grown = agent.memory("VmHWM").saturating_sub(before);
-    assert!(grown < (STREAMS * STREAM) as u64, "{} KiB for each", (grown / STREAMS as u64) >> 10);
+    assert!(grown < (STREAMS * STREAM + BESIDE) as u64, "{} KiB for each", (grown / STREAMS as u64) >> 10);
 }
 
 #[tokio::test]
