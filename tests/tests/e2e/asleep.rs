@@ -119,8 +119,9 @@ async fn what_two_who_sleep_have_in_common_is_stored_once() {
 async fn who_sleeps_wakes_in_the_image_that_there_is_then_or_waits_for_one() {
     let corehold = Corehold::start().await;
     let host = &corehold.host;
+    // A name that no registry is asked for.
     let image = format!(
-        "corehold-test-{}:now",
+        "workspace-test-{}:now",
         host.home().file_name().unwrap().to_str().unwrap().trim_matches('.').to_lowercase()
     );
     docker(&["tag", corehold_host::config::DEFAULT_IMAGE, &image]);

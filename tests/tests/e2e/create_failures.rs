@@ -99,10 +99,12 @@ async fn a_dev_server_that_finds_its_port_taken_is_told_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_is_not_there_is_named_with_what_to_do() {
     let corehold = Corehold::start().await;
-    let folder = corehold.folder("elsewhere", &[("template.json", r#"{"image": "no-such-image:1", "dev": "true"}"#)]);
+    // A name that no registry is asked for.
+    let folder =
+        corehold.folder("elsewhere", &[("template.json", r#"{"image": "workspace-no-such-image:1", "dev": "true"}"#)]);
     let error = failure(&corehold, &folder).await;
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(error.to_string().contains("no-such-image:1") && error.hint_text().is_some(), "{error:?}");
+    assert!(error.to_string().contains("workspace-no-such-image:1") && error.hint_text().is_some(), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,10 +112,24 @@ async fn rules_that_somebody_removed_are_set_again_before_the_next_start() {
         as_administrator(&engine, &format!("{} && nft flush chain inet corehold mark_{bridge}", lines.join(" && ")))
             .await;
     assert_eq!(removed.0, 0, "{removed:?}");
+    // A network that had the address before, whose rules nobody has swept.
+    let gateway = gateway(&engine).await;
+    let stale = format!(
+        "nft -f - <<'END'
+add chain inet corehold mark_x{bridge}
+delete element inet corehold gateways {{ {gateway} }}
+add element inet corehold gateways {{ {gateway} : jump mark_x{bridge} }}
+END"
+    );
+    let changed = as_administrator(&engine, &stale).await;
+    assert_eq!(changed.0, 0, "{changed:?}");
 
     docker.start(&first).await.unwrap();
     let said = subject.ask_text(&first, &format!("connect {machine}")).await;
     assert!(said.starts_with("error: No route to host"), "{said}");
+    // Nothing leads to it any more.
+    let removed = as_administrator(&engine, &format!("nft delete chain inet corehold mark_x{bridge}")).await;
+    assert_eq!(removed.0, 0, "{removed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

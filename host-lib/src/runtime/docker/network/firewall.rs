@@ -14,7 +14,7 @@
 use std::{
     fmt::Write as _,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     time::Duration,
 };
@@ -80,8 +80,15 @@ flush set inet corehold resolvers6
 
 /// Sets the rules it is given, and what only the engine's machine knows: the interfaces that lead out of it, which may be bridges
 /// themselves, and its resolvers. Where those are its own loopback's, others are asked in truth, and port 53 is open to all.
+///
+/// The gateway that is named after the rules may still lead to those of a network that had the address before and whose rules nobody has
+/// swept yet. A map takes no other value for what it has, so that is forgotten in the same transaction; if somebody else changes it in
+/// between, it is tried once more.
 const SET: &str = r#"set -eu
-{
+rules() {
+  if [ -n "$2" ] && nft get element inet corehold gateways "{ $2 }" >/dev/null 2>&1; then
+    printf 'delete element inet corehold gateways { %s }\n' "$2"
+  fi
   printf '%s\n' "$1"
   uplinks=$(awk '$2 == "00000000" && $8 == "00000000" { print $1 }' /proc/net/route
             awk '$1 ~ /^0+$/ && $2 == "00" && $10 != "lo" { print $10 }' /proc/net/ipv6_route 2>/dev/null || true)
@@ -95,7 +102,8 @@ const SET: &str = r#"set -eu
     esac
   done
   [ -n "$found" ] || printf 'add element inet corehold %s\n' 'resolvers { 0.0.0.0/0 }' 'resolvers6 { ::/0 }'
-} | nft -f -
+}
+rules "$@" | nft -f - || rules "$@" | nft -f -
 cat /proc/net/route
 "#;
 
@@ -157,10 +165,17 @@ impl Rules {
         let _ = writeln!(script, "add element inet corehold bridges {{ \"{bridge}\" }}");
         let _ = writeln!(script, "add element inet corehold to_host {{ \"{bridge}\" : jump host_{bridge} }}");
         let _ = writeln!(script, "add element inet corehold to_others {{ \"{bridge}\" : jump others_{bridge} }}");
-        if let Some(IpAddr::V4(gateway)) = self.gateway {
+        if let Some(gateway) = self.gateway_v4() {
             let _ = writeln!(script, "add element inet corehold gateways {{ {gateway} : jump mark_{bridge} }}");
         }
         script
+    }
+
+    fn gateway_v4(&self) -> Option<Ipv4Addr> {
+        self.gateway.and_then(|gateway| match gateway {
+            IpAddr::V4(gateway) => Some(gateway),
+            IpAddr::V6(_) => None,
+        })
     }
 
     fn rules(&self) -> Vec<(&'static str, String)> {
@@ -228,7 +243,10 @@ impl Rules {
         let task = Task {
             what: what.clone(),
             script: SET,
-            arguments: vec![self.script(self.mark())],
+            arguments: vec![
+                self.script(self.mark()),
+                self.gateway_v4().map_or_else(String::new, |gateway| gateway.to_string()),
+            ],
             network: "host".to_owned(),
             administers: true,
         };
