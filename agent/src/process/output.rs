@@ -290,6 +290,28 @@ mod tests {
     }
 
     #[test]
+    fn beyond_as_many_as_are_kept_the_oldest_are_forgotten_that_nobody_writes_to() {
+        let mut output = Output::new(Store::within(disk(4), 4, 4));
+        let registry = Registry::default();
+        for number in 1..=5 {
+            let command = command(&output, number);
+            registry.insert(&command);
+            output.begins(&command);
+            output.finished(&command);
+            // Something that the second has started holds its pipe.
+            if number != 2 {
+                output.ends(number);
+            }
+        }
+        let known = || registry.all().iter().map(|command| command.number).collect::<Vec<_>>();
+        output.forget_oldest(3, &registry);
+        assert_eq!(known(), [2, 4, 5]);
+        output.ends(2);
+        output.forget_oldest(2, &registry);
+        assert_eq!(known(), [4, 5]);
+    }
+
+    #[test]
     fn who_has_nothing_gets_a_block_of_who_has_most() {
         let mut output = Output::new(Store::within(disk(4), 4, 100));
         let [large, small] = [1, 2].map(|number| command(&output, number));

@@ -234,7 +234,9 @@ async fn finished_commands_are_forgotten_beyond_the_bound() {
     let running = small.start_command(argv(&["sleep", "1000"])).await.unwrap();
     wait_until_adopted(&small, &running).await;
     let known: Vec<bool> = ids.iter().map(|id| small.find(id).is_some()).collect();
-    assert_eq!(known, [false, false, true, true, true]);
+    // Which of the older ones goes depends on who holds their pipes: what other tests of this process start does so until it is another
+    // program. (`output.rs` has a test of their order.)
+    assert_eq!((known.iter().filter(|known| **known).count(), known[4]), (3, true), "{known:?}");
     small.shutdown(Duration::ZERO).await;
 }
 
