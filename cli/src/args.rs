@@ -1,5 +1,6 @@
 //! What the user may say: flags, their help, and nothing of what is done with them.
 
+mod health;
 mod life;
 mod place;
 mod value;
@@ -11,6 +12,7 @@ use corehold_host::{Egress, ProjectType};
 
 use self::value::{parse_ports, parse_variable};
 pub(crate) use self::{
+    health::Health,
     life::{Chosen, Graced, Idle, Policy, Supervise},
     place::{Asked, Limits, Place, Volume},
     value::PortPair,
@@ -56,7 +58,7 @@ pub(crate) struct Global {
     /// The engine's address, such as unix:///var/run/docker.sock
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub(crate) host: Option<String>,
-    /// Take an engine too that keeps workspaces from each other by nothing but their tokens (Podman): where all are yours
+    /// Take an engine too that keeps workspaces from each other by nothing but their tokens: where all are yours
     #[arg(
         long,
         global = true,
@@ -89,6 +91,8 @@ pub(crate) enum Command {
     Why(Why),
     /// Show or change when workspaces are paused, put to sleep or removed by themselves
     Policy(Policy),
+    /// Show whether workspaces are well; show or change how they are checked, and when they are restarted
+    Health(Health),
     /// Have workspaces run again that were stopped, paused or put to sleep
     Start(Chosen),
     /// End all that runs in workspaces; their files stay

@@ -25,6 +25,7 @@ async fn main() -> ExitCode {
         Command::Ls => commands::ls::run(global).await,
         Command::Why(why) => commands::why::run(global, why).await,
         Command::Policy(policy) => commands::policy::run(global, policy).await,
+        Command::Health(health) => commands::health::run(global, health).await,
         Command::Start(chosen) => commands::life::at_once(global, Verb::Start, chosen).await,
         Command::Stop(graced) => commands::life::graced(global, Verb::Stop, graced).await,
         Command::Restart(graced) => commands::life::graced(global, Verb::Restart, graced).await,

@@ -44,8 +44,13 @@ pub(crate) fn options(global: &Global) -> DockerOptions {
     options
 }
 
-/// A host over an engine, with the templates of the flags, else those of `./templates`.
-pub(crate) async fn host(global: &Global, engine: Docker) -> Result<Host> {
+/// A host over the engine that is named, with the templates of the flags, else those of `./templates`.
+pub(crate) async fn host(global: &Global) -> Result<Host> {
+    host_of(global, engine(global).await?).await
+}
+
+/// The same over an engine that is connected already.
+pub(crate) async fn host_of(global: &Global, engine: Docker) -> Result<Host> {
     builder(global, engine).build().await
 }
 

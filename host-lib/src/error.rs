@@ -1,8 +1,8 @@
 //! The library's one error: a kind to decide by, a message for people, and a hint what to do next.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, io};
 
-use corehold_types::Problem;
+use corehold_types::{Code, Problem};
 
 use crate::{create::Step, policy::Quota};
 
@@ -26,19 +26,21 @@ pub enum ErrorKind {
     Engine,
     /// The agent can't be reached.
     AgentUnavailable,
-    /// The agent answered with a problem; [`Error::problem`] has it.
+    /// The agent answered with a problem; [`Error::problem`] has it. One that says that the disk is full is of the kind
+    /// [`DiskFull`](Self::DiskFull).
     Agent,
     /// A command of the template failed; [`Error::output`] has the tail of what it wrote.
     CommandFailed,
     /// It took longer than it may.
     Timeout,
-    /// The engine's disk has less left than must be.
+    /// A disk is full, or has less left than must be: the engine's, what a workspace or a volume may use of it, or this machine's. The
+    /// message says which.
     DiskFull,
     /// This runtime can't do that.
     Unsupported,
     /// What was saved is not what it was: an archive, or a part of it, is damaged or missing.
     Damaged,
-    /// Something on the host's side failed: a file, a permission, a full disk.
+    /// Something on the host's side failed: a file, a permission.
     Io,
 }
 
@@ -88,10 +90,15 @@ impl Error {
         self
     }
 
-    /// Adds the cause.
+    /// Adds the cause. What failed on the host's side because a disk is full is of the kind [`DiskFull`](ErrorKind::DiskFull) from then on.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        let source = source.into();
+        if self.kind == ErrorKind::Io && is_disk_full(source.as_ref()) {
+            self.kind = ErrorKind::DiskFull;
+            self.hint.get_or_insert_with(|| "free some space on that disk of this machine, and try again".to_owned());
+        }
+        self.source = Some(source);
         self
     }
 
@@ -165,15 +172,26 @@ impl Error {
 
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
-        let mut error = Self::new(ErrorKind::Agent, format!("{}: {}", problem.title, problem.detail));
+        let kind = if problem.code == Code::DiskFull { ErrorKind::DiskFull } else { ErrorKind::Agent };
+        let mut error = Self::new(kind, format!("{}: {}", problem.title, problem.detail));
         error.hint.clone_from(&problem.suggestion);
         error.problem = Some(Box::new(problem));
         error
     }
 }
 
-impl From<std::io::Error> for Error {
-    fn from(source: std::io::Error) -> Self {
+/// Whether it was for want of room, of bytes or of files, or of what this user may use.
+fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
+        // An error that wraps another one leaves it out of its sources.
+        let wrapped = cause.get_ref().is_some_and(|wrapped| is_disk_full(wrapped));
+        wrapped || matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    })
+}
+
+impl From<io::Error> for Error {
+    fn from(source: io::Error) -> Self {
         Self::new(ErrorKind::Io, source.to_string()).caused_by(source)
     }
 }
@@ -187,5 +205,30 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn whatever_fails_for_want_of_room_is_told_as_that() {
+        let full = || io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
+        let quota = io::Error::from_raw_os_error(Errno::DQUOT.raw_os_error());
+        let store = || object_store::Error::Generic { store: "folder", source: full().into() };
+        let of = |source: Box<dyn StdError + Send + Sync>| Error::new(ErrorKind::Io, "x").caused_by(source);
+        for error in [of(full().into()), of(quota.into()), of(store().into()), of(io::Error::other(store()).into())] {
+            assert_eq!(error.kind(), ErrorKind::DiskFull, "{error:?}");
+            assert!(error.hint_text().is_some());
+        }
+        assert_eq!(Error::from(full()).kind(), ErrorKind::DiskFull);
+        let other = of(io::Error::from(io::ErrorKind::PermissionDenied).into());
+        assert_eq!((other.kind(), other.hint_text()), (ErrorKind::Io, None));
+        let hinted = Error::new(ErrorKind::Io, "x").hint("y").caused_by(full());
+        assert_eq!((hinted.kind(), hinted.hint_text()), (ErrorKind::DiskFull, Some("y")));
+        assert_eq!(Error::from(Problem::new(Code::DiskFull, "x")).kind(), ErrorKind::DiskFull);
     }
 }

@@ -150,6 +150,36 @@ pub enum EventKind {
         /// What is done about it.
         action: DiskAction,
     },
+    /// A named volume holds more than it may ([`DiskPolicy::volume_bytes`](crate::DiskPolicy::volume_bytes)). Told again when it had
+    /// not meanwhile.
+    VolumeExceeded {
+        /// Its name.
+        volume: String,
+        /// Bytes that it holds.
+        bytes: u64,
+        /// Bytes that it may hold.
+        limit_bytes: u64,
+    },
+    /// The image of a pool is missing, and is pulled from its registry.
+    PoolImagePulling {
+        /// The image.
+        image: String,
+    },
+    /// The image of a pool was pulled; the pool is filled.
+    PoolImagePulled {
+        /// The image.
+        image: String,
+        /// How long that took.
+        #[serde(rename = "durationMs", serialize_with = "milliseconds")]
+        duration: Duration,
+    },
+    /// The image of a pool could not be pulled. It is tried again, after a minute at the latest.
+    PoolImageFailed {
+        /// The image.
+        image: String,
+        /// For people.
+        reason: String,
+    },
     /// The container of a workspace was removed, and not by this host: by hand, or by another host of this home.
     Vanished,
     /// The engine can't be reached any more, or never could. Events of it are missing until [`EngineBack`](Self::EngineBack).

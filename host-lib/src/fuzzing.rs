@@ -1,7 +1,7 @@
-//! What `fuzz/` calls: what is read from an archive store, each with what must hold of its result. Compiled only with the feature
+//! What `fuzz/` calls: what is read from an archive store, and archives that are to be templates, each with what must hold of its result. Compiled only with the feature
 //! `fuzzing`, and for the tests, which run the seeds in `fuzz/seeds/` through the same functions.
 
-use crate::archive;
+use crate::{archive, template::fuzz_archive};
 
 /// The manifest of an archive, under the name that it gives itself.
 pub fn manifest(bytes: &[u8]) {
@@ -18,6 +18,11 @@ pub fn entries(bytes: &[u8]) {
     archive::fuzz::entries(bytes);
 }
 
+/// An archive that somebody wants to use as a template. It is unpacked in the folder for temporary files.
+pub fn template(bytes: &[u8]) {
+    fuzz_archive(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
@@ -27,7 +32,8 @@ mod tests {
     type Target = (&'static str, fn(&[u8]));
 
     /// Each target with what `fuzz/fuzz_targets/` calls.
-    const TARGETS: [Target; 3] = [("entries", entries), ("index", index), ("manifest", manifest)];
+    const TARGETS: [Target; 4] =
+        [("entries", entries), ("index", index), ("manifest", manifest), ("template", template)];
 
     #[test]
     fn seeds_of_every_target_hold() {

@@ -10,7 +10,6 @@ use std::{
     sync::{Arc, OnceLock, Weak},
 };
 
-use bytes::Bytes;
 use tokio::sync::OnceCell;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -34,7 +33,7 @@ use crate::{
     pack::Packer,
     policy::Policy,
     pool::{self, PoolStatus, Pools, Records, Seat},
-    runtime::{ContainerState, Network, Resources, Runtime},
+    runtime::{CaBundle, ContainerState, Network, Resources, Runtime},
     state::{Entry, HostProcess, Store},
     stats::Monitor,
     template::{Catalog, ProjectType},
@@ -82,7 +81,7 @@ pub(crate) struct HostInner {
     /// Whether a creation pulls what is missing.
     pub(crate) pull_missing: bool,
     pub(crate) catalog: Catalog,
-    pub(crate) ca_bundle: Option<Bytes>,
+    pub(crate) ca_bundle: Option<CaBundle>,
     pub(crate) disk: DiskPolicy,
     /// What every workspace sees at [`CONFIG_PATH`](crate::policy::CONFIG_PATH).
     pub(crate) config_folder: Option<PathBuf>,
@@ -239,8 +238,7 @@ impl Host {
     /// # Errors
     /// As [`list`](Self::list).
     pub async fn list_all_homes(&self) -> Result<Vec<WorkspaceInfo>> {
-        let of_kind = |kind: &str| BTreeMap::from([(labels::KIND.to_owned(), kind.to_owned())]);
-        let (made, pooled) = (of_kind(labels::KIND_WORKSPACE), of_kind(labels::KIND_POOL));
+        let (made, pooled) = (labels::of_kind(labels::KIND_WORKSPACE), labels::of_kind(labels::KIND_POOL));
         let runtime = &self.inner.runtime;
         let (mut states, pooled, entries) =
             tokio::try_join!(runtime.list(&made), runtime.list(&pooled), self.inner.store.all())?;
@@ -306,7 +304,7 @@ impl Host {
             return Ok(Some(self.handle(state, Labelled::from_labels(&state.labels)?)));
         }
         // One from a pool has only its name.
-        let pooled = BTreeMap::from([(labels::KIND.to_owned(), labels::KIND_POOL.to_owned())]);
+        let pooled = labels::of_kind(labels::KIND_POOL);
         let name = format!("{}{id}", labels::NAME_PREFIX);
         let found = self.inner.runtime.list(&pooled).await?.into_iter().find(|state| state.name == name);
         if let Some(state) = found {
@@ -344,7 +342,7 @@ impl Host {
     /// Waits until every pool has as many containers ready as it is to have. Cancel-safe.
     ///
     /// # Errors
-    /// Why the last start of a container failed; the pool goes on trying.
+    /// Why the last start of a container failed, of that kind; the pool goes on trying.
     pub async fn pools_filled(&self) -> Result<()> {
         self.pools.filled().await
     }

@@ -3,6 +3,8 @@
 //! Labels hold what never changes, since an engine can't change them after creation. The engine's list of labelled
 //! containers is the truth about what runs; what changes is in the state store, which follows it (`crate::life`).
 
+use std::collections::BTreeMap;
+
 /// What a container is to us: [`KIND_WORKSPACE`] or [`KIND_POOL`]; also what a listing filters by.
 pub const KIND: &str = "dev.corehold.kind";
 /// Value of [`KIND`] for a container that is somebody's workspace.
@@ -50,3 +52,18 @@ pub const VOLUME_NAME_PREFIX: &str = "corehold-volume-";
 /// What the name of a container begins with that waits in a pool; its class and its place there follow, after dots. No
 /// workspace's name has a dot.
 pub const POOL_NAME_PREFIX: &str = "corehold-pool.";
+
+/// By which everything of a home is listed.
+pub(crate) fn of_home(fingerprint: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(HOME.to_owned(), fingerprint.to_owned())])
+}
+
+/// By which containers of a kind are listed, whosever they are.
+pub(crate) fn of_kind(kind: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(KIND.to_owned(), kind.to_owned())])
+}
+
+/// By which a home's containers of a kind are listed.
+pub(crate) fn of_kind_at_home(kind: &str, fingerprint: &str) -> BTreeMap<String, String> {
+    of_kind(kind).into_iter().chain(of_home(fingerprint)).collect()
+}

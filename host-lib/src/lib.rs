@@ -6,6 +6,7 @@
 
 mod archive;
 pub mod audit;
+mod blocking;
 mod bounded_tar;
 mod client;
 pub mod config;
@@ -34,6 +35,7 @@ pub mod stats;
 pub mod template;
 #[cfg(test)]
 mod testing;
+mod trust_store;
 mod volume;
 mod workspace;
 

@@ -12,6 +12,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     error::{Error, ErrorKind, Result},
     host::HostInner,
+    policy::{Isolation, Policy},
     runtime::{ContainerSpec, Network, NetworkMade, NetworkSpec, Runtime, Subnet, With},
     state::{Recipe, Store},
 };
@@ -54,28 +55,37 @@ impl Subnets {
     }
 }
 
-/// The network of a workspace; none where it is the runtime's own.
+/// The network of a workspace's next container, in its team's isolation mode; none where it is the runtime's own.
 ///
 /// # Errors
 /// `Invalid` when it is to be in its owner's or team's network, and has none.
-pub(crate) fn of(host: &HostInner, recipe: &Recipe) -> Result<Option<NetworkSpec>> {
-    named(&host.fingerprint, recipe)
+pub(crate) fn of(host: &HostInner, recipe: &Recipe, isolation: Option<&Isolation>) -> Result<Option<NetworkSpec>> {
+    named(&host.fingerprint, recipe, isolation)
 }
 
-fn named(home: &str, recipe: &Recipe) -> Result<Option<NetworkSpec>> {
-    let network = recipe.network.clone().unwrap_or_default();
+fn named(home: &str, recipe: &Recipe, isolation: Option<&Isolation>) -> Result<Option<NetworkSpec>> {
+    let asked = recipe.network.clone().unwrap_or_default();
+    let network = isolation.map_or(asked.clone(), |isolation| isolation.hold(&asked));
+    asked.check()?;
     network.check()?;
     let whose = match network.with {
         With::All => None,
         With::Owner => Some(recipe.owner.as_deref().ok_or_else(|| nobodys("owner"))?),
         With::Team => Some(recipe.team.as_deref().ok_or_else(|| nobodys("team"))?),
     };
-    Ok((network != Network::shared()).then(|| spec(home, &network, whose)))
+    Ok((!network.is_shared()).then(|| spec(home, &network, whose)))
+}
+
+/// The names of all networks that a workspace may be in or come into: which mode its team had when its container was made, and will have
+/// with the next, isn't written down.
+fn possible(home: &str, policy: &Policy, recipe: &Recipe) -> BTreeSet<String> {
+    let modes = std::iter::once(None).chain(policy.isolations().iter().map(Some));
+    modes.filter_map(|mode| Some(named(home, recipe, mode).ok()??.name)).collect()
 }
 
 /// The same for one that isn't anybody's.
 pub(crate) fn of_all(host: &HostInner, network: &Network) -> Option<NetworkSpec> {
-    (*network != Network::shared()).then(|| spec(&host.fingerprint, network, None))
+    (!network.is_shared()).then(|| spec(&host.fingerprint, network, None))
 }
 
 fn nobodys(whom: &str) -> Error {
@@ -88,7 +98,8 @@ const NAME_CHARACTERS: usize = 16;
 
 fn spec(home: &str, network: &Network, whose: Option<&str>) -> NetworkSpec {
     let mut hasher = blake3::Hasher::new();
-    let egress = serde_json::to_string(&network.egress).unwrap_or_default();
+    let reach = network.reach();
+    let egress = serde_json::to_string(&reach).unwrap_or_default();
     // With lengths, so that no two different lists of parts run together to the same bytes.
     for part in [home, &format!("{:?} {}", network.with, network.meet), whose.unwrap_or_default(), &egress] {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
@@ -97,7 +108,7 @@ fn spec(home: &str, network: &Network, whose: Option<&str>) -> NetworkSpec {
         name: format!("corehold-{}", &hasher.finalize().to_hex()[..NAME_CHARACTERS]),
         subnet: None,
         meet: network.meet,
-        egress: network.egress.clone(),
+        egress: reach,
     }
 }
 
@@ -108,6 +119,7 @@ pub(crate) struct Allotment {
     store: Store,
     subnets: Subnets,
     fingerprint: String,
+    policy: Arc<Policy>,
 }
 
 impl Allotment {
@@ -117,6 +129,7 @@ impl Allotment {
             store: host.store.clone(),
             subnets: host.subnets,
             fingerprint: host.fingerprint.clone(),
+            policy: host.policy.clone(),
         }
     }
 
@@ -154,7 +167,7 @@ impl Allotment {
     /// The names of the networks that workspaces are in, those asleep too.
     async fn in_use(&self) -> Result<BTreeSet<String>> {
         let entries = self.store.all().await?;
-        Ok(entries.iter().filter_map(|entry| Some(named(&self.fingerprint, &entry.recipe).ok()??.name)).collect())
+        Ok(entries.iter().flat_map(|entry| possible(&self.fingerprint, &self.policy, &entry.recipe)).collect())
     }
 }
 
@@ -169,11 +182,16 @@ fn used_up(subnets: Subnets, refused: usize) -> Error {
 
 /// Has a network removed, beside what is done, when the last of its containers may have gone.
 pub(crate) fn release(host: &HostInner, recipe: &Recipe) {
-    let Ok(Some(network)) = of(host, recipe) else { return };
+    let networks = possible(&host.fingerprint, &host.policy, recipe);
+    if networks.is_empty() {
+        return;
+    }
     let runtime = host.runtime.clone();
     host.cleanups.spawn(async move {
-        if let Err(error) = runtime.release_network(&network.name).await {
-            tracing::warn!(network = network.name, %error, "a network that may be of no more use could not be removed");
+        for network in networks {
+            if let Err(error) = runtime.release_network(&network).await {
+                tracing::warn!(network, %error, "a network that may be of no more use could not be removed");
+            }
         }
     });
 }

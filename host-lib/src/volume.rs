@@ -1,7 +1,7 @@
 //! Named volumes: room on the engine's disk that outlives workspaces, and that several of them may mount.
 //!
 //! A volume is the engine's, and all that is known of it stands in its labels. Who uses one is counted in the state store too: who
-//! sleeps has no container that would hold it.
+//! sleeps has no container that would hold it. So are those that there are, where owners, teams and the host may have only so many.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,12 +9,14 @@ use corehold_types::Timestamp;
 use serde::Serialize;
 
 use crate::{
+    blocking::{blocking, cut_off},
     create::plan::check_name,
     error::{Error, ErrorKind, Result},
     host::{Host, HostInner},
     labels,
     life::WorkspaceState,
     runtime::{Mount, MountSource, VolumeSpec, VolumeState},
+    state::{CountedVolume, VolumeChanges},
     workspace::WorkspaceId,
 };
 
@@ -80,15 +82,16 @@ impl Volumes {
         Self { host }
     }
 
-    /// Makes one, empty, in which the user of workspaces may write. How large it gets nobody limits but the engine's disk.
-    /// Dropping the future leaves it made or not; [`list`](Self::list) says which.
+    /// Makes one, empty, in which the user of workspaces may write. How large it gets nobody limits but the engine's disk, and
+    /// [`DiskPolicy::volume_bytes`](crate::DiskPolicy::volume_bytes) tells.
+    /// Dropping the future doesn't stop it; [`list`](Self::list) says what became of it.
     ///
     /// # Errors
-    /// `Conflict` when there is one of that name, `Invalid` for a name that can't be, `NotFound` without the core image, with which it is
-    /// made, `Unsupported` by the runtime.
+    /// `Conflict` when there is one of that name, `Quota` when its owner, its team or the host has as many as they may, `Invalid` for a
+    /// name that can't be, `NotFound` without the core image, with which it is made, `Unsupported` by the runtime.
     pub async fn create(&self, volume: CreateVolume) -> Result<()> {
         check_volume_name(&volume.name)?;
-        let mut all = self.home_labels();
+        let mut all = labels::of_home(&self.host.fingerprint);
         let mut put = |name: &str, value: &str| all.insert(name.to_owned(), value.to_owned());
         put(labels::VOLUME, &volume.name);
         put(labels::CREATED, &Timestamp::now().to_string());
@@ -101,14 +104,10 @@ impl Volumes {
         }
         let name = engine_name(&self.host.fingerprint, &volume.name);
         let spec = VolumeSpec { name, labels: all, image: self.host.image.clone() };
-        match self.host.runtime.create_volume(&spec).await {
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                Err(Error::new(ErrorKind::Conflict, format!("there is a volume {:?} already", volume.name))
-                    .hint("choose another name, or mount that one")
-                    .caused_by(error))
-            }
-            made => made,
-        }
+        // In a task of its own: what was counted must be told whether it was made.
+        let host = self.host.clone();
+        let making = self.host.cleanups.spawn(async move { make(&host, volume, &spec).await });
+        making.await.map_err(|error| cut_off("making a volume", error))?
     }
 
     /// The volumes there are, by name. Cancel-safe.
@@ -116,7 +115,8 @@ impl Volumes {
     /// # Errors
     /// `EngineUnavailable` or `Engine`, `Unsupported` by the runtime.
     pub async fn list(&self) -> Result<Vec<VolumeInfo>> {
-        let listed = self.host.runtime.volumes(&self.home_labels()).await?;
+        let (listed, changes) = look(&self.host).await?;
+        self.host.store.change_volumes(changes).await?;
         let mut users = self.users().await?;
         let mut all: Vec<VolumeInfo> = listed
             .iter()
@@ -154,12 +154,10 @@ impl Volumes {
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 Err(in_use("a container of this engine".to_owned()).caused_by(error))
             }
-            removed => removed,
+            Err(error) => Err(error),
+            // It doesn't count any more.
+            Ok(()) => self.host.store.change_volumes(look(&self.host).await?.1).await,
         }
-    }
-
-    fn home_labels(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([(labels::HOME.to_owned(), self.host.fingerprint.clone())])
     }
 
     /// Which workspaces mount which.
@@ -177,6 +175,56 @@ impl Volumes {
         }
         Ok(users)
     }
+}
+
+/// Makes a volume, if there is room for it.
+async fn make(host: &HostInner, volume: CreateVolume, spec: &VolumeSpec) -> Result<()> {
+    let taken = || {
+        Error::new(ErrorKind::Conflict, format!("there is a volume {:?} already", volume.name))
+            .hint("choose another name, or mount that one")
+    };
+    let (_, changes) = look(host).await?;
+    let counted = CountedVolume { name: volume.name.clone(), owner: volume.owner.clone(), team: volume.team.clone() };
+    let added = host.store.add_volume(changes, counted, host.process.name().to_owned()).await?;
+    let number = added.ok_or_else(taken)?;
+    match host.runtime.create_volume(spec).await {
+        Ok(()) => host.store.volume_made(number).await,
+        Err(error) => {
+            let forgotten = match error.kind() {
+                ErrorKind::Conflict => host.store.forget_volume(number).await,
+                // It may be there all the same: from now on the engine's word counts.
+                _ => host.store.volume_made(number).await,
+            };
+            if let Err(error) = forgotten {
+                tracing::warn!(volume = volume.name, %error, "a volume that could not be made counts until this host ends");
+            }
+            Err(if error.kind() == ErrorKind::Conflict { taken().caused_by(error) } else { error })
+        }
+    }
+}
+
+/// What the engine has, and in what the store's rows differ from it.
+async fn look(host: &HostInner) -> Result<(Vec<VolumeState>, VolumeChanges)> {
+    // The rows first: what was made by then, the engine has, unless it was removed.
+    let rows = host.store.volumes().await?;
+    let listed = host.runtime.volumes(&labels::of_home(&host.fingerprint)).await?;
+    let of = |state: &VolumeState, label: &str| state.labels.get(label).cloned();
+    let mut found: BTreeMap<String, CountedVolume> = listed
+        .iter()
+        .filter_map(|state| {
+            let name = of(state, labels::VOLUME)?;
+            let (owner, team) = (of(state, labels::OWNER), of(state, labels::TEAM));
+            Some((name.clone(), CountedVolume { name, owner, team }))
+        })
+        .collect();
+    let absent: Vec<_> = rows.into_iter().filter(|row| found.remove(&row.volume.name).is_none()).collect();
+    let process = host.process.clone();
+    let gone = blocking("looking who makes volumes", move || {
+        // What somebody makes isn't there yet.
+        let gone = absent.iter().filter(|row| row.maker.as_deref().is_none_or(|maker| !process.lives(maker)));
+        gone.map(|row| row.number).collect()
+    });
+    Ok((listed, VolumeChanges { gone: gone.await?, found: found.into_values().collect() }))
 }
 
 impl Host {
@@ -224,7 +272,7 @@ impl HostInner {
             return Ok(());
         }
         wanted.iter().try_for_each(|name| check_volume_name(name))?;
-        let home = BTreeMap::from([(labels::HOME.to_owned(), self.fingerprint.clone())]);
+        let home = labels::of_home(&self.fingerprint);
         let there = self.runtime.volumes(&home).await?;
         let is_theirs = |volume: &VolumeState| {
             let of = |label: &str, whose: Option<&str>| {

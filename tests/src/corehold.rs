@@ -12,8 +12,6 @@ use corehold_host::{
 };
 use tempfile::TempDir;
 
-use crate::engine::containers_may_meet;
-
 /// A label by which the containers of one test of pools are told from those of others.
 pub const POOL_MARK: &str = "corehold-test-pool";
 
@@ -101,9 +99,7 @@ impl Drop for Corehold {
 }
 
 async fn connect() -> Docker {
-    let mut options = DockerOptions::default();
-    options.containers_may_meet = containers_may_meet();
-    Docker::connect_with(options).await.unwrap_or_else(|error| {
+    Docker::connect_with(DockerOptions::default()).await.unwrap_or_else(|error| {
         panic!(
             "these tests need a container engine: {error}\n\
              To leave them out: cargo test --workspace --exclude corehold-e2e"

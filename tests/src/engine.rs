@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -11,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use corehold_host::runtime::{
-    Runtime as _,
+    ContainerId, Runtime as _,
     docker::{Docker, DockerOptions},
 };
 use futures_util::{StreamExt as _, stream};
@@ -24,6 +25,12 @@ use crate::{conformance::Subject, stand_in};
 
 /// Carried, with the value `true`, by everything that a test makes in an engine.
 pub const TEST_LABEL: &str = "dev.corehold.test";
+/// An address outside (TEST-NET-3), for which [`Engine::answer_for_outside`] answers.
+pub const OUTSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)), 443);
+/// One of a private network, likewise.
+pub const OUTSIDE_PRIVATE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 210, 9, 9));
+/// One of those at which clouds answer a machine, likewise.
+pub const OUTSIDE_LINK_LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 7, 7));
 /// Says which test of which process made it: `<process id>-<number>`.
 pub const RUN_LABEL: &str = "dev.corehold.test-run";
 
@@ -35,6 +42,20 @@ pub struct Engine {
     pub image: String,
     address: String,
     run: String,
+    open: Open,
+}
+
+/// What an engine's networks are like as long as no firewall is set, as most tests have it.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    /// Containers in one reach each other (Podman).
+    meet: bool,
+}
+
+impl Open {
+    async fn of(docker: &Docker) -> Self {
+        Self { meet: docker.describe().await.expect("the engine describes itself").name == "podman" }
+    }
 }
 
 impl Engine {
@@ -57,7 +78,8 @@ impl Engine {
         }
         let image = import_stand_in(&docker, &run).await;
         let address = docker.describe().await.expect("the engine describes itself").address;
-        Self { docker, image, address, run }
+        let open = Open::of(&docker).await;
+        Self { docker, image, address, run, open }
     }
 
     /// The labels of everything that this test makes.
@@ -89,7 +111,7 @@ impl Engine {
     /// How this test's connections are made.
     #[must_use]
     pub fn options(&self) -> DockerOptions {
-        options(&self.run)
+        options(&self.run, self.open)
     }
 
     /// The engine's socket.
@@ -107,6 +129,7 @@ impl Engine {
     pub async fn strict(&self) -> Docker {
         let mut options = self.options();
         options.containers_may_meet = false;
+        options.host_may_be_reached = false;
         Docker::connect_with(options).await.expect("the engine still answers")
     }
 
@@ -115,22 +138,37 @@ impl Engine {
     /// # Panics
     /// When it can't be made.
     pub async fn helper_image(&self, name: &str, script: &str) -> String {
-        let image = corehold_host::config::DEFAULT_IMAGE;
-        let made = serde_json::json!({
-            "Image": image, "User": "0", "Entrypoint": ["sh", "-c", script], "Labels": self.labels(),
-            "HostConfig": { "NetworkMode": "none" },
-        });
-        let (status, created) = self.request("POST", "/containers/create", &made.to_string()).await;
-        assert_eq!(status, 201, "`cargo xtask test --level engine` makes the image {image}: {created}");
-        let created: serde_json::Value = serde_json::from_str(&created).expect("JSON");
-        let id = created["Id"].as_str().expect("it has an id");
-        assert_eq!(self.request("POST", &format!("/containers/{id}/start"), "").await.0, 204);
-        let ended = self.request("POST", &format!("/containers/{id}/wait"), "").await.1;
-        assert!(ended.contains(r#""StatusCode":0"#), "{ended}");
+        let (id, code) = self.run_script(script, serde_json::json!({ "NetworkMode": "none" })).await;
+        assert_eq!(code, 0, "{script}");
         // The container's labels become the image's.
         let commit = format!("/commit?container={id}&repo={HELPER_REPOSITORY}&tag={}-{name}", self.run);
         assert_eq!(self.request("POST", &commit, "{}").await.0, 201);
         format!("{HELPER_REPOSITORY}:{}-{name}", self.run)
+    }
+
+    /// Runs a script to its end, as root in a container of the core image. Returns the container, which stays, and its exit code.
+    ///
+    /// # Panics
+    /// When it can't be run.
+    pub async fn run_script(&self, script: &str, host_config: serde_json::Value) -> (String, i64) {
+        let id = self.start_script(script, host_config).await;
+        let ended = self.request("POST", &format!("/containers/{id}/wait"), "").await.1;
+        let ended: serde_json::Value = serde_json::from_str(ended.trim()).expect("JSON");
+        (id, ended["StatusCode"].as_i64().expect("it ended"))
+    }
+
+    async fn start_script(&self, script: &str, host_config: serde_json::Value) -> String {
+        let image = corehold_host::config::DEFAULT_IMAGE;
+        let body = serde_json::json!({
+            "Image": image, "User": "0", "Entrypoint": ["sh", "-c", script], "Labels": self.labels(), "Tty": true,
+            "HostConfig": host_config,
+        });
+        let (status, created) = self.request("POST", "/containers/create", &body.to_string()).await;
+        assert_eq!(status, 201, "`cargo xtask test --level engine` makes the image {image}: {created}");
+        let created: serde_json::Value = serde_json::from_str(&created).expect("JSON");
+        let id = created["Id"].as_str().expect("it has an id");
+        assert_eq!(self.request("POST", &format!("/containers/{id}/start"), "").await.0, 204);
+        id.to_owned()
     }
 
     /// What the conformance suite tests.
@@ -142,7 +180,36 @@ impl Engine {
             image: self.image.clone(),
             prefix: self.name(""),
             labels: self.labels(),
+            outside: OUTSIDE,
         }
+    }
+
+    /// Answers for [`OUTSIDE`] in this machine's place, so that no packet leaves it: whoever gets so far is refused, behind all rules of
+    /// ours. It ends with what the test made in the engine.
+    ///
+    /// # Panics
+    /// When it can't be set up.
+    pub async fn answer_for_outside(&self) {
+        let table = format!("test{}", self.name("").replace('-', ""));
+        // The kernel removes the table with the process that made it.
+        let script = format!(
+            "{{ echo 'add table inet {table} {{ flags owner; }}'
+            echo 'add chain inet {table} forward {{ type filter hook forward priority -50; }}'
+            echo 'add rule inet {table} forward ip daddr {{ {} }} meta l4proto tcp reject with tcp reset'
+            echo 'list table inet {table}'; exec sleep 600; }} | nft -i",
+            [OUTSIDE.ip(), OUTSIDE_PRIVATE, OUTSIDE_LINK_LOCAL].map(|address| address.to_string()).join(", ")
+        );
+        let allowed = serde_json::json!({ "NetworkMode": "host", "CapDrop": ["ALL"], "CapAdd": ["NET_ADMIN"] });
+        let id = ContainerId(self.start_script(&script, allowed).await);
+        let mut said = self.docker.logs(&id, true);
+        let mut text = Vec::new();
+        while let Some(more) = said.next().await {
+            text.extend_from_slice(&more.expect("it is heard"));
+            if String::from_utf8_lossy(&text).contains("tcp reset") {
+                return;
+            }
+        }
+        panic!("nft ended: {}", String::from_utf8_lossy(&text));
     }
 
     /// Asks the engine over its bare API, as the `docker` command might. Returns the answer's status and body.
@@ -186,23 +253,18 @@ fn labels(run: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(TEST_LABEL.to_owned(), "true".to_owned()), (RUN_LABEL.to_owned(), run.to_owned())])
 }
 
-/// As for the command line: for engines that keep no containers apart.
-#[must_use]
-pub fn containers_may_meet() -> bool {
-    std::env::var("COREHOLD_CONTAINERS_MAY_MEET").is_ok_and(|value| value == "true")
-}
-
-fn options(run: &str) -> DockerOptions {
+fn options(run: &str, open: Open) -> DockerOptions {
     let mut options = DockerOptions::default();
     options.network = format!("corehold-test-{run}");
     // Closing and looking at a network takes a second and the core image: the tests of networks do it (tests/e2e/networks.rs).
     options.host_may_be_reached = true;
-    options.containers_may_meet = containers_may_meet();
+    options.containers_may_meet = open.meet;
     options
 }
 
 async fn connect(run: &str) -> corehold_host::Result<Docker> {
-    Docker::connect_with(options(run)).await
+    let docker = Docker::connect_with(options(run, Open { meet: false })).await?;
+    Docker::connect_with(options(run, Open::of(&docker).await)).await
 }
 
 fn stand_in_reference(run: &str) -> String {
@@ -221,10 +283,13 @@ const HELPER_REPOSITORY: &str = "corehold-test/helper";
 async fn import_stand_in(docker: &Docker, run: &str) -> String {
     let mut archive = tar::Builder::new(Vec::new());
     let binary = std::fs::read(stand_in::binary()).expect("the stand-in program was compiled");
-    let mut header = tar::Header::new_gnu();
-    header.set_size(binary.len() as u64);
-    header.set_mode(0o755);
-    archive.append_data(&mut header, "stand-in", &binary[..]).expect("memory is written");
+    // Where an agent lies, too: the runtime starts it there.
+    for path in ["stand-in", "tools/corehold-agent"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(binary.len() as u64);
+        header.set_mode(0o755);
+        archive.append_data(&mut header, path, &binary[..]).expect("memory is written");
+    }
     // A layer of this run's own: Podman 4.3 forgets one that is imported while another image with it is removed ("layer not known").
     let mut header = tar::Header::new_gnu();
     header.set_size(run.len() as u64);

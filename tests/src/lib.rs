@@ -7,8 +7,10 @@
 pub mod command_line;
 pub mod conformance;
 pub mod corehold;
+pub mod elsewhere;
 pub mod engine;
 pub mod images;
+pub mod own_engine;
 pub mod proxy;
 pub mod registry;
 pub mod stand_in;

@@ -35,6 +35,9 @@ pub const CA_BUNDLE: &str = "COREHOLD_CA_BUNDLE";
 /// The variables of these that commands see: they are the workspace's, all others the agent's own.
 pub const FOR_COMMANDS: &[&str] = &[WORKSPACE_ID, OWNER_ID, TEAM_ID, API_URL, CA_BUNDLE];
 
+/// The variable by which every JVM learns of options; set to `-Djavax.net.ssl.trustStore=…` when a CA bundle is handed in, since Java takes no PEM.
+pub const JAVA_OPTIONS: &str = "JAVA_TOOL_OPTIONS";
+
 /// The variables by which common tools learn of a CA bundle; each is set to the bundle's path when one is handed in.
 pub const CA_BUNDLE_READERS: &[&str] = &[
     "SSL_CERT_FILE",       // OpenSSL, Go, Rust's native-certs, Ruby

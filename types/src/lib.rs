@@ -12,6 +12,7 @@ mod path;
 mod patterns;
 pub mod policy;
 mod problem;
+pub mod relay;
 pub mod rpc;
 mod time;
 mod token;

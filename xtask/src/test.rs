@@ -103,7 +103,16 @@ fn counted(heading: &str, mut command: Command) -> Result<(Tally, bool)> {
 }
 
 /// Tests of the life of a workspace, which need nothing from outside: what an engine beside the machine's is tried with besides the suite.
+/// Their workspaces have one name.
 const LIVES: [&str; 2] = ["up_use_and_down", "every_command_of_the_life_cycle"];
+/// What workspaces are given by the engine, each by itself: networks, mounts, volumes, the agent in an image that has none.
+const PARTS: [&str; 5] = [
+    "networks::",
+    "a_folder_is_there_as_it_was_asked_for_whatever_befalls_the_workspace",
+    "a_volume_outlives_workspaces_and_is_not_removed_under_them",
+    "its_root_may_be_read_only",
+    "what_it_wrote_sleeps_and_wakes_with_it_and_its_volumes_go",
+];
 
 /// Runs the conformance suite, then a workspace's life, on an engine of its own that lives as long as this takes.
 fn beside(
@@ -124,19 +133,27 @@ fn beside(
         let mut tests = artifacts.cargo(&["test", "--package", END_TO_END, "--test", "e2e", "--no-fail-fast", "--"]);
         tests.args(arguments);
         artifacts.tell_places(&mut tests, &other.address);
-        tests.envs(other.variables.iter().copied());
         other.within(&tests)
     };
-    let (mut tally, mut passed) = counted(&format!("Run the conformance suite on {name}"), tests(&["conformance::"]))?;
-    // One after the other, since their workspaces have one name.
-    let lives = tests(&[&LIVES[..], &["--test-threads", "1"]].concat());
-    let (more, lived) = counted(&format!("Run workspaces on {name}"), lives)?;
     // A filter that matches nothing would pass too.
-    ensure!(more.passed + more.failed == LIVES.len() as u64, "the tests {} are not all there", LIVES.join(" and "));
-    tally.passed += more.passed;
-    tally.failed += more.failed;
-    tally.names.extend(more.names);
-    passed &= lived;
+    let listed = tests(&["--list"])?.output()?;
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    for filter in LIVES.iter().chain(&PARTS) {
+        ensure!(listed.contains(filter), "there is no test {filter}");
+    }
+    let (mut tally, mut passed) = (Tally::default(), true);
+    let lives = [&LIVES[..], &["--test-threads", "1"]].concat();
+    for (what, arguments) in [
+        ("the conformance suite", &["conformance::"][..]),
+        ("the lives of workspaces", &lives),
+        ("what workspaces are given", &PARTS),
+    ] {
+        let (more, all) = counted(&format!("Run {what} on {name}"), tests(arguments)?)?;
+        tally.passed += more.passed;
+        tally.failed += more.failed;
+        tally.names.extend(more.names);
+        passed &= all;
+    }
     Ok((tally, passed))
 }
 

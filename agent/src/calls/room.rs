@@ -42,6 +42,8 @@ pub struct Room {
     for_requests: Arc<Semaphore>,
     /// What open streams may take of it: half.
     for_streams: Arc<Semaphore>,
+    /// What files that go out may take of it: a quarter.
+    for_files: Arc<Semaphore>,
     half: usize,
     /// For those of [`MADE`] that wait.
     made: Semaphore,
@@ -59,6 +61,7 @@ impl Room {
             free: Arc::new(Semaphore::new(units)),
             for_requests: Arc::new(Semaphore::new(units / 2)),
             for_streams: Arc::new(Semaphore::new(units / 2)),
+            for_files: Arc::new(Semaphore::new(units / 4)),
             half: units / 2,
             made: Semaphore::new(MADE),
             waiting: AtomicUsize::new(0),
@@ -210,14 +213,21 @@ impl Share {
         Ok(())
     }
 
-    /// Waits for the room of bytes that are there already, and binds it to them: of small ones too, which would else take none.
+    /// Waits for the room of so many bytes that are there already: of few too, which would else take none.
     ///
     /// # Errors
-    /// `LIMIT_EXCEEDED` when there is no room in time.
-    pub(crate) async fn hold_waiting(&self, bytes: impl AsRef<[u8]>) -> Result<Bytes, Problem> {
-        let bytes = bytes.as_ref();
-        self.hold(bytes.len()).await?;
-        Ok(self.bind(bytes.to_vec()).into())
+    /// `LIMIT_EXCEEDED` when there is no room in time, or when many wait for some already.
+    pub(crate) async fn hold_waiting(&self, bytes: usize) -> Result<(), Problem> {
+        if self.try_grow(bytes) {
+            return Ok(());
+        }
+        let _made = self.room.made.try_acquire().map_err(|_| self.room.full())?;
+        self.hold(bytes).await
+    }
+
+    /// Binds that room to those bytes.
+    pub(crate) fn bind_waiting(&self, bytes: Bytes) -> Bytes {
+        self.bind(bytes.into()).into()
     }
 
     /// Waits for the room of an answer of so many bytes, besides what was gathered.

@@ -5,7 +5,7 @@ use corehold_types::{Event, EventBytes, Problem, Scope, for_each_tool};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::Json;
+use super::{Json, SMALL};
 use crate::{
     handler::{Call, Events, Handler},
     server::body,
@@ -132,8 +132,13 @@ async fn forward<E: Event>(mut receiver: mpsc::Receiver<E>, out: mpsc::Sender<Er
                 Err(_) => return,
             },
         };
+        let is_large = json.len() > SMALL;
         let erased = ErasedEvent { kind, offset_after, json, bytes };
         if out.send(erased).await.is_err() {
+            return;
+        }
+        // Not several of them wait.
+        if is_large && out.reserve_many(out.max_capacity()).await.is_err() {
             return;
         }
     }

@@ -130,7 +130,8 @@ limits! {
     /// Milliseconds in which a request's head must have come, from the opening of the connection or the answer before. Default
     /// 120,000: longer than usual clients keep an idle connection, so that it is they who close it.
     idle_ms: "idleMs", "ms", "COREHOLD_LIMIT_IDLE_MS", 120_000;
-    /// Connections at a time. Default 1,024.
+    /// Connections at a time. Of those on which no valid token was shown the first has to go when all are taken and somebody new comes; while
+    /// all have shown one, the new one waits. Default 1,024.
     connections: "connections", "connections", "COREHOLD_LIMIT_CONNECTIONS", 1_024;
     /// Bytes of content in one answer of `read`. Default 8 MiB.
     read_bytes: "readBytes", "bytes", "COREHOLD_LIMIT_READ_BYTES", 8 << 20;

@@ -1,22 +1,28 @@
 //! The server: connections, and what is the same for every request. What a route does is in [`crate::routes`].
 
+mod again;
 pub(crate) mod body;
 mod boundary;
 mod origin;
+mod places;
 pub(crate) mod problem;
 mod router;
 pub(crate) mod upgrade;
 pub(crate) mod upload;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::Request};
+use corehold_types::Standing;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 
@@ -24,6 +30,7 @@ pub use boundary::RequestId;
 pub(crate) use boundary::{log_in_stream, panicked};
 pub use router::router;
 
+use self::places::{Place, Places};
 use crate::{agent::Agent, config::Limit};
 
 /// Pause after the operating system refused a connection, since it will refuse the next one too (no descriptors left).
@@ -39,7 +46,8 @@ pub async fn run(listener: TcpListener, agent: Arc<Agent>, told_to_end: impl Fut
         router: router(Arc::clone(&agent)),
         idle: agent.config.limits.idle_ms.as_duration(),
         unread: agent.config.limits.send_ms,
-        slots: agent.config.limits.connections.permits(),
+        places: Places::new(agent.config.limits.connections.permits()),
+        agent: Arc::clone(&agent),
         connections: TaskTracker::new(),
         ending: CancellationToken::new(),
     };
@@ -67,7 +75,8 @@ struct Server {
     idle: Duration,
     /// See [`end_unread`].
     unread: Limit,
-    slots: Arc<Semaphore>,
+    places: Places,
+    agent: Arc<Agent>,
     connections: TaskTracker,
     ending: CancellationToken,
 }
@@ -76,15 +85,11 @@ impl Server {
     /// Accepts for ever.
     async fn accept(&self, listener: &TcpListener) {
         loop {
-            // Beyond the limit callers wait in the kernel's queue.
-            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let connection = self.connection(stream);
-                    self.connections.spawn(async move {
-                        connection.await;
-                        drop(slot);
-                    });
+                    // Meanwhile others wait in the kernel's queue.
+                    let Some(place) = self.places.take().await else { return };
+                    self.connections.spawn(again::at_once(self.connection(stream, place)));
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -95,13 +100,21 @@ impl Server {
         }
     }
 
-    fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + use<> {
+    fn connection(&self, stream: TcpStream, place: Place) -> impl Future<Output = ()> + Send + use<> {
         let (router, ending, idle) = (self.router.clone(), self.ending.clone(), self.idle);
+        let agent = Arc::clone(&self.agent);
         end_unread(&stream, self.unread);
         async move {
             // Small answers must not wait for the acknowledgement of the ones before.
             let _ = stream.set_nodelay(true);
-            let service = service_fn(move |request: Request<Incoming>| router.clone().call(request.map(Body::new)));
+            let known = AtomicBool::new(false);
+            let service = service_fn(|request: Request<Incoming>| {
+                if !known.load(Ordering::Relaxed) && agent.access.identify(request.headers(), Standing::Any).is_ok() {
+                    known.store(true, Ordering::Relaxed);
+                    place.keep();
+                }
+                router.clone().call(request.map(Body::new))
+            });
             let mut connection = std::pin::pin!(
                 http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -111,6 +124,7 @@ impl Server {
             );
             let result = tokio::select! {
                 result = connection.as_mut() => result,
+                () = place.wanted() => return,
                 () = ending.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await

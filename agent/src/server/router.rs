@@ -17,21 +17,19 @@ use super::{boundary, problem::Failure};
 use crate::{
     agent::Agent,
     mcp, metrics,
-    routes::{archive, audited, files, health, repeated, tools, tunnel},
+    routes::{archive, audited, files, health, tools, tunnel},
     socket,
 };
 
 /// The agent's routes, with the boundary around them.
 pub fn router(agent: Arc<Agent>) -> Router {
     let audited = middleware::from_fn_with_state(Arc::clone(&agent), audited::audited);
-    let once = middleware::from_fn_with_state(Arc::clone(&agent), repeated::once);
     let router = Router::new()
-        .route("/v1/archive", get(archive::get).put(archive::put))
-        .route("/v1/files", files::route())
-        .route("/v1/files/", files::route())
-        .route("/v1/files/{*path}", files::route())
+        .route("/v1/archive", archive::route(&agent))
+        .route("/v1/files", files::route(&agent))
+        .route("/v1/files/", files::route(&agent))
+        .route("/v1/files/{*path}", files::route(&agent))
         .route("/v1/tunnel/{port}", get(tunnel::get))
-        .route_layer(once)
         .route_layer(audited)
         .route("/metrics", get(metrics::get))
         .route("/openapi.json", get(openapi))

@@ -72,7 +72,7 @@ pub(super) async fn serve(agent: Arc<Agent>, caller: Arc<Caller>, request_id: Re
         .max_message_size(Some(largest))
         .max_frame_size(Some(largest))
         .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(2 * MAX_PAYLOAD);
+        .write_buffer_size(MAX_PAYLOAD);
     let meter = Meter::default();
     let upgraded = Metered::new(upgraded, meter.clone(), Arc::clone(&agent.room), largest);
     let socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config)).await;

@@ -15,7 +15,7 @@ use corehold_types::{
 use futures_util::{FutureExt as _, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
@@ -232,7 +232,7 @@ impl Dispatch {
             let label = self.caller.subject.clone();
             self.active = Some(self.agent.activity.hold(ActivitySource::Socket, label));
         }
-        let (line, streamed) = incoming.stream.then(|| self.open(&id, entry)).unzip();
+        let (line, streamed) = incoming.stream.then(|| self.open(&id, entry, &call.share)).unzip();
         let cancel = CancellationToken::new();
         self.calls.running().insert(id.clone(), Running { cancel: cancel.clone(), stream: line });
         let (out, calls) = (self.out.clone(), Arc::clone(&self.calls));
@@ -251,14 +251,11 @@ impl Dispatch {
                 Ok(result) => success(&id, result, notes.is_replayed()),
                 Err(error) => failure(Some(&id), &error, notes.is_replayed()),
             };
+            if out.capacity() < out.max_capacity() {
+                answer = waiting(answer, &id, &share, &out).await;
+            }
             // Nobody hears it when the socket is gone.
-            let place = match out.try_reserve() {
-                Ok(place) => Ok(place),
-                Err(_) => {
-                    answer = waiting(answer, &id, &share, &out).await;
-                    out.reserve().await
-                }
-            };
+            let place = out.reserve().await;
             // Both at once: who has the answer may use the id again, and who sees no call under way may close after the answer.
             let mut running = calls.running();
             running.remove(&id);
@@ -291,7 +288,7 @@ impl Dispatch {
     }
 
     /// A new stream: the client's end of it, and the call's.
-    fn open(&mut self, id: &RpcId, entry: &Entry) -> ((u32, Line), Streamed) {
+    fn open(&mut self, id: &RpcId, entry: &Entry, share: &Share) -> ((u32, Line), Streamed) {
         self.streams = self.streams.wrapping_add(1);
         let number = self.streams;
         if entry.name == CommandInput::NAME {
@@ -299,7 +296,14 @@ impl Dispatch {
             return ((number, Line::Input(line)), Streamed::Input { input, number });
         }
         let credit = CreditLine::new();
-        let stream = Stream { number, id: id.clone(), credit: Arc::clone(&credit), out: self.out.clone() };
+        let stream = Stream {
+            number,
+            id: id.clone(),
+            credit: Arc::clone(&credit),
+            out: self.out.clone(),
+            share: share.clone(),
+            turns: Arc::new(Semaphore::new(1)),
+        };
         ((number, Line::Events(credit)), Streamed::Events(stream))
     }
 
@@ -462,17 +466,22 @@ fn around(id: Option<&RpcId>, kind: &str, replayed: bool) -> (String, String) {
     (format!(r#"{{"jsonrpc":"2.0","id":{id},"{kind}":"#), format!("{replayed}}}"))
 }
 
-/// An answer that the client isn't ready for takes room though it is small: there may be many on many sockets.
+/// An answer that waits behind others takes room though it is small: there may be many on many sockets. Where there is
+/// none, it waits until they have gone out.
 async fn waiting(answer: Outgoing, id: &RpcId, share: &Share, out: &mpsc::Sender<Outgoing>) -> Outgoing {
-    let Outgoing::Text(pieces) = &answer else { return answer };
-    let [piece] = &pieces[..] else { return answer };
+    let piece = match answer {
+        Outgoing::Text(mut pieces) if pieces.len() == 1 => pieces.remove(0),
+        // It is large and has its part.
+        answer => return answer,
+    };
     let held = tokio::select! {
-        held = share.hold_waiting(piece) => held,
-        // Nobody will hear it.
-        () = out.closed() => return answer,
+        biased;
+        held = share.hold_waiting(piece.len()) => held,
+        // Nor is it waited for when nobody will hear it.
+        _ = out.reserve_many(out.max_capacity()) => return Outgoing::text(piece),
     };
     match held {
-        Ok(piece) => Outgoing::Text(vec![piece]),
+        Ok(()) => Outgoing::text(share.bind_waiting(piece)),
         Err(problem) => failure(Some(id), &failed(problem), false),
     }
 }

@@ -5,16 +5,16 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use axum::body::Bytes;
 use corehold_types::{
     EventBytes,
-    rpc::{Frame, INITIAL_CREDIT, MAX_EVENT_COST, MAX_PAYLOAD, RpcId, StreamEvent, StreamOpened, methods},
+    rpc::{Frame, INITIAL_CREDIT, MAX_EVENT_COST, MAX_PAYLOAD, RpcId, StreamOpened, methods},
 };
-use serde_json::value::RawValue;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Outgoing, dispatch::notification};
-use crate::calls::ErasedEvent;
+use crate::calls::{ErasedEvent, SMALL, Share};
 
 /// Bytes that a client still wants of a stream.
 #[derive(Debug)]
@@ -55,6 +55,23 @@ pub(super) struct Stream {
     pub(super) id: RpcId,
     pub(super) credit: Arc<CreditLine>,
     pub(super) out: mpsc::Sender<Outgoing>,
+    /// What it takes of the room.
+    pub(super) share: Share,
+    /// The turn of its one large event that isn't sent yet.
+    pub(super) turns: Arc<Semaphore>,
+}
+
+/// A large event that isn't sent yet.
+struct Large {
+    json: Vec<u8>,
+    _share: Share,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Large {
+    fn as_ref(&self) -> &[u8] {
+        &self.json
+    }
 }
 
 /// The socket is gone.
@@ -97,12 +114,22 @@ impl Stream {
     async fn event(&self, json: Vec<u8>) -> Result<(), Gone> {
         let cost = json.len().min(MAX_EVENT_COST);
         self.credit.spend(cost, cost).await;
-        let json = String::from_utf8(json).map_err(|_| Gone)?;
-        let event = RawValue::from_string(json).map_err(|_| Gone)?;
-        self.text(notification(methods::EVENT, &StreamEvent { stream: self.number, event })).await
+        // As `StreamEvent` is written.
+        let (method, stream) = (methods::EVENT, self.number);
+        let head = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"stream":{stream},"event":"#);
+        let tail = "}}";
+        if json.len() <= SMALL {
+            return self.text([head.as_bytes(), &json, tail.as_bytes()].concat()).await;
+        }
+        // Not copied, and its stream's part of the room is held until the last of it goes out.
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Gone)?;
+        let json = Bytes::from_owner(Large { json, _share: self.share.clone(), _turn: turn });
+        let pieces = (0..json.len()).step_by(SMALL).map(|start| json.slice(start..json.len().min(start + SMALL)));
+        let text = [head.into()].into_iter().chain(pieces).chain([tail.into()]).collect();
+        self.out.send(Outgoing::Text(text)).await.map_err(|_| Gone)
     }
 
-    async fn text(&self, text: String) -> Result<(), Gone> {
+    async fn text(&self, text: impl Into<Bytes>) -> Result<(), Gone> {
         self.out.send(Outgoing::text(text)).await.map_err(|_| Gone)
     }
 }

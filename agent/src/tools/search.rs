@@ -1,6 +1,6 @@
 //! `search`: runs the engine beside the server's threads, and carries what it finds to the caller.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use corehold_types::{
     Code, Data, Problem, WorkspacePath,
@@ -90,6 +90,8 @@ impl Handler for Search {
         };
         let mut collected = Collected::new(limits.search_bytes.value, call.share.clone());
         let mut full = false;
+        // Memory of events that may not have been taken.
+        let mut waiting = 0;
         let timer = tokio::time::sleep(timeout);
         tokio::pin!(timer);
         loop {
@@ -100,10 +102,16 @@ impl Handler for Search {
                     call.notes.note(|touched| touched.went_out(bytes));
                     for event in batch {
                         if events.wanted() {
-                            let large = memory_of(&event) > SMALL;
+                            let memory = memory_of(&event);
+                            if memory > SMALL {
+                                // One is written while the next one waits.
+                                call.share.widen_stream(2 * (memory + json_bytes(&event)?)).await?;
+                            }
+                            waiting += memory;
                             events.send(event).await.map_err(|CallerGone| gone())?;
-                            if large {
+                            if waiting > SMALL {
                                 events.taken().await.map_err(|CallerGone| gone())?;
+                                waiting = 0;
                             }
                         } else if !collected.add(event) {
                             // It may have ended already, so what it says about itself isn't enough.
@@ -147,6 +155,25 @@ fn line_bytes(event: &SearchEvent) -> u64 {
         SearchEvent::Match(hit) | SearchEvent::Context(hit) => hit.line.data.decoded_bytes(),
         SearchEvent::File { .. } | SearchEvent::Binary { .. } => 0,
     }
+}
+
+/// Bytes of an event's JSON.
+fn json_bytes(event: &SearchEvent) -> Result<usize, Problem> {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    let written = serde_json::to_writer(&mut count, event);
+    written.map_err(|error| Problem::new(Code::Internal, format!("an event can't be written as JSON: {error}")))?;
+    Ok(count.0)
 }
 
 /// Waits for a turn to search.

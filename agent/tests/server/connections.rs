@@ -87,13 +87,35 @@ async fn a_body_is_refused_before_it_is_sent() {
 #[tokio::test]
 async fn beyond_the_limit_callers_wait_until_another_goes() {
     let served = serve(&[("COREHOLD_LIMIT_CONNECTIONS", "1")]).await;
-    let mut first = served.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    read_until(&mut first, "\"status\"").await;
+    let mut first = served.send("GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token\r\n\r\n").await;
+    read_until(&mut first, "HTTP/1.1 200").await;
     let mut second = served.send("GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     let mut byte = [0; 1];
     assert!(timeout(Duration::from_millis(100), second.read(&mut byte)).await.is_err(), "it has to wait");
     drop(first);
     assert!(read(&mut second).await.contains("\"status\":\"ok\""));
+}
+
+/// As many as there may be: whoever is inside can make them, and has no token.
+#[tokio::test]
+async fn nobody_is_kept_out_by_connections_that_show_no_token() {
+    let served = serve(&[("COREHOLD_LIMIT_CONNECTIONS", "3")]).await;
+    let mut known = served.send("GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token\r\n\r\n").await;
+    read_until(&mut known, "HTTP/1.1 200").await;
+    let silent = [served.send("").await, served.send("GET /metrics HTTP/1.1\r\nAuthorization: Bearer wrong\r\n").await];
+    let request = put("/v1/files/f", "Content-Length: 0");
+    let mut more = Vec::new();
+    for _ in 0..2 {
+        assert!(served.exchange(&request).await.starts_with("HTTP/1.1 "), "somebody else is answered");
+        more.push(served.send("").await);
+    }
+    for mut silent in silent {
+        let mut rest = Vec::new();
+        let _ = timeout(PATIENCE, silent.read_to_end(&mut rest)).await.expect("it had to go");
+        assert_eq!(rest, b"");
+    }
+    known.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(read(&mut known).await.contains("\"status\":\"ok\""), "who has shown one stays");
 }
 
 #[tokio::test]

@@ -71,14 +71,32 @@ async fn metrics(agent: &AgentProcess) -> String {
 
 /// Waits until no call is under way: each is answered, as far as it can be without anybody who reads, or refused.
 async fn none_running(agent: &AgentProcess, surface: &str) {
-    let none = format!("corehold_agent_calls_running{{surface=\"{surface}\"}} 0\n");
+    few_running(agent, surface, 0).await;
+}
+
+/// The same, but for so many that wait for their readers.
+async fn few_running(agent: &AgentProcess, surface: &str, most: u64) {
+    let metric = format!("corehold_agent_calls_running{{surface=\"{surface}\"}} ");
+    let running =
+        |metrics: &str| metrics.lines().find_map(|line| line.strip_prefix(&metric)).unwrap().parse::<u64>().unwrap();
     let waiting = async {
-        while !metrics(agent).await.contains(&none) {
+        while running(&metrics(agent).await) > most {
             // Nobody is told.
             sleep(Duration::from_millis(20)).await;
         }
     };
     timeout(3 * PATIENCE, waiting).await.expect("they end");
+}
+
+/// Waits until all room is given back: the agent learns in its own time that a caller has gone.
+async fn nothing_held(agent: &AgentProcess) {
+    let waiting = async {
+        while !metrics(agent).await.contains("corehold_agent_answers_held_bytes 0\n") {
+            // Nobody is told.
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(3 * PATIENCE, waiting).await.expect("it is given back");
 }
 
 /// A WebSocket of somebody who won't read.
@@ -115,7 +133,7 @@ async fn answers_that_nobody_reads_over_http_have_bounded_memory_and_others_are_
         let small = exchange(&agent, &call("read", &read("small"))).await;
         assert!(small.starts_with("HTTP/1.1 200 "), "a small answer waits for nobody: {small}");
         drop(silent);
-        none_running(&agent, "http").await;
+        nothing_held(&agent).await;
     }
     let large = exchange(&agent, &call("read", &read("control"))).await;
     assert!(large.starts_with("HTTP/1.1 200 ") && large.len() > 6 * (8 << 20), "what they held is given back");
@@ -162,8 +180,7 @@ async fn who_finds_no_room_is_told_so_and_has_it_when_others_go() {
     assert!(longest.starts_with("HTTP/1.1 503 ") || longest.starts_with("HTTP/1.1 413 "), "{longest:.1000}");
     assert!(exchange(&agent, &call("read", &read("small"))).await.starts_with("HTTP/1.1 200 "));
     drop(silent);
-    let held = "corehold_agent_answers_held_bytes 0\n";
-    timeout(PATIENCE, async { while !metrics(&agent).await.contains(held) {} }).await.expect("it is given back");
+    nothing_held(&agent).await;
     assert!(exchange(&agent, &several).await.starts_with("HTTP/1.1 200 "));
     let longest = exchange(&agent, &call("read", &read("control"))).await;
     assert!(longest.starts_with("HTTP/1.1 413 ") && longest.contains("\"retryable\":false"), "{longest:.1000}");
@@ -182,7 +199,7 @@ async fn noisy(agent: &AgentProcess) -> Value {
     answer["id"].clone()
 }
 
-/// What connections take for themselves (a socket some 220 KiB), and threads that are busy the first time.
+/// What connections take for themselves, and threads that are busy the first time.
 const BESIDE: usize = 8 << 20;
 
 #[track_caller]
@@ -276,6 +293,7 @@ async fn long_results_that_nobody_reads_have_bounded_memory_while_they_are_made(
         let peak = agent.memory("VmHWM");
         assert!(peak < LARGE, "the agent had {} MiB for {tool}", peak >> 20);
         drop(silent);
+        nothing_held(&agent).await;
         let answer = exchange(&agent, &call(tool, &request)).await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.len() > 1 << 20, "{tool}: {answer:.300}");
     }
@@ -306,4 +324,102 @@ async fn searches_of_very_long_lines_have_bounded_memory_together_and_find_all()
     }
     let peak = agent.memory("VmHWM");
     assert!(peak < 64 << 20, "the agent had {} MiB", peak >> 20);
+}
+
+fn get(name: &str) -> String {
+    format!("GET /v1/files/{name} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token\r\nConnection: close\r\n\r\n")
+}
+
+#[tokio::test]
+async fn files_that_nobody_takes_have_bounded_memory_and_go_on_when_they_are_taken() {
+    const SILENT: usize = 256;
+    // What a connection has besides the room: a piece, and some for itself.
+    const EACH: usize = 112 << 10;
+    // What the allocator keeps for the threads that read, of which a busy machine has more at a time.
+    const THREADS: usize = 24 << 20;
+    let folder = workspace();
+    let agent = AgentProcess::start(folder.path(), &[("COREHOLD_LIMIT_SEND_MS", "3600000")]);
+    let size = fs::metadata(folder.path().join("text")).unwrap().len() as usize;
+    let before = agent.memory("VmRSS");
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        let mut stream = connect(&agent).await;
+        stream.write_all(get("text").as_bytes()).await.unwrap();
+        stream.readable().await.unwrap();
+        silent.push(stream);
+    }
+    let whole = exchange(&agent, &get("text")).await;
+    assert!(whole.starts_with("HTTP/1.1 200 ") && whole.len() > size, "there is always some for one more");
+    let grown = agent.memory("VmHWM").saturating_sub(before) as usize;
+    assert!(grown < (16 << 20) + SILENT * EACH + THREADS, "{} KiB for each", (grown / SILENT) >> 10);
+    assert!(exchange(&agent, &call("read", &read("text"))).await.starts_with("HTTP/1.1 200 "), "answers have room");
+    for mut stream in [silent.swap_remove(SILENT / 2), silent.swap_remove(0)] {
+        let mut answer = Vec::new();
+        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it goes on").unwrap();
+        assert!(answer.len() > size);
+    }
+}
+
+/// A line of a megabyte, which is six in JSON.
+#[tokio::test]
+async fn very_long_lines_that_nobody_takes_have_bounded_memory_after_their_search() {
+    const SEARCHES: usize = 16;
+    const LARGE: u64 = 88 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let line = [vec![1; (1 << 20) - 8], b"needle\n".to_vec()].concat();
+    fs::write(folder.path().join("line"), line).unwrap();
+    let search = json!({"pattern": "needle", "maxLineBytes": 1 << 20});
+    let over_http = call("search", &search).replacen("\r\n", "\r\nAccept: application/x-ndjson\r\n", 1);
+    let on_socket = json!({"jsonrpc": "2.0", "id": 1, "method": "search", "params": search, "stream": true});
+    let limits = [("COREHOLD_LIMIT_SEND_MS", "3600000"), ("COREHOLD_LIMIT_ANSWER_MS", "100")];
+    for surface in ["http", "webSocket"] {
+        let agent = AgentProcess::start(folder.path(), &limits);
+        let (mut silent, mut sockets) = (Vec::new(), Vec::new());
+        for _ in 0..SEARCHES {
+            if surface == "http" {
+                let mut stream = connect(&agent).await;
+                stream.write_all(over_http.as_bytes()).await.unwrap();
+                silent.push(stream);
+            } else {
+                let mut socket = socket(&agent).await;
+                socket.send(Message::text(on_socket.to_string())).await.unwrap();
+                sockets.push(socket);
+            }
+        }
+        // Each has begun, or was refused for want of room.
+        for stream in silent.iter().chain(sockets.iter().map(WebSocketStream::get_ref)) {
+            stream.readable().await.unwrap();
+        }
+        // Two of them have half of the room.
+        few_running(&agent, surface, 2).await;
+        let peak = agent.memory("VmHWM");
+        assert!(peak < LARGE, "the agent had {} MiB, {surface}", peak >> 20);
+        drop((silent, sockets));
+        nothing_held(&agent).await;
+        assert!(exchange(&agent, &over_http).await.len() > 6 << 20, "they have room");
+    }
+}
+
+#[tokio::test]
+async fn small_answers_that_nobody_reads_on_many_sockets_take_room_but_for_the_first() {
+    const SOCKETS: usize = 64;
+    const CALLS: usize = 60;
+    const EACH: usize = 448 << 10;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), format!("{:63}\n", "x").repeat(60 << 4)).unwrap();
+    let limits = [("COREHOLD_LIMIT_SEND_MS", "3600000"), ("COREHOLD_LIMIT_ANSWER_BYTES", "16777216")];
+    let agent = AgentProcess::start(folder.path(), &limits);
+    let before = agent.memory("VmRSS");
+    let mut sockets = Vec::new();
+    for _ in 0..SOCKETS {
+        let mut socket = socket(&agent).await;
+        for id in 0..CALLS {
+            let request = json!({"jsonrpc": "2.0", "id": id, "method": "read", "params": read("file")});
+            socket.send(Message::text(request.to_string())).await.unwrap();
+        }
+        sockets.push(socket);
+    }
+    none_running(&agent, "webSocket").await;
+    let grown = agent.memory("VmHWM").saturating_sub(before) as usize;
+    assert!(grown < (16 << 20) + SOCKETS * EACH, "{} KiB for each", (grown / SOCKETS) >> 10);
 }

@@ -29,7 +29,7 @@ pub(crate) async fn save(global: &Global, save: &Save) -> anyhow::Result<ExitCod
 }
 
 pub(crate) async fn run(global: &Global, archives: &Archives) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     match &archives.action {
         None => ls(global, &host, archives.workspace.as_deref()).await,
         Some(ArchivesAction::Verify { archive }) => {

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{args::Global, output, surroundings};
 
 pub(crate) async fn ls(global: &Global) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     let entries = host.setup_cache().await?;
     if global.json {
         output::json(&entries)?;
@@ -30,7 +30,7 @@ pub(crate) async fn ls(global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) async fn clear(global: &Global) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     let removed = host.clear_setup_cache().await?;
     if global.json {
         output::json(&json!({ "removed": removed }))?;

@@ -110,12 +110,26 @@ async fn engine_and_image(global: &Global) -> Vec<Finding> {
             findings.push(Finding::new("engine", State::Broken, error.to_string()).mend(hint));
         }
     }
+    findings.push(networks(&docker).await);
     findings.push(image(global, &docker).await);
     findings
 }
 
+/// Whether workspaces can be kept from each other and from the engine's machine.
+async fn networks(docker: &Docker) -> Finding {
+    match docker.can_close_networks().await {
+        Ok(()) => {
+            Finding::new("networks", State::Ok, "can be closed: firewall rules can be set on the engine's machine")
+        }
+        Err(error) => {
+            let hint = error.hint_text().unwrap_or("look at the engine's own log").to_owned();
+            Finding::new("networks", State::Broken, error.to_string()).mend(hint)
+        }
+    }
+}
+
 async fn image(global: &Global, docker: &Docker) -> Finding {
-    let reference = match surroundings::host(global, docker.clone()).await {
+    let reference = match surroundings::host_of(global, docker.clone()).await {
         Ok(host) => host.image().to_owned(),
         Err(_) => corehold_host::config::DEFAULT_IMAGE.to_owned(),
     };

@@ -12,7 +12,7 @@ use crate::{
 
 pub(crate) async fn run(global: &Global, down: &Down) -> anyhow::Result<ExitCode> {
     let engine = surroundings::engine(global).await?;
-    let host = surroundings::host(global, engine.clone()).await?;
+    let host = surroundings::host_of(global, engine.clone()).await?;
     let names: Vec<String> = if down.all {
         host.list().await?.into_iter().map(|workspace| workspace.id.to_string()).collect()
     } else {

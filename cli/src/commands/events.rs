@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     show(global, &host).await
 }
 

@@ -19,7 +19,7 @@ pub(crate) async fn build(global: &Global, arguments: &BuildArguments) -> anyhow
     let events = |event: ImageEvent| show(&event, as_json);
     let info = if let Some(project) = arguments.project {
         let engine = surroundings::engine(global).await?;
-        let host = surroundings::host(global, engine.clone()).await?;
+        let host = surroundings::host_of(global, engine.clone()).await?;
         image::build_project(&engine, project, host.image(), &events).await?
     } else {
         let agent = agent(arguments)?;
@@ -50,7 +50,7 @@ pub(crate) async fn build(global: &Global, arguments: &BuildArguments) -> anyhow
 
 pub(crate) async fn report(global: &Global) -> anyhow::Result<ExitCode> {
     let engine = surroundings::engine(global).await?;
-    let host = surroundings::host(global, engine.clone()).await?;
+    let host = surroundings::host_of(global, engine.clone()).await?;
     eprintln!("compressing every layer as a registry would; this takes a while");
     let report = image::report(&engine, host.image()).await?;
     if global.json {
@@ -85,7 +85,7 @@ pub(crate) async fn report(global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) async fn ls(global: &Global) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     let images = host.images().list().await?;
     if global.json {
         output::json(&images)?;
@@ -111,7 +111,7 @@ pub(crate) async fn ls(global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) async fn pull(global: &Global, images: &[String]) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     for image in images {
         let progress = Pulled::start(global, image);
         let pulled = host.images().pull(image, |received| progress.show(received)).await;
@@ -171,7 +171,7 @@ impl<'a> Pulled<'a> {
 }
 
 pub(crate) async fn rm(global: &Global, images: &[String]) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     for image in images {
         host.images().remove(image).await?;
         if global.json {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global, limits: &Limits) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     let workspace = host.workspace(&limits.workspace).await?;
     let asked = limits.asked.resources()?;
     if asked != Resources::default() {

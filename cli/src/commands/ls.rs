@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{args::Global, output, surroundings};
 
 pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     let workspaces = host.list().await?;
     let sizes = future::join_all(workspaces.iter().map(|info| archive_bytes(&host, info))).await;
     let all = workspaces.iter().zip(sizes);

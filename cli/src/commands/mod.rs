@@ -8,6 +8,7 @@ pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod forward;
+pub(crate) mod health;
 pub(crate) mod image;
 pub(crate) mod life;
 pub(crate) mod limits;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global, policy: &Policy) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     each(global, &policy.workspaces, async |name| {
         let workspace = host.workspace(name).await?;
         let own = workspace.idle_policy().await?;

@@ -13,7 +13,7 @@ use crate::{
 const HEAD: [&str; 8] = ["WORKSPACE", "STATUS", "CPU", "MEMORY", "LIMIT", "NETWORK IN/OUT", "DISK IN/OUT", "PROCESSES"];
 
 pub(crate) async fn run(global: &Global, stats: &Stats) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     let mut names = stats.workspaces.clone();
     if names.is_empty() {
         names = host.list().await?.into_iter().map(|workspace| workspace.id.to_string()).collect();

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use corehold_host::{CreateWorkspace, Creation, Host, Network, Workspace, WorkspaceInfo};
+use corehold_host::{CreateWorkspace, Creation, Host, Network, Workspace, WorkspaceInfo, runtime::Runtime as _};
 use serde_json::json;
 
 use super::logs;
@@ -15,6 +15,7 @@ use crate::{
 
 pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
     let engine = surroundings::engine(global).await?;
+    let publishes_here = engine.publishes_here().await?;
     let mut builder = surroundings::builder(global, engine);
     if let Some(bundle) = ca_bundle(up) {
         builder = builder.ca_bundle(bundle);
@@ -28,7 +29,8 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
     let mut request =
         CreateWorkspace::from_template(&template).resources(up.asked.resources()?).keep_on_failure(up.keep);
     // The address that is printed outlives this command, so it can't be one that this process listens on.
-    for port in up.publish.iter().chain([&template.port]) {
+    // What the engine publishes on another machine isn't printed as one of this one's.
+    for port in up.publish.iter().chain(publishes_here.then_some(&template.port)) {
         request = request.publish(*port);
     }
     if let Some(name) = &up.name {
@@ -105,6 +107,9 @@ pub(super) fn announce(global: &Global, workspace: &Workspace, info: &WorkspaceI
     match &info.preview_url {
         Some(url) => output::line(format_args!("{id} is ready: {url}"))?,
         None => output::line(format_args!("{id} is ready"))?,
+    }
+    if let (None, Some(port)) = (&info.preview_url, info.preview_port) {
+        eprintln!("  corehold forward {id} {port}  what listens there, on this machine");
     }
     eprintln!("  corehold exec {id} -- ls      run a command inside");
     eprintln!("  corehold logs {id} --follow   see what the dev server writes");

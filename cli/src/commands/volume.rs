@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global, volume: &Volume) -> anyhow::Result<ExitCode> {
-    let volumes = surroundings::host(global, surroundings::engine(global).await?).await?.volumes();
+    let volumes = surroundings::host(global).await?.volumes();
     match volume {
         Volume::Ls => {
             let all = volumes.list().await?;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global, why: &Why) -> anyhow::Result<ExitCode> {
-    let host = surroundings::host(global, surroundings::engine(global).await?).await?;
+    let host = surroundings::host(global).await?;
     let workspace = host.workspace(&why.workspace).await?;
     let awake = workspace.why_awake().await?;
     let next = workspace.next_transition().await?;

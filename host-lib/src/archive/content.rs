@@ -11,6 +11,7 @@ use super::{
     store::{Store, chunk_path, index_path},
 };
 use crate::{
+    blocking::blocking,
     error::{Error, ErrorKind, Result},
     runtime::BoxStream,
 };
@@ -54,8 +55,7 @@ async fn fetch(store: &Store, chunk: ChunkRef) -> Result<Bytes> {
     let length = chunk.length as usize;
     let kept = store.read(&chunk_path(chunk.id), most_compressed(length)).await?;
     let kept = kept.ok_or_else(|| Error::new(ErrorKind::Damaged, format!("its chunk {} is missing", chunk.id)))?;
-    let unpacking = tokio::task::spawn_blocking(move || decompress(chunk.id, length, &kept));
-    let bytes = unpacking.await.map_err(|error| Error::new(ErrorKind::Io, "unpacking was cut off").caused_by(error))?;
+    let bytes = blocking("unpacking", move || decompress(chunk.id, length, &kept)).await?;
     Ok(bytes?.into())
 }
 

@@ -18,6 +18,7 @@ use super::{
     scan::{self, Pipe},
 };
 use crate::{
+    blocking::blocking,
     client::ArchiveFormat,
     error::{Error, ErrorKind, Result},
     pack::PackedArchive,
@@ -30,6 +31,7 @@ use crate::{
 const MOST_ENTRIES: usize = 1_000_000;
 /// Pieces of a tar that wait for its reader.
 const WAITING: usize = 2;
+const READING: &str = "reading a tree";
 
 /// One side of a comparison.
 #[derive(Debug, Clone)]
@@ -173,13 +175,13 @@ impl Archives {
             }
             Tree::Template(template) => {
                 let (packer, template) = (self.host.packer.clone(), template.clone());
-                blocking(move || {
+                blocking(READING, move || {
                     let packed: PackedArchive = packer.pack(&template.folder, &template.exclude)?;
                     let unreadable =
                         |error| Error::new(ErrorKind::Io, "the packed template can't be read").caused_by(error);
                     read(zstd::Decoder::new(packed.file).map_err(unreadable)?)
                 })
-                .await
+                .await?
             }
         }
     }
@@ -187,10 +189,10 @@ impl Archives {
 
 async fn of_tar(tar: BoxStream<Bytes>) -> Result<Entries> {
     let (feed, pipe) = mpsc::channel(WAITING);
-    let reading = blocking(move || read(Pipe::new(pipe)));
+    let reading = blocking(READING, move || read(Pipe::new(pipe)));
     let (entries, forwarded) = tokio::join!(reading, scan::forward(tar, feed));
     // What broke off says more than what was missing.
-    forwarded.and(entries)
+    forwarded.and(entries?)
 }
 
 fn read(tar: impl Read) -> Result<Entries> {
@@ -249,9 +251,4 @@ fn compare(before: &Entries, after: &Entries) -> Vec<Difference> {
         }
     }
     all.into_values().collect()
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::new(ErrorKind::Io, "reading a tree was cut off").caused_by(error))?
 }

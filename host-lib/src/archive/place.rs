@@ -12,7 +12,10 @@ use object_store::{ObjectStore, local::LocalFileSystem};
 use tokio::sync::OnceCell;
 
 use super::store::Store;
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    blocking::blocking,
+    error::{Error, ErrorKind, Result},
+};
 
 /// Where archives are kept. From text: `s3://bucket/prefix` is a bucket, anything else a folder.
 ///
@@ -107,8 +110,7 @@ impl Place {
         match &self.kept_in.0 {
             Kind::Folder(path) => {
                 let path = path.clone();
-                let opening = tokio::task::spawn_blocking(move || open_folder(&path));
-                opening.await.map_err(|error| Error::new(ErrorKind::Io, "opening was cut off").caused_by(error))?
+                blocking("opening", move || open_folder(&path)).await?
             }
             #[cfg(feature = "s3")]
             Kind::Bucket(bucket) => bucket.open(),

@@ -41,6 +41,7 @@ use super::{
     verify,
 };
 use crate::{
+    blocking::{blocking, cut_off},
     error::{Error, ErrorKind, Result},
     runtime::BoxStream,
     workspace::WorkspaceId,
@@ -238,8 +239,7 @@ impl<'a> Saving<'a> {
     /// Sees to it that the store has a chunk.
     async fn chunk(&self, bytes: Vec<u8>) -> Result<ChunkRef> {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let naming = tokio::task::spawn_blocking(move || (ChunkId::of(&bytes), bytes));
-        let (id, bytes) = naming.await.map_err(|error| cut_off("hashing", error))?;
+        let (id, bytes) = blocking("hashing", move || (ChunkId::of(&bytes), bytes)).await?;
         let known =
             |known: &Mutex<HashSet<ChunkId>>| known.lock().unwrap_or_else(PoisonError::into_inner).contains(&id);
         if !known(&self.known) {
@@ -247,8 +247,7 @@ impl<'a> Saving<'a> {
             let written = if self.anew { None } else { self.store.written(&path).await? };
             let age = written.map(|written| self.now.duration_since(written).unwrap_or(Duration::ZERO));
             if age.is_none_or(|age| age > GRACE / 2) {
-                let compressing = tokio::task::spawn_blocking(move || compress(&bytes));
-                let kept = compressing.await.map_err(|error| cut_off("compressing", error))??;
+                let kept = blocking("compressing", move || compress(&bytes)).await??;
                 self.written.fetch_add(kept.len() as u64, Ordering::Relaxed);
                 self.store.put(&path, kept).await?;
                 if age.is_some() {
@@ -275,8 +274,4 @@ async fn put_marker(store: &Store, path: &Path, archives: impl Iterator<Item = &
     let bytes = serde_json::to_vec(&Marker { indexes })
         .map_err(|error| Error::new(ErrorKind::Io, format!("a marker can't be written: {error}")))?;
     store.put(path, bytes).await
-}
-
-fn cut_off(what: &str, error: tokio::task::JoinError) -> Error {
-    Error::new(ErrorKind::Io, format!("{what} was cut off")).caused_by(error)
 }

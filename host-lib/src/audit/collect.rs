@@ -138,7 +138,7 @@ impl Room {
 
     /// Follows the agents of all workspaces that run, and no others.
     async fn look(self: &Arc<Self>) -> Result<()> {
-        let home = BTreeMap::from([(labels::HOME.to_owned(), self.seat.fingerprint.clone())]);
+        let home = labels::of_home(&self.seat.fingerprint);
         let mut states = self.seat.runtime.list(&home).await?;
         states.retain(|state| matches!(state.status, ContainerStatus::Running | ContainerStatus::Paused));
         let pooled =
@@ -288,9 +288,9 @@ async fn note(subject: String, queue: mpsc::Sender<Work>, mut events: Events) {
 /// What a host did; nothing for what only says how far something is.
 fn entry(event: Event, subject: &str) -> Option<AuditEntry> {
     let outcome = match &event.kind {
-        EventKind::Creation(_) | EventKind::NotKept { .. } => return None,
+        EventKind::Creation(_) | EventKind::NotKept { .. } | EventKind::PoolImagePulling { .. } => return None,
         EventKind::Transition { from, to, cause } => transition(*from, *to, *cause)?,
-        EventKind::CreationFailed { .. } => AuditOutcome::Failed,
+        EventKind::CreationFailed { .. } | EventKind::PoolImageFailed { .. } => AuditOutcome::Failed,
         _ => AuditOutcome::Ok,
     };
     let befell = matches!(
@@ -298,6 +298,7 @@ fn entry(event: Event, subject: &str) -> Option<AuditEntry> {
         EventKind::Ended { .. }
             | EventKind::OutOfMemory
             | EventKind::DiskExceeded { .. }
+            | EventKind::VolumeExceeded { .. }
             | EventKind::Vanished
             | EventKind::EngineLost { .. }
             | EventKind::EngineBack

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::collect::{AuditSeat, Auditor};
 use self::store::Store;
 use crate::{
+    blocking::blocking,
     error::{Error, ErrorKind, Result},
     host::Host,
     workspace::WorkspaceId,
@@ -195,8 +196,7 @@ impl Host {
     /// `Io` when the log can't be read.
     pub async fn audit(&self, query: AuditQuery) -> Result<AuditAnswer> {
         let folder = folder(self.home().to_owned());
-        let read = tokio::task::spawn_blocking(move || Store::new(folder).read(&query));
-        let answer = read.await.map_err(|error| Error::new(ErrorKind::Io, "reading was cut off").caused_by(error))?;
+        let answer = blocking("reading the audit log", move || Store::new(folder).read(&query)).await?;
         answer.map_err(|error| {
             let folder = self.home().join("audit");
             Error::new(ErrorKind::Io, format!("the audit log in {} can't be read: {error}", folder.display()))

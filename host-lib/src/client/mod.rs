@@ -28,7 +28,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 
-use self::connect::Connection;
+use self::connect::{Connection, Destination};
 pub(crate) use self::{
     archive::{ArchiveFormat, ArchiveInto},
     token::TokenSource,
@@ -40,7 +40,7 @@ pub use self::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    runtime::{ContainerId, ContainerStatus, Runtime},
+    runtime::{BoxConnection, ContainerId, ContainerStatus, Runtime},
 };
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -112,7 +112,12 @@ impl AgentClient {
                 let body = collect(accept(response).await?.into_body(), PROBLEM_BYTES).await?;
                 serde_json::from_slice(&body).map_err(|error| misunderstood("its health", &error))
             }
-            Err(error) => Err(Error::new(ErrorKind::AgentUnavailable, root_cause(&error))),
+            Err(error) => Err(match of_runtime(&error) {
+                // Asking again would tell no more.
+                Some(error) if error.kind() == ErrorKind::Unsupported => copied(error, ErrorKind::Unsupported),
+                Some(error) => copied(error, ErrorKind::AgentUnavailable),
+                None => Error::new(ErrorKind::AgentUnavailable, root_cause(&error)),
+            }),
         }
     }
 
@@ -207,10 +212,27 @@ impl AgentClient {
         if let Some(connection) = self.lock().clone() {
             return Ok(connection);
         }
-        let endpoint = self.runtime.endpoint(&self.container, self.port).await?;
+        let destination = self.destination().await?;
         let mut slot = self.lock();
         // Two calls may have asked at once; they share the connection of whoever came first.
-        Ok(slot.get_or_insert_with(|| Arc::new(Connection::new(endpoint))).clone())
+        Ok(slot.get_or_insert_with(|| Arc::new(Connection::new(destination))).clone())
+    }
+
+    async fn destination(&self) -> Result<Destination> {
+        let endpoint = self.runtime.endpoint(&self.container, self.port).await?;
+        Ok(Destination { runtime: self.runtime.clone(), container: self.container.clone(), port: self.port, endpoint })
+    }
+
+    /// A connection to the agent that nothing else uses. Cancel-safe.
+    pub(crate) async fn connect(&self) -> Result<BoxConnection> {
+        let destination = self.destination().await?;
+        match destination.connect().await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => {
+                let message = format!("the agent at {destination} can't be reached: {error}");
+                Err(self.explained(Error::new(ErrorKind::AgentUnavailable, message)).await)
+            }
+        }
     }
 
     /// Asks the engine again where the agent is; none when it is where it was. What has ended gives its address to the next
@@ -234,7 +256,8 @@ impl AgentClient {
 
     async fn unreachable(&self, connection: &Connection, error: &hyper_util::client::legacy::Error) -> Error {
         let what = if error.is_connect() { "can't be reached" } else { "broke off the connection" };
-        let reached = format!("the agent at {} {what}: {}", connection.describe(), root_cause(error));
+        let why = of_runtime(error).map_or_else(|| root_cause(error), ToString::to_string);
+        let reached = format!("the agent at {} {what}: {why}", connection.destination());
         self.explained(Error::new(ErrorKind::AgentUnavailable, reached)).await
     }
 
@@ -305,6 +328,27 @@ fn misunderstood(what: &str, error: &serde_json::Error) -> Error {
         format!("the agent said {what} in a way that this version doesn't understand: {error}"),
     )
     .hint("host and agent may be of different versions: build the image anew")
+}
+
+/// The runtime's own error, where it could open no connection.
+fn of_runtime<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(of_runtime) = inner.and_then(|inner| inner.downcast_ref()) {
+            return Some(of_runtime);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn copied(error: &Error, kind: ErrorKind) -> Error {
+    let copy = Error::new(kind, error.to_string());
+    match error.hint_text() {
+        Some(hint) => copy.hint(hint),
+        None => copy,
+    }
 }
 
 /// The last cause: `Connection refused` instead of `client error`.

@@ -131,6 +131,57 @@ async fn connections_are_reused_and_a_moved_agent_is_found_again() {
     assert_eq!(fixture.engine.connections("corehold-w"), 1);
 }
 
+/// As with an engine on another machine, whose containers have no address here.
+#[tokio::test]
+async fn an_agent_without_an_address_is_reached_through_its_runtime_by_few_connections() {
+    let script = EngineScript { through_runtime: true, ..EngineScript::default() };
+    let fixture = Fixture::new(script, AgentScript::default()).await;
+    let workspace = fixture.host.create(CreateWorkspace::empty().id("w")).await.unwrap();
+    assert_eq!(workspace.agent_endpoint().await.unwrap(), crate::runtime::Endpoint::ThroughRuntime);
+    for _ in 0..10 {
+        workspace.write_file("a", "b").await.unwrap();
+    }
+    let made = fixture.engine.connections("corehold-w");
+    assert!(made <= 2, "{made}");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut tunnel = workspace.tunnel(listener.local_addr().unwrap().port()).await.unwrap();
+    let (mut inside, _) = listener.accept().await.unwrap();
+    tokio::io::AsyncWriteExt::shutdown(&mut tunnel).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut inside, b"hello").await.unwrap();
+    drop(inside);
+    let mut said = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut tunnel, &mut said).await.unwrap();
+    assert_eq!(said, "hello");
+    drop(workspace.connect_agent().await.unwrap());
+    fixture.engine.restart_agent("corehold-w").await;
+    workspace.write_file("a", "b").await.unwrap();
+    workspace.remove().await.unwrap();
+    assert_eq!(workspace.connect_agent().await.err().unwrap().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn why_the_runtime_opens_no_connection_is_told() {
+    let failing = |kind| EngineScript { through_runtime: true, connect: Some(kind), ..EngineScript::default() };
+    let create = async |kind| {
+        let fixture = Fixture::new(failing(kind), AgentScript::default()).await;
+        let request = CreateWorkspace::empty().id("w").agent_timeout(Duration::from_millis(50));
+        let error = fixture.host.create(request.keep_on_failure(true)).await.unwrap_err();
+        (fixture, error)
+    };
+    // An agent that can't be reached so never will be; one that isn't there yet may come.
+    let error = create(ErrorKind::Unsupported).await.1;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.hint_text().unwrap().starts_with("make one"), "{error:?}");
+    let (fixture, error) = create(ErrorKind::AgentUnavailable).await;
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    let workspace = fixture.host.workspace("w").await.unwrap();
+    let error = impatient(&fixture, &workspace).0.health().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (ErrorKind::AgentUnavailable, "the agent at port 3001 of its container can't be reached: no way in")
+    );
+}
+
 /// An engine gives the address of a container that is gone to the next one.
 #[tokio::test]
 async fn an_agent_that_does_not_know_us_may_be_anothers() {

@@ -15,7 +15,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{AgentClient, Repeat, TokenSource, authorized, connect::Stream, root_cause};
+use super::{
+    AgentClient, Repeat, TokenSource, authorized,
+    connect::{AgentStream, Stream},
+    root_cause,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What the connection is upgraded to.
@@ -33,7 +37,7 @@ pub struct Tunnel {
     port: u16,
     /// What came together with the agent's answer.
     early: Bytes,
-    stream: TcpStream,
+    stream: AgentStream,
 }
 
 impl Tunnel {
@@ -116,7 +120,9 @@ impl AgentClient {
             Error::new(ErrorKind::AgentUnavailable, "the tunnel's connection is none that this library made")
         })?;
         let stream = parts.io.into_inner();
-        notice_loss(&stream);
+        if let AgentStream::Tcp(socket) = &stream {
+            notice_loss(socket);
+        }
         Ok(Tunnel { port, early: parts.read_buf, stream })
     }
 }
@@ -147,6 +153,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut server, _) = listener.accept().await.unwrap();
+        let stream = AgentStream::Tcp(stream);
         let mut tunnel = Tunnel { port: 22, early: Bytes::from_static(b"SSH-2.0"), stream };
         server.write_all(b"-OpenSSH\r\n").await.unwrap();
         server.shutdown().await.unwrap();

@@ -87,7 +87,10 @@ pub(crate) async fn answers(client: &AgentClient) -> Result<Health> {
             }
             // The engine has to say where the agent is.
             Err(error)
-                if matches!(error.kind(), ErrorKind::EngineUnavailable | ErrorKind::Engine | ErrorKind::Timeout) =>
+                if matches!(
+                    error.kind(),
+                    ErrorKind::EngineUnavailable | ErrorKind::Engine | ErrorKind::Timeout | ErrorKind::Unsupported
+                ) =>
             {
                 return Err(error);
             }

@@ -6,6 +6,8 @@ for folder in /proc/[0-9]*; do
     id=${folder#/proc/}
     # The agent, and this.
     if [ "$id" = 1 ] || [ "$id" = $$ ]; then continue; fi
+    # What the engine has started beside it, such as a health check or a connection of the host's, has its parent outside.
+    read -r state <"$folder/stat" && case ${state##*) } in ?" 0 "*) continue ;; esac
     read -r name <"$folder/comm" && left "$1" "set-up left the process $name running"
 done 2>/dev/null
 

@@ -189,8 +189,9 @@ impl CreateWorkspace {
     /// whether or not this program does; it may be called for several. The engine chooses a port of the host's
     /// [range](crate::HostBuilder::port_range) at each start; [`WorkspaceInfo::published`](crate::WorkspaceInfo::published)
     /// says which. Only what listens on all addresses inside is reached. With Docker each costs a proxy process of 3.3 MB, and
-    /// a pool has such containers only if its [class](crate::Class::publish) says so. Default: none;
-    /// [`Workspace::preview`](crate::Workspace::preview) reaches every port without.
+    /// a pool has such containers only if its [class](crate::Class::publish) says so. Where the engine publishes on
+    /// another machine's loopback, the creation is `Unsupported`. Default: none; [`Workspace::preview`](crate::Workspace::preview) reaches
+    /// every port without.
     pub fn publish(mut self, port: u16) -> Self {
         self.publish.insert(port);
         self
@@ -229,7 +230,8 @@ impl CreateWorkspace {
     }
 
     /// Its network: whose it is, whether its members may reach each other, and what it may reach outside. It stays the same over sleeps,
-    /// restarts and copies. Default: the host's, which is [`Network::shared`] unless it says otherwise.
+    /// restarts and copies, unless its team comes into a stricter isolation mode. One by which more is reached than its owner's plan or its
+    /// team's mode allows is refused as `Forbidden`. Default: the host's, which is [`Network::shared`] unless it says otherwise.
     pub fn network(mut self, network: Network) -> Self {
         self.network = Some(network);
         self

@@ -17,14 +17,16 @@ use super::{
 };
 use crate::{
     archive::{Archive, Archives},
+    blocking::blocking,
     error::{Error, ErrorKind, Result},
     host::HostInner,
-    image::is_pulled,
+    image::may_be_pulled,
     life::{self, Turn, WorkspaceState},
     network::Allotment,
     pack::{Found, PackedArchive, Stored},
+    policy::Isolation,
     pool::{HandOver, Outcome, Pool, Pools, Wish},
-    runtime::Resources,
+    runtime::{Mount, Resources},
     state::{Entry, Taken},
     template::{ProjectType, Template},
     workspace::{Labelled, Place, Workspace},
@@ -38,16 +40,10 @@ pub(super) async fn run(
     owner: Option<String>,
     events: mpsc::Sender<CreateEvent>,
 ) -> Result<Made> {
-    let mut request = request;
-    request.mounts = host.allowed_mounts(request.mounts).await?;
     let (owner_of, team) = (request.owner.as_deref(), request.team.as_deref());
-    // At once: each goes to a thread that may wait, and a claim takes a few milliseconds in all.
-    let ((), (), ceiling, isolation) = tokio::try_join!(
-        host.check_floor(),
-        host.check_volumes(&request.mounts, owner_of, team),
-        host.ceiling(owner_of),
-        host.isolation_of(team),
-    )?;
+    let permitted = permit(&host, request.mounts.clone(), owner_of, team);
+    let ((mounts, isolation), ceiling) = tokio::try_join!(permitted, host.ceiling(owner_of))?;
+    let request = CreateWorkspace { mounts, ..request };
     let plan = Plan::new(&host, request, &ceiling, isolation.as_ref())?;
     let reporter = Reporter::new(events, host.events.clone(), plan.labelled.id.clone());
     let ending = Ending::new(host.events.clone(), plan.labelled.id.clone());
@@ -59,6 +55,21 @@ pub(super) async fn run(
             Err(error)
         }
     }
+}
+
+/// Looks whether there is room for one more container, and whether it may have these mounts. Returns them as they are to be, and how
+/// it is kept apart.
+async fn permit(
+    host: &Arc<HostInner>,
+    mounts: Vec<Mount>,
+    owner: Option<&str>,
+    team: Option<&str>,
+) -> Result<(Vec<Mount>, Option<Isolation>)> {
+    let mounts = host.allowed_mounts(mounts).await?;
+    // At once: each goes to a thread that may wait, and a claim takes a few milliseconds in all.
+    let ((), (), isolation) =
+        tokio::try_join!(host.check_floor(), host.check_volumes(&mounts, owner, team), host.isolation_of(team))?;
+    Ok((mounts, isolation))
 }
 
 async fn attempt(
@@ -79,7 +90,7 @@ async fn attempt(
     };
     let error: Error = match made.await {
         Ok(workspace) => return Ok((workspace, place)),
-        Err(error) => error,
+        Err(error) => host.whose_disk(error).await,
     };
     let (name, id) = (&plan.spec.name, &plan.labelled.id);
     if plan.keep_on_failure && place.is_something() {
@@ -135,12 +146,10 @@ async fn enter(host: &Arc<HostInner>, plan: &Plan, owner: Option<String>) -> Res
 
 /// One more container for a workspace that had one, its agent answering; taken from a pool where one has what is needed.
 pub(crate) async fn bring_up_again(host: &Arc<HostInner>, entry: &Entry, place: &mut Reservation) -> Result<Workspace> {
-    host.check_floor().await?;
     // What was allowed once need not be any more.
     let recipe = &entry.recipe;
-    let mounts = host.allowed_mounts(recipe.mounts.clone()).await?;
-    host.check_volumes(&mounts, recipe.owner.as_deref(), recipe.team.as_deref()).await?;
-    let isolation = host.isolation_of(recipe.team.as_deref()).await?;
+    let (mounts, isolation) =
+        permit(host, recipe.mounts.clone(), recipe.owner.as_deref(), recipe.team.as_deref()).await?;
     let plan = Plan::again(host, entry, mounts, isolation.as_ref())?;
     let pools = host.pools();
     let pool = pools.meeting(&plan);
@@ -201,9 +210,7 @@ async fn pack(host: &Arc<HostInner>, plan: &Plan, reporter: &Reporter) -> Result
     let Some(template) = &plan.template else { return Ok(None) };
     let (packer, folder, exclude) = (host.packer.clone(), template.folder.clone(), template.exclude.clone());
     let work = async {
-        let packing = tokio::task::spawn_blocking(move || packer.pack(&folder, &exclude));
-        let archive =
-            packing.await.map_err(|error| Error::new(ErrorKind::Io, "packing was cut off").caused_by(error))??;
+        let archive = blocking("packing", move || packer.pack(&folder, &exclude)).await??;
         let cached = if archive.cached { ", packed already" } else { "" };
         let detail = format!("{} files, {} bytes{cached}", archive.about.files, archive.about.content_bytes);
         Ok((archive, Some(detail)))
@@ -234,7 +241,8 @@ async fn bring_up(
         && let Some(arrival) = Box::pin(take_over(host, plan, pool, place, reporter)).await?
     {
         let (workspace, handing_over) = (arrival.workspace.clone(), arrival.handing_over.clone());
-        let limited = arrival.limits == plan.spec.resources;
+        // The limit of disk is no container's where the host looks, else the same.
+        let limited = Resources { disk_bytes: plan.spec.resources.disk_bytes, ..arrival.limits } == plan.spec.resources;
         // It can be filled while the engine still takes note of whose it is, and of what it may use. None of its commands runs before.
         let _ = arrived.send(arrival);
         let at = workspace.place().await?;
@@ -325,7 +333,7 @@ async fn make(host: &Arc<HostInner>, plan: &Plan, place: &mut Reservation, repor
 
 /// Pulls an image that is missing and may be pulled. What else is wrong with it, the engine says when it is used.
 async fn fetch(host: &HostInner, image: &str, reporter: &Reporter) -> Result<()> {
-    if !host.pull_missing || *image == *host.image || !is_pulled(image) {
+    if !may_be_pulled(host, image) {
         return Ok(());
     }
     match host.runtime.image_id(image).await {

@@ -17,7 +17,7 @@ use crate::{
     idle::{IdlePolicy, Stored},
     labels, network,
     policy::{CONFIG_PATH, Ceiling, Isolation},
-    runtime::{CaBundle, ContainerSpec, Hardening, Injection, Mount, MountSource, Network, Resources},
+    runtime::{ContainerSpec, Hardening, Injection, Mount, MountSource, Resources},
     state::{Dev, Entry, Recipe},
     template::{DEFAULT_PORT, ProjectType, Template, variable_bytes},
     volume,
@@ -75,6 +75,12 @@ impl Plan {
         let limits = ceiling.apply(resources(&[request.resources, of_template]))?;
         // What it is counted with stays with it, whatever the host's default becomes.
         let limits = resources(&[limits, host.resources]);
+        // What a copy has was asked for once: it gets what is left of that, as what nobody asks for does.
+        if let Some(asked) = request.network.as_ref().filter(|_| original.is_none()) {
+            ceiling.check_network(asked)?;
+            isolation.map_or(Ok(()), |isolation| isolation.check_network(asked))?;
+        }
+        let network = ceiling.hold(request.network.as_ref().unwrap_or(&host.network));
         let mut env = asks.map(|template| template.env.clone()).unwrap_or_default();
         env.extend(request.env);
         let recipe = Recipe {
@@ -104,8 +110,7 @@ impl Plan {
             sandbox: request.hardening.sandbox,
             preview_port: Some(port),
             publish: request.publish,
-            network: Some(request.network.unwrap_or_else(|| host.network.clone()))
-                .filter(|asked| *asked != Network::shared()),
+            network: Some(network).filter(|network| !network.is_shared()),
             dev: match original {
                 Some(original) => original.dev.clone(),
                 None => template.as_ref().and_then(Dev::of),
@@ -199,11 +204,11 @@ fn container(
         publish_on: host.port_range.clone(),
         agent_port: AGENT_PORT,
         resources: resources(&[recipe.resources(), host.resources]),
-        ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
+        ca_bundle: host.ca_bundle.clone(),
         agent: Some(injection(host, recipe.image_user)),
         mounts: mounts(host, &recipe.mounts, &hardening),
         hardening,
-        network: network::of(host, recipe)?,
+        network: network::of(host, recipe, isolation)?,
     })
 }
 
@@ -304,10 +309,13 @@ fn check_room(env: &BTreeMap<String, String>) -> Result<()> {
 pub(crate) fn base_env(host: &HostInner) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
     let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
-    if host.ca_bundle.is_some() {
+    if let Some(bundle) = &host.ca_bundle {
         set(env_vars::CA_BUNDLE, CA_PATH);
         for reader in env_vars::CA_BUNDLE_READERS {
             set(reader, CA_PATH);
+        }
+        if bundle.java.is_some() {
+            set(env_vars::JAVA_OPTIONS, &format!("-Djavax.net.ssl.trustStore={}", bundle.java_path()));
         }
     }
     set(env_vars::PUBLIC_KEY, &host.key.public_base64());

@@ -30,6 +30,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::plan::Plan;
 use crate::{
+    blocking::blocking,
     client::ArchiveFormat,
     error::{Error, ErrorKind, Result},
     events::EventKind,
@@ -44,6 +45,7 @@ const SECRET: &str = "corehold 2026-11-21 keys of the set-up cache";
 /// Longer than a tree of some gigabytes takes. The dev server waits for it, so a workspace that is larger still is not kept.
 const READING: Duration = Duration::from_secs(60);
 const LOOKING: Duration = Duration::from_secs(20);
+const WORK: &str = "work on the set-up cache";
 
 /// Variables of the agent's own, which commands don't see or which are another in each workspace.
 const AGENTS_OWN: &str = "COREHOLD_";
@@ -134,7 +136,7 @@ impl SetupCache {
 
     pub(super) async fn get(&self, key: &Key) -> Result<Found<SetUp>> {
         let (store, key) = (self.store.clone(), key.clone());
-        blocking(move || store.get(&key)).await
+        blocking(WORK, move || store.get(&key)).await
     }
 
     /// An entry turned out to be of no use. Returns what to say of it.
@@ -142,7 +144,7 @@ impl SetupCache {
         tracing::warn!(key = %entry, %error, "an entry of the set-up cache was refused by the agent; it is dropped");
         let (store, key) = (self.store.clone(), entry.clone());
         // What could not be removed is refused again.
-        let _ = blocking(move || store.remove(key.as_str())).await;
+        let _ = blocking(WORK, move || store.remove(key.as_str())).await;
         format!("the kept set-up was refused and dropped ({error})")
     }
 
@@ -176,7 +178,7 @@ impl SetupCache {
         let size = written.size;
         let about = SetUp { template: template.to_owned(), created: Timestamp::now() };
         let (store, key, limit) = (self.store.clone(), miss.key.clone(), self.limit);
-        let put = blocking(move || {
+        let put = blocking(WORK, move || {
             // Another process may have been faster; its result is as good, and in use.
             if store.get(&key).archive().is_none() {
                 store.put(&key, draft, written, about)?;
@@ -201,7 +203,7 @@ impl SetupCache {
     /// Reads the whole workspace into a draft.
     async fn read(&self, workspace: &Workspace) -> Result<(tempfile::NamedTempFile, Written)> {
         let store = self.store.clone();
-        let draft = blocking(move || store.draft()).await??;
+        let draft = blocking(WORK, move || store.draft()).await??;
         let mut file = tokio::fs::File::from_std(draft.reopen()?);
         let mut archive = workspace.archive(ArchiveFormat::TarZst, &[]).await?;
         let (mut hasher, mut size) = (blake3::Hasher::new(), 0);
@@ -225,7 +227,7 @@ impl SetupCache {
     /// What there is, used last first.
     pub(crate) async fn entries(&self) -> Result<Vec<SetupCacheEntry>> {
         let store = self.store.clone();
-        let mut entries = blocking(move || store.list()).await?;
+        let mut entries = blocking(WORK, move || store.list()).await?;
         entries.sort_by(|one, other| other.used.cmp(&one.used).then_with(|| one.key.cmp(&other.key)));
         let told = entries.into_iter().map(|entry| SetupCacheEntry {
             key: entry.key,
@@ -240,7 +242,7 @@ impl SetupCache {
     /// Removes all entries. Returns how many there were.
     pub(crate) async fn clear(&self) -> Result<usize> {
         let store = self.store.clone();
-        blocking(move || store.clear()).await
+        blocking(WORK, move || store.clear()).await
     }
 
     fn keeping(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
@@ -278,9 +280,4 @@ impl Drop for Done<'_> {
 fn timestamp(time: SystemTime) -> Timestamp {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX), 0)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::new(ErrorKind::Io, "work on the set-up cache was cut off").caused_by(error))
 }

@@ -1,7 +1,7 @@
 //! How much workspaces write to the engine's disk: measured, and acted upon, where no engine limits it.
 //!
 //! Few engines have a quota for a container (`ENGINES.md`), and none counts files. So a host looks itself, in rounds: at all that run and
-//! have a limit. A round costs as much as a walk through their files, so it is left out while the disk as a whole has hardly become
+//! have a limit, and at the named volumes if those have one. A round costs as much as a walk through their files, so it is left out while the disk as a whole has hardly become
 //! fuller. What is written between two rounds is over the limit before anybody sees it: a limit here bounds what stays, not what is
 //! written at once. What holds against that is the floor, below which nothing more is made.
 
@@ -40,22 +40,28 @@ pub struct DiskPolicy {
     pub action: DiskAction,
     /// Files and folders that each workspace may have besides its image's. Absent, the default: any number.
     pub files: Option<u64>,
+    /// Bytes that each named volume may hold. What holds more is told ([`EventKind::VolumeExceeded`](crate::EventKind::VolumeExceeded)) and
+    /// nothing else: several may have it, and nobody knows who wrote. Seen only where the engine's data lie on this machine. Absent, the
+    /// default: any number, and nobody looks.
+    pub volume_bytes: Option<u64>,
     /// Time between two rounds. Default: 10 seconds.
     pub every: Duration,
-    /// Bytes that must be left on the engine's disk for a workspace to be made or woken. Default: 1 GiB, where the disk is seen from
-    /// here; given here, it must be seen. 0: none.
+    /// Bytes that must be left on the engine's disk for a workspace to be made or woken, besides room for 1,000 files. Default: 1 GiB, where
+    /// the disk is seen from here; given here, it must be seen. 0: none.
     pub floor_bytes: Option<u64>,
 }
 
 impl Default for DiskPolicy {
     fn default() -> Self {
-        Self { action: DiskAction::default(), files: None, every: EVERY, floor_bytes: None }
+        Self { action: DiskAction::default(), files: None, volume_bytes: None, every: EVERY, floor_bytes: None }
     }
 }
 
 const EVERY: Duration = Duration::from_secs(10);
 const LEAST_EVERY: Duration = Duration::from_millis(100);
 const FLOOR: u64 = 1 << 30;
+/// Files that must be left, wherever there is a floor: a container takes some 60 before anything is in it.
+const FLOOR_FILES: u64 = 1_000;
 
 impl DiskPolicy {
     /// What is done with who has more than they may.
@@ -67,6 +73,12 @@ impl DiskPolicy {
     /// Files and folders that each workspace may have besides its image's.
     pub fn files(mut self, most: u64) -> Self {
         self.files = Some(most);
+        self
+    }
+
+    /// Bytes that each named volume may hold.
+    pub fn volume_bytes(mut self, most: u64) -> Self {
+        self.volume_bytes = Some(most);
         self
     }
 
@@ -106,24 +118,53 @@ impl HostInner {
             Err(error) if error.kind() == ErrorKind::Unsupported && self.disk.floor_bytes.is_none() => return Ok(()),
             space => space?,
         };
-        let files = space.free_files == Some(0);
-        if space.free_bytes >= floor && !files {
+        let few_files = space.free_files.filter(|files| *files < FLOOR_FILES);
+        if space.free_bytes >= floor && few_files.is_none() {
             return Ok(());
         }
         let mib = |bytes: u64| bytes >> 20;
-        let message = if files {
-            "the engine's disk has no room for one more file".to_owned()
-        } else {
-            format!(
+        let message = match few_files {
+            Some(files) => format!(
+                "the engine's disk has room for {files} more files, however large; for {FLOOR_FILES} must be left for a workspace to \
+                 be made or woken"
+            ),
+            None => format!(
                 "the engine's disk has {} MiB left of {} MiB; {} MiB must be left for a workspace to be made or woken",
                 mib(space.free_bytes),
                 mib(space.total_bytes),
                 mib(floor)
-            )
+            ),
         };
-        Err(Error::new(ErrorKind::DiskFull, message)
-            .hint("remove workspaces or volumes that aren't needed, or what else lies there (`docker system df`)"))
+        Err(Error::new(ErrorKind::DiskFull, message).hint(MAKE_ROOM))
     }
+
+    /// Says of what failed inside of a workspace for want of room whose room that is: an agent and a command see only that there is none.
+    pub(crate) async fn whose_disk(&self, error: Error) -> Error {
+        let told_by_agent = error.kind() == ErrorKind::DiskFull && error.problem().is_some();
+        let told_by_command = error.kind() == ErrorKind::CommandFailed && error.output().is_some_and(speaks_of_room);
+        if !told_by_agent && !told_by_command {
+            return error;
+        }
+        let Ok(space) = self.runtime.disk_space().await else { return error };
+        // What failed may have removed some of what it had written.
+        if space.free_bytes < NEARLY_NOTHING || space.free_files.is_some_and(|files| files < FLOOR_FILES) {
+            let left = format!("{} of {} MiB", space.free_bytes >> 20, space.total_bytes >> 20);
+            let files = space.free_files.map(|files| format!(" and room for {files} files")).unwrap_or_default();
+            return error.also_hint(&format!("the engine's disk has {left} left{files}: {MAKE_ROOM}"));
+        }
+        error.also_hint(
+            "the engine's disk has room: it is the workspace's own limit of disk (`corehold limits`), or a folder in memory",
+        )
+    }
+}
+
+const MAKE_ROOM: &str = "remove workspaces or volumes that aren't needed, or what else lies there (`docker system df`)";
+/// Less than this is too little for what a workspace is filled with.
+const NEARLY_NOTHING: u64 = 64 << 20;
+
+/// What the C library, and Node, say of `ENOSPC` and `EDQUOT`.
+fn speaks_of_room(output: &str) -> bool {
+    ["No space left on device", "ENOSPC", "Disk quota exceeded", "EDQUOT"].iter().any(|words| output.contains(words))
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use super::{watch::Rounds, *};
 use crate::{
-    CreateWorkspace, EventKind, Events, Host, Workspace, WorkspaceState,
+    CreateVolume, CreateWorkspace, EventKind, Events, Host, Workspace, WorkspaceState,
     policy::{Account, Policy, Totals},
     runtime::{DiskSpace, DiskUse, Resources},
-    testing::{AgentScript, EngineScript, Fixture},
+    testing::{AgentScript, CommandLog, EngineScript, Fixture},
+    volume,
 };
 
 const MIB: u64 = 1 << 20;
@@ -20,7 +21,11 @@ struct Room {
 impl Room {
     /// A host that makes no rounds by itself.
     async fn new(policy: DiskPolicy) -> Self {
-        let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
+        Self::with(policy, AgentScript::default()).await
+    }
+
+    async fn with(policy: DiskPolicy, agent: AgentScript) -> Self {
+        let fixture = Fixture::new(EngineScript::default(), agent).await;
         let host = fixture.builder().disk(policy).reconciles(false).build().await.unwrap();
         let events = host.events();
         let room = Self { fixture, host, rounds: Rounds::default(), events };
@@ -109,6 +114,38 @@ async fn who_is_only_told_of_runs_on() {
 }
 
 #[tokio::test]
+async fn who_has_their_commands_ended_runs_on_without_any_of_them() {
+    let log = Arc::new(CommandLog::default());
+    let policy = DiskPolicy::default().action(DiskAction::EndCommands);
+    let mut room = Room::with(policy, AgentScript { log: Some(log.clone()), ..AgentScript::default() }).await;
+    let workspace = room.limited("large", 10).await;
+    // The oldest is on the second page: whoever starts many others doesn't hide it.
+    let begin = |id: &str, ended: bool| log.commands.lock().unwrap().insert(id.to_owned(), (String::new(), ended));
+    begin("0", false);
+    (1..=1_200).for_each(|number| drop(begin(&format!("1-{number:04}"), true)));
+    log.left_behind.lock().unwrap().insert("1-0600".to_owned());
+    begin("forgotten", false);
+    begin("new", false);
+    room.has("large", 9, 5);
+    room.round().await;
+    assert!(log.killed.lock().unwrap().is_empty());
+    room.has("large", 11, 5);
+    room.left(1 << 10);
+    room.round().await;
+    assert_eq!(room.told().await, ("large".to_owned(), 11, Some(5)));
+    assert_eq!(*log.killed.lock().unwrap(), ["new", "1-0600", "0"]);
+    assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Ready);
+    // What is begun again is ended again, until it is less.
+    begin("again", false);
+    room.round().await;
+    assert_eq!(log.killed.lock().unwrap().iter().filter(|id| *id == "again").count(), 1);
+    room.has("large", 9, 5);
+    begin("fine", false);
+    room.round().await;
+    assert!(!log.killed.lock().unwrap().contains(&"fine".to_owned()));
+}
+
+#[tokio::test]
 async fn while_the_disk_is_as_it_was_nobody_is_measured_but_now_and_then() {
     let mut room = Room::new(DiskPolicy::default()).await;
     assert!(!room.round().await, "nobody has a limit");
@@ -125,6 +162,40 @@ async fn while_the_disk_is_as_it_was_nobody_is_measured_but_now_and_then() {
     // Where the disk isn't seen, each round is made.
     *room.fixture.engine.disk.left.lock().unwrap() = None;
     assert!(room.round().await && room.round().await);
+}
+
+#[tokio::test]
+async fn a_volume_that_holds_more_than_it_may_is_told_of_once() {
+    let mut room = Room::new(DiskPolicy::default().volume_bytes(10 * MIB)).await;
+    for name in ["large", "fine"] {
+        room.host.volumes().create(CreateVolume::new(name)).await.unwrap();
+    }
+    let holds = |room: &Room, name: &str, mib: u64| {
+        let name = volume::engine_name(&room.host.inner.fingerprint, name);
+        let used = DiskUse { bytes: mib * MIB, files: None };
+        room.fixture.engine.disk.uses.lock().unwrap().insert(name, used);
+        // So that the next round isn't left out.
+        *room.fixture.engine.disk.left.lock().unwrap() = None;
+    };
+    let mut told = Vec::new();
+    for (large, fine) in [(11, 10), (12, 10), (9, 10), (13, 10), (13, 14)] {
+        holds(&room, "large", large);
+        holds(&room, "fine", fine);
+        assert!(room.round().await);
+    }
+    room.host.create(CreateWorkspace::empty().id("last")).await.unwrap();
+    loop {
+        match room.events.next().await.unwrap().kind {
+            EventKind::VolumeExceeded { volume, bytes, limit_bytes } => {
+                assert_eq!(limit_bytes, 10 * MIB);
+                told.push((volume, bytes / MIB));
+            }
+            EventKind::Created { .. } => break,
+            _ => {}
+        }
+    }
+    assert_eq!(told, [("large".to_owned(), 11), ("large".to_owned(), 13), ("fine".to_owned(), 14)]);
+    assert!(room.host.metrics().await.contains("corehold_host_events_total{event=\"volumeExceeded\"} 3"));
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use corehold_types::tools::{CommandList, CommandListRequest, CommandSignal, CommandSignalRequest, Signal};
+use corehold_types::{
+    Code,
+    tools::{CommandInfo, CommandList, CommandListRequest, CommandSignal, CommandSignalRequest, Signal},
+};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::DiskAction;
@@ -10,6 +13,7 @@ use crate::{
     error::{ErrorKind, Result},
     events::EventKind,
     host::HostInner,
+    labels,
     life::{self, TransitionCause, Verb, WorkspaceState},
     runtime::{ContainerId, DiskSpace, DiskUse},
     state::Entry,
@@ -43,13 +47,17 @@ pub(super) struct Rounds {
     left_out: u32,
     /// Those that had more than they may.
     over: BTreeSet<WorkspaceId>,
+    /// Volumes that held more than they may, by the engine's names for them.
+    full: BTreeSet<String>,
+    /// Whether it was told that volumes aren't seen from here.
+    unseen: bool,
 }
 
 impl Rounds {
     /// A round, unless it can be left out. Says whether there was one.
     pub(super) async fn next(&mut self, host: &Arc<HostInner>) -> Result<bool> {
         let watched: Vec<Entry> = host.store.all().await?.into_iter().filter(|entry| is_watched(host, entry)).collect();
-        if watched.is_empty() {
+        if watched.is_empty() && host.disk.volume_bytes.is_none() {
             (self.last, self.left_out) = (None, 0);
             self.over.clear();
             return Ok(false);
@@ -58,7 +66,7 @@ impl Rounds {
             Err(error) if error.kind() == ErrorKind::Unsupported => None,
             space => Some(space?),
         };
-        // Who is over its limit is looked at until it isn't.
+        // Who is over its limit is looked at until it isn't. Of a volume that is so, it was told, and nothing more is done.
         if self.over.is_empty() && self.left_out < MOST_LEFT_OUT && self.is_as_before(space) {
             self.left_out += 1;
             return Ok(false);
@@ -74,6 +82,9 @@ impl Rounds {
                 tracing::warn!(workspace = %entry.id, %error, "what a workspace has on disk could not be looked after");
             }
         }
+        if let Some(limit) = host.disk.volume_bytes {
+            self.look_at_volumes(host, limit).await?;
+        }
         Ok(true)
     }
 
@@ -83,6 +94,31 @@ impl Rounds {
         let fewer = |last: Option<u64>, now: Option<u64>| last.unwrap_or(0).saturating_sub(now.unwrap_or(0));
         last.free_bytes.saturating_sub(space.free_bytes) <= SLACK_BYTES
             && fewer(last.free_files, space.free_files) <= SLACK_FILES
+    }
+
+    async fn look_at_volumes(&mut self, host: &HostInner, limit_bytes: u64) -> Result<()> {
+        let volumes = host.runtime.volumes(&labels::of_home(&host.fingerprint)).await?;
+        self.full.retain(|name| volumes.iter().any(|volume| volume.name == *name));
+        for volume in volumes {
+            let Some(name) = volume.labels.get(labels::VOLUME) else { continue };
+            let bytes = match host.runtime.volume_use(&volume.name).await {
+                Ok(used) => used.bytes,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => {
+                    // Once: it will not be otherwise in the next round.
+                    if error.kind() != ErrorKind::Unsupported || !std::mem::replace(&mut self.unseen, true) {
+                        tracing::warn!(volume = name, %error, "what a volume holds could not be looked after");
+                    }
+                    continue;
+                }
+            };
+            if bytes <= limit_bytes {
+                self.full.remove(&volume.name);
+            } else if self.full.insert(volume.name.clone()) {
+                host.events.emit(None, EventKind::VolumeExceeded { volume: name.clone(), bytes, limit_bytes });
+            }
+        }
+        Ok(())
     }
 
     async fn look(&mut self, host: &Arc<HostInner>, entry: &Entry) -> Result<()> {
@@ -124,12 +160,28 @@ fn exceeds(host: &HostInner, entry: &Entry, used: &DiskUse) -> bool {
     more(Some(used.bytes), entry.recipe.disk_bytes) || more(used.files, host.disk.files)
 }
 
+/// Kills all commands, and what those left behind that have ended: one that goes on doesn't keep the others alive.
 async fn end_commands(host: &Arc<HostInner>, entry: &Entry) -> Result<()> {
     let Some(workspace) = Workspace::of_entry(host, entry) else { return Ok(()) };
-    let listed = workspace.ask::<CommandList>(&CommandListRequest { limit: Some(1_000), ..Default::default() }).await?;
-    for command in listed.commands.into_iter().filter(|command| command.exit.is_none()) {
-        let request = CommandSignalRequest { id: command.id, signal: Signal::Kill };
-        workspace.ask::<CommandSignal>(&request).await?;
+    let mut request = CommandListRequest { limit: Some(1_000), ..Default::default() };
+    let mut failed = Ok(());
+    loop {
+        let listed = workspace.ask::<CommandList>(&request).await?;
+        for command in listed.commands.into_iter().filter(has_processes) {
+            let signal = CommandSignalRequest { id: command.id, signal: Signal::Kill };
+            match workspace.ask::<CommandSignal>(&signal).await {
+                // Forgotten meanwhile, so it has ended.
+                Err(error) if error.problem().is_some_and(|problem| problem.code == Code::NotFound) => {}
+                result => failed = failed.and(result.map(|_| ())),
+            }
+        }
+        match listed.cursor {
+            Some(cursor) => request.cursor = Some(cursor),
+            None => return failed,
+        }
     }
-    Ok(())
+}
+
+fn has_processes(command: &CommandInfo) -> bool {
+    command.exit.as_ref().is_none_or(|exit| !exit.survivors.is_empty())
 }

@@ -103,7 +103,7 @@ impl EngineWatch {
         store: Store,
         events: EventBus,
     ) -> Self {
-        let labels = BTreeMap::from([(labels::HOME.to_owned(), fingerprint.to_owned())]);
+        let labels = labels::of_home(fingerprint);
         let source = Source { runtime, labels, removals, store, events };
         Self { source, signals: broadcast::channel(BACKLOG).0, handle: Handle::current(), task: OnceLock::new() }
     }

@@ -284,13 +284,22 @@ impl Workspace {
         })
     }
 
-    /// Has it watched by another policy from now on, whichever host process is there.
+    /// The health policy of its own; none where that of whichever host looks after it holds. Cancel-safe.
+    ///
+    /// # Errors
+    /// `NotFound` when it is no more.
+    pub async fn health_policy(&self) -> Result<Option<HealthPolicy>> {
+        Ok(Stored::of(&life::existing(self.host(), self.id()).await?).health)
+    }
+
+    /// Has it watched by another policy from now on, whichever host process is there; with `None`, by the one of that host.
     /// Dropping the future leaves the policy written or not; calling it again sees to that.
     ///
     /// # Errors
     /// `Invalid` for a policy that can't be held, `NotFound` when it is no more.
-    pub async fn set_health(&self, policy: HealthPolicy) -> Result<()> {
-        policy.check()?;
+    pub async fn set_health(&self, policy: impl Into<Option<HealthPolicy>>) -> Result<()> {
+        let policy = policy.into();
+        policy.as_ref().map_or(Ok(()), HealthPolicy::check)?;
         let host = self.host();
         life::existing(host, self.id()).await?;
         host.store.set_policy(self.id(), Field::Health, &policy).await?;

@@ -88,7 +88,9 @@ async fn what_fails_its_own_check_again_and_again_ends_in_one_alert() {
     // The test agent runs `exit <code>` so.
     let strict = policy().failures(1).restarts(2).command("exit 3");
     let mut events = stage.host.events();
-    stage.workspace.set_health(strict).await.unwrap();
+    assert_eq!(stage.workspace.health_policy().await.unwrap(), None, "the host's");
+    stage.workspace.set_health(strict.clone()).await.unwrap();
+    assert_eq!(stage.workspace.health_policy().await.unwrap(), Some(strict));
     let EventKind::HealthAlert { restarts, reason } =
         until(&mut events, |kind| matches!(kind, EventKind::HealthAlert { .. })).await
     else {
@@ -103,6 +105,8 @@ async fn what_fails_its_own_check_again_and_again_ends_in_one_alert() {
     assert!(more.await.is_err(), "it is told once, and left alone");
     let health = stage.workspace.health().await.unwrap();
     assert_eq!((health.healthy, health.restarts), (Some(false), 2));
+    stage.workspace.set_health(None).await.unwrap();
+    assert_eq!(stage.workspace.health_policy().await.unwrap(), None, "the host's again");
 }
 
 #[tokio::test]

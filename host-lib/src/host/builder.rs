@@ -21,7 +21,7 @@ use crate::{
     archive::{ArchiveStore, Place as ArchivePlace},
     audit::{AuditSeat, Auditor},
     config::{self, Config, DEFAULT_IMAGE},
-    create::setup_cache::SetupCache,
+    create::{plan::CA_PATH, setup_cache::SetupCache},
     disk::DiskPolicy,
     error::{Error, ErrorKind, Result},
     events::{EngineWatch, EventBus, Removals},
@@ -35,12 +35,13 @@ use crate::{
     policy::{self, Policy},
     pool::{Class, PoolOptions, Pools, Records},
     runtime::{
-        AuditorSlot, Network, Observed, Resources, Runtime,
+        AuditorSlot, CaBundle, Network, Observed, Resources, Runtime,
         docker::{Docker, DockerAddress},
     },
     state::{HostProcess, Store},
     stats::Monitor,
     template::{Catalog, ProjectType},
+    trust_store::java_trust_store,
     workspace::{BeforeConnect, Directory, Previews, WorkspaceId},
 };
 
@@ -402,7 +403,7 @@ impl HostBuilder {
             ),
             key,
             image: self.image.or(config.image).unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
-            catalog: Catalog::new(templates),
+            catalog: Catalog::new(templates).archive_bytes(limits.bytes),
             ca_bundle,
             config_folder,
             disk: self.disk,
@@ -460,7 +461,7 @@ fn prepare_home(home: &Path) -> Result<PathBuf> {
     fs::canonicalize(home).map_err(fail)
 }
 
-fn read_ca_bundle(file: &Path) -> Result<Bytes> {
+fn read_ca_bundle(file: &Path) -> Result<CaBundle> {
     let shown = file.display();
     let fail = |error: std::io::Error| {
         Error::new(ErrorKind::Io, format!("the CA bundle {shown} can't be read: {error}")).caused_by(error)
@@ -472,7 +473,10 @@ fn read_ca_bundle(file: &Path) -> Result<Bytes> {
     let pem = fs::read(file).map_err(fail)?;
     let marks = |mark: &str| pem.windows(mark.len()).filter(|window| *window == mark.as_bytes()).count();
     match (marks("-----BEGIN CERTIFICATE-----"), marks("-----END CERTIFICATE-----")) {
-        (begins, ends) if begins > 0 && begins == ends => Ok(pem.into()),
+        (begins, ends) if begins > 0 && begins == ends => {
+            let java = java_trust_store(&pem).map(Bytes::from);
+            Ok(CaBundle { pem: pem.into(), path: CA_PATH.to_owned(), java })
+        }
         _ => Err(Error::new(ErrorKind::Invalid, format!("the CA bundle {shown} holds no whole PEM certificate"))
             .hint("give a file of -----BEGIN CERTIFICATE----- blocks, such as /etc/ssl/certs/ca-certificates.crt")),
     }

@@ -64,8 +64,13 @@ impl Images {
     }
 }
 
+/// Whether an image that is missing is pulled for a workspace or a pool: never the host's own, which is made here.
+pub(crate) fn may_be_pulled(host: &HostInner, reference: &str) -> bool {
+    host.pull_missing && *reference != *host.image && is_pulled(reference)
+}
+
 /// Whether a name may be asked of a registry.
-pub(crate) fn is_pulled(reference: &str) -> bool {
+fn is_pulled(reference: &str) -> bool {
     reference.contains('/') || !reference.starts_with(OWN_PREFIX)
 }
 

@@ -17,7 +17,7 @@ pub(crate) use agent::check_static as check_agent;
 pub use base::{Base, BaseInfo, BaseOrigin, PULLED_BASE};
 pub use build::{ImageBuild, ImageInfo, build};
 pub use collection::Images;
-pub(crate) use collection::is_pulled;
+pub(crate) use collection::may_be_pulled;
 pub use event::{ImageEvent, ImageEventKind, ImageStep};
 pub(crate) use lines::Lines;
 pub use project::build_project;

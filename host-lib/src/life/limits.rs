@@ -27,7 +27,8 @@ impl Workspace {
     ///
     /// # Errors
     /// `Quota` when its owner's plan or a total has not that much, `Invalid` for a limit that can't be, `Conflict` when more memory is
-    /// in use than is to be allowed, `Unsupported` by the runtime; it has the limits of before then.
+    /// in use than is to be allowed, `Unsupported` by the runtime; it has the limits of before then. Where an engine doesn't say whether it
+    /// has changed them, a limit that there was none of before stays.
     pub async fn set_resources(&self, limits: Resources) -> Result<()> {
         self.own()?;
         limits.check()?;
@@ -61,7 +62,7 @@ async fn change(host: &Arc<HostInner>, id: &WorkspaceId, asked: Resources) -> Re
             return Ok(());
         }
         let Err(error) = settle(host, written.clone()).await else { return Ok(()) };
-        if let Err(undoing) = undo(host, written, before).await {
+        if let Err(undoing) = undo(host, written, before, &error).await {
             tracing::warn!(workspace = %id, error = %undoing, "limits that could not be changed are still written down");
         }
         return Err(error);
@@ -115,12 +116,27 @@ pub(super) async fn settle(host: &Arc<HostInner>, mut entry: Entry) -> Result<()
     }
 }
 
-/// Writes down again what was before, and gives the container that, whichever it has now.
-async fn undo(host: &Arc<HostInner>, mut entry: Entry, before: Resources) -> Result<()> {
-    entry.recipe.set_resources(before);
-    match host.store.put(entry, Durability::Process).await? {
-        Some(entry) => settle(host, entry).await,
-        // Somebody wants something else by now.
-        None => Ok(()),
+/// Writes down again what was before, and gives the container that, whichever it has now. Of what it had no limit before, none can be taken
+/// away: where the container may have one by now, it keeps it.
+async fn undo(host: &Arc<HostInner>, mut entry: Entry, before: Resources, refused: &Error) -> Result<()> {
+    let left = resources(&[before, entry.recipe.resources()]);
+    let has_none = matches!(
+        refused.kind(),
+        ErrorKind::Invalid | ErrorKind::Conflict | ErrorKind::Unsupported | ErrorKind::NotFound
+    );
+    let tries = if has_none || left == before { vec![before] } else { vec![left, before] };
+    let mut result = Ok(());
+    for limits in tries {
+        entry.recipe.set_resources(limits);
+        match host.store.put(entry, Durability::Process).await? {
+            Some(written) => entry = written,
+            // Somebody wants something else by now.
+            None => return Ok(()),
+        }
+        result = settle(host, entry.clone()).await;
+        if result.is_ok() {
+            break;
+        }
     }
+    result
 }

@@ -2,7 +2,7 @@
 //! The module above has the tables.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -372,12 +372,7 @@ pub(super) async fn guessed(host: &Arc<HostInner>, template: Option<String>, pre
 
 /// All containers of this home's workspaces, by their ids.
 async fn containers(host: &HostInner) -> Result<HashMap<String, (Labelled, ContainerState)>> {
-    let of_kind = |kind: &str| {
-        BTreeMap::from([
-            (labels::KIND.to_owned(), kind.to_owned()),
-            (labels::HOME.to_owned(), host.fingerprint.clone()),
-        ])
-    };
+    let of_kind = |kind| labels::of_kind_at_home(kind, &host.fingerprint);
     let (made, pooled) = (of_kind(labels::KIND_WORKSPACE), of_kind(labels::KIND_POOL));
     let (mut states, pooled) = tokio::try_join!(host.runtime.list(&made), host.runtime.list(&pooled))?;
     let records = if pooled.is_empty() { Vec::new() } else { host.records.all().await };

@@ -184,7 +184,10 @@ async fn woken(turn: &Turn) -> std::result::Result<(Workspace, Reservation), (Er
     };
     match restored.await {
         Ok(workspace) => Ok((workspace, place)),
-        Err(error) => Err((Error::context(error, format_args!("waking workspace {}", entry.id)), place)),
+        Err(error) => {
+            let error = host.whose_disk(error).await;
+            Err((error.context(format_args!("waking workspace {}", entry.id)), place))
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     create::plan::check_name,
     error::{Error, ErrorKind, Result},
     host::{Host, HostInner},
-    runtime::Capability,
+    runtime::{Capability, Egress, Network},
 };
 
 /// A mode that teams may have.
@@ -26,12 +26,23 @@ pub struct Isolation {
     pub read_only_root: bool,
     /// Capabilities that requests may ask for, of those that the policy allows.
     pub capabilities: BTreeSet<Capability>,
+    /// What workspaces may reach outside at most; absent: what their requests say.
+    pub egress: Option<Egress>,
+    /// Whether workspaces never reach each other, also in networks of their owner or team.
+    pub kept_apart: bool,
 }
 
 impl Isolation {
     /// A mode in which workspaces are held as every one is, and may ask for no capability.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), sandbox: None, read_only_root: false, capabilities: BTreeSet::new() }
+        Self {
+            name: name.into(),
+            sandbox: None,
+            read_only_root: false,
+            capabilities: BTreeSet::new(),
+            egress: None,
+            kept_apart: false,
+        }
     }
 
     /// The engine's runtime that workspaces run in: a request for another one is refused.
@@ -52,8 +63,25 @@ impl Isolation {
         self
     }
 
+    /// What workspaces may reach outside at most. A request for more is refused; one that doesn't say gets this, and where the host's
+    /// default or an earlier mode let it reach something else, it gets what is in both.
+    pub fn egress(mut self, most: Egress) -> Self {
+        self.egress = Some(most);
+        self
+    }
+
+    /// Whether workspaces never reach each other: a request that they [meet](crate::Network::meet) is refused then.
+    pub fn kept_apart(mut self, apart: bool) -> Self {
+        self.kept_apart = apart;
+        self
+    }
+
     pub(super) fn check(&self, sandboxes: &BTreeSet<String>) -> Result<()> {
         check_name("an isolation mode", &self.name)?;
+        self.egress
+            .as_ref()
+            .map_or(Ok(()), Egress::check)
+            .map_err(|error| error.context(format_args!("the isolation mode {:?}", self.name)))?;
         match &self.sandbox {
             Some(sandbox) if !is_known(sandbox, sandboxes) => Err(Error::new(
                 ErrorKind::Invalid,
@@ -72,10 +100,7 @@ impl Isolation {
     /// # Errors
     /// `Forbidden` for what would be weaker.
     pub(crate) fn apply(&self, wanted: &Wanted) -> Result<Wanted> {
-        let weaker = |what: String| {
-            Error::new(ErrorKind::Forbidden, format!("{what} is weaker than the isolation mode {:?}", self.name))
-                .hint("leave it out, or ask whoever runs this host for another mode (`Host::set_isolation`)")
-        };
+        let weaker = |what: String| self.weaker(&what);
         if let Some(capability) = wanted.capabilities.difference(&self.capabilities).next() {
             return Err(weaker(format!("the capability {capability}")));
         }
@@ -91,6 +116,36 @@ impl Isolation {
             capabilities: wanted.capabilities.clone(),
             sandbox,
         })
+    }
+
+    /// Refuses a network that is asked for and would be weaker.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub(crate) fn check_network(&self, asked: &Network) -> Result<()> {
+        if let (Some(egress), Some(most)) = (&asked.egress, &self.egress)
+            && !egress.is_within(most)
+        {
+            return Err(self.weaker(&format!("the egress {egress}")));
+        }
+        if self.kept_apart && asked.meet {
+            return Err(self.weaker("a network whose members meet"));
+        }
+        Ok(())
+    }
+
+    /// A network in this mode. Which of both is stricter need not be known: what it holds is held by both.
+    pub(crate) fn hold(&self, network: &Network) -> Network {
+        let egress = match &self.egress {
+            Some(most) => Some(network.reach().and(most)),
+            None => network.egress.clone(),
+        };
+        Network { with: network.with, meet: network.meet && !self.kept_apart, egress }
+    }
+
+    fn weaker(&self, what: &str) -> Error {
+        Error::new(ErrorKind::Forbidden, format!("{what} is weaker than the isolation mode {:?}", self.name))
+            .hint("leave it out, or ask whoever runs this host for another mode (`Host::set_isolation`)")
     }
 }
 
@@ -158,9 +213,27 @@ mod tests {
             let error = mode.apply(&weaker).unwrap_err();
             assert!(error.kind() == ErrorKind::Forbidden && error.to_string().contains("strict"), "{error}");
         }
+        // Nor what a network lets out, or whether its members meet.
+        let mode = mode.egress(Egress::Internet).kept_apart(true);
+        for (fine, held) in [
+            (Network::shared(), Network::shared().egress(Egress::Internet)),
+            (Network::team().egress(Egress::Internet), Network::team().egress(Egress::Internet)),
+            (Network::none(), Network::none()),
+        ] {
+            mode.check_network(&fine).unwrap();
+            assert_eq!(mode.hold(&fine), held);
+        }
+        let private = Network::owner().meet().egress("10.0.0.0/8,203.0.113.7".parse().unwrap());
+        for weaker in [Network::shared().egress(Egress::Open), Network::team().meet(), private.clone()] {
+            let error = mode.check_network(&weaker).unwrap_err();
+            assert!(error.kind() == ErrorKind::Forbidden && error.to_string().contains("strict"), "{error}");
+        }
+        assert_eq!(mode.hold(&private), Network::owner().egress("203.0.113.7".parse().unwrap()));
         // What a mode doesn't say is the request's.
         let loose = Isolation::new("loose");
         assert_eq!(loose.apply(&strictest).unwrap(), strictest);
         assert_eq!(loose.apply(&wanted(Some(false), None, &[])).unwrap().read_only_root, Some(false));
+        loose.check_network(&private).unwrap();
+        assert_eq!(loose.hold(&private), private);
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Without rules nothing is limited but each workspace, by its [`Resources`].
 
+mod egress;
 mod hardening;
 mod images;
 mod isolation;
@@ -22,7 +23,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     host::{Host, HostInner},
     idle::IdlePolicy,
-    runtime::{Capability, Resources},
+    runtime::{Capability, Network, Resources},
 };
 
 pub(crate) use self::{
@@ -128,6 +129,10 @@ impl Policy {
         self.isolations.iter().find(|isolation| isolation.name == name)
     }
 
+    pub(crate) fn isolations(&self) -> &[Isolation] {
+        &self.isolations
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         self.isolations.iter().try_for_each(|isolation| isolation.check(&self.sandboxes))?;
         let default = self.default_isolation.as_deref();
@@ -202,6 +207,29 @@ impl Ceiling {
             pids: limit(Measure::Processes, asked.pids, most.pids)?,
             disk_bytes: limit(Measure::Disk, asked.disk_bytes, most.disk_bytes)?,
         })
+    }
+
+    /// Refuses a network that is asked for and by which more is reached than by the plan.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub(crate) fn check_network(&self, asked: &Network) -> Result<()> {
+        let Some((owner, plan)) = &self.of else { return Ok(()) };
+        match (&asked.egress, &plan.egress) {
+            (Some(egress), Some(most)) if !egress.is_within(most) => {
+                let (account, name) = (Account::Owner(owner.clone()), &plan.name);
+                let message = format!("the egress {egress} is more than {account} may have: {most} (plan {name})");
+                Err(Error::new(ErrorKind::Forbidden, message).hint("leave it out, ask for less, or for another plan"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A network by which no more is reached than by the plan.
+    pub(crate) fn hold(&self, network: &Network) -> Network {
+        let most = self.of.as_ref().and_then(|(_, plan)| plan.egress.as_ref());
+        let egress = most.map(|most| network.reach().and(most)).or_else(|| network.egress.clone());
+        Network { egress, ..network.clone() }
     }
 
     /// When a workspace is paused by itself, unless its request says otherwise.

@@ -14,6 +14,7 @@ use rustix::{
 };
 
 use crate::{
+    blocking::blocking,
     error::{Error, ErrorKind, Result},
     host::HostInner,
     runtime::{Mount, MountSource},
@@ -183,7 +184,7 @@ impl HostInner {
         never.extend(engine.data_root.map(PathBuf::from));
         never.extend(engine.address.strip_prefix("unix://").map(PathBuf::from));
         let roots = self.policy.mount_roots.clone();
-        let resolved = tokio::task::spawn_blocking(move || {
+        let resolved = blocking("looking at the folders", move || {
             // By whichever path the engine was found.
             let real = never.iter().filter_map(|path| fs::canonicalize(path).ok()).collect::<Vec<_>>();
             let bounds =
@@ -195,9 +196,7 @@ impl HostInner {
             }
             Ok(mounts)
         });
-        resolved
-            .await
-            .map_err(|error| Error::new(ErrorKind::Io, "looking at the folders was cut off").caused_by(error))?
+        resolved.await?
     }
 }
 

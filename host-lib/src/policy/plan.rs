@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, ErrorKind, Result},
     idle::IdlePolicy,
-    runtime::Resources,
+    runtime::{Egress, Resources},
 };
 
 /// What all workspaces of an owner, a team or a host may have together. Absent: no limit.
@@ -30,17 +30,21 @@ pub struct Totals {
     /// Bytes on the engine's disk: the sum of their limits. A workspace without a limit of it isn't admitted then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    /// Named volumes ([`Host::volumes`](crate::Host::volumes)): how many there may be. What one holds, [`DiskPolicy`](crate::DiskPolicy)
+    /// has looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<u64>,
 }
 
 impl Totals {
-    /// What there is.
+    /// Of workspaces.
     pub(crate) fn of(
         workspaces: Option<u64>,
         memory_bytes: Option<u64>,
         cpu_millis: Option<u64>,
         disk_bytes: Option<u64>,
     ) -> Self {
-        Self { workspaces, memory_bytes, cpu_millis, disk_bytes }
+        Self { workspaces, memory_bytes, cpu_millis, disk_bytes, volumes: None }
     }
 
     /// No limit.
@@ -76,6 +80,13 @@ impl Totals {
         self.disk_bytes = Some(most);
         self
     }
+
+    /// At most so many named volumes.
+    #[must_use]
+    pub fn volumes(mut self, most: u64) -> Self {
+        self.volumes = Some(most);
+        self
+    }
 }
 
 /// What an owner may have.
@@ -90,13 +101,15 @@ pub struct Plan {
     pub totals: Totals,
     /// When they are paused by themselves, unless the request says otherwise. Absent: as the host's policy says.
     pub idle: Option<IdlePolicy>,
+    /// What they may reach outside at most: a request for more is refused. What a workspace was made with stays with it. Absent: anything.
+    pub egress: Option<Egress>,
 }
 
 impl Plan {
     /// A plan that limits nothing yet.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), workspace: Resources::default(), totals: Totals::default(), idle: None }
+        Self { name: name.into(), workspace: Resources::default(), totals: Totals::default(), idle: None, egress: None }
     }
 
     /// The most that one workspace may have.
@@ -120,6 +133,13 @@ impl Plan {
         self
     }
 
+    /// What its workspaces may reach outside at most.
+    #[must_use]
+    pub fn egress(mut self, most: Egress) -> Self {
+        self.egress = Some(most);
+        self
+    }
+
     /// Those that are shipped: `free` (128 MiB, 0.25 CPU, 1 workspace, paused after 60 s), `pro` (512 MiB, 1 CPU, 3, 300 s) and
     /// `enterprise` (2 GiB, 2 CPU, 10, 1,800 s).
     #[must_use]
@@ -134,6 +154,7 @@ impl Plan {
             },
             totals: Totals { workspaces: Some(workspaces), ..Totals::default() },
             idle: Some(IdlePolicy::default().pause_after(Duration::from_secs(idle))),
+            egress: None,
         };
         all.into_iter().map(plan).collect()
     }
@@ -150,6 +171,7 @@ impl Plan {
             return Err(Error::new(ErrorKind::Invalid, "a plan has no name"));
         }
         self.workspace.check().map_err(named)?;
+        self.egress.as_ref().map_or(Ok(()), Egress::check).map_err(named)?;
         self.idle.as_ref().map_or(Ok(()), IdlePolicy::check).map_err(named)
     }
 }

@@ -58,6 +58,8 @@ pub enum Measure {
     Processes,
     /// Bytes on disk.
     Disk,
+    /// Named volumes.
+    Volumes,
 }
 
 /// What would be exceeded, and by what.
@@ -85,7 +87,7 @@ pub struct Quota {
 impl Quota {
     fn amount(&self, amount: u64) -> String {
         match self.measure {
-            Measure::Workspaces | Measure::Processes => amount.to_string(),
+            Measure::Workspaces | Measure::Processes | Measure::Volumes => amount.to_string(),
             Measure::Memory | Measure::Disk if amount.is_multiple_of(1 << 20) => format!("{} MiB", amount >> 20),
             Measure::Memory | Measure::Disk => format!("{amount} bytes"),
             Measure::Cpu => {
@@ -103,14 +105,15 @@ impl fmt::Display for Quota {
             Measure::Cpu => "CPU",
             Measure::Processes => "processes",
             Measure::Disk => "disk",
+            Measure::Volumes => "volumes",
         };
         let (limit, used, asked) = (self.amount(self.limit), self.amount(self.used), self.amount(self.asked));
         match (self.measure, self.of_each) {
             (_, true) => {
                 write!(formatter, "{asked} of {what} is more than a workspace of {} may have: {limit}", self.account)?
             }
-            (Measure::Workspaces, false) => {
-                write!(formatter, "{} has {used} of at most {limit} workspaces", self.account)?
+            (Measure::Workspaces | Measure::Volumes, false) => {
+                write!(formatter, "{} has {used} of at most {limit} {what}", self.account)?
             }
             (_, false) if self.asked == 0 => {
                 write!(
@@ -138,7 +141,7 @@ impl From<Quota> for Error {
     fn from(quota: Quota) -> Self {
         let hint = match (quota.measure, quota.of_each) {
             (_, true) => "ask for less, or for another plan",
-            (Measure::Workspaces, false) => "remove one that isn't needed, or ask for another plan",
+            (Measure::Workspaces | Measure::Volumes, false) => "remove one that isn't needed, or ask for another plan",
             (_, false) if quota.asked == 0 => "give the workspace a limit",
             (Measure::Disk, false) => "remove one that isn't needed, or let it sleep; or ask for less",
             (_, false) => "stop one that isn't needed now, or let it sleep; or ask for less",
@@ -173,21 +176,29 @@ pub(crate) struct Asked {
 impl Totals {
     /// Whether there is room beside what is used.
     pub(crate) fn admit(&self, account: &Account, used: &Totals, asked: &Asked) -> Result<(), Quota> {
-        let room = |measure, limit: Option<u64>, used: Option<u64>, asked: Option<u64>| {
-            let (Some(limit), used) = (limit, used.unwrap_or(0)) else { return Ok(()) };
-            match asked {
-                Some(asked) if used.checked_add(asked).is_some_and(|sum| sum <= limit) => Ok(()),
-                asked => {
-                    let (account, asked) = (account.clone(), asked.unwrap_or(0));
-                    Err(Quota { account, measure, limit, used, asked, of_each: false, plan: None })
-                }
-            }
-        };
+        let room = |measure, limit, used: Option<u64>, asked| room(account, measure, limit, used.unwrap_or(0), asked);
         if asked.workspaces > 0 {
             room(Measure::Workspaces, self.workspaces, used.workspaces, Some(asked.workspaces))?;
         }
         room(Measure::Memory, self.memory_bytes, used.memory_bytes, asked.memory_bytes)?;
         room(Measure::Cpu, self.cpu_millis, used.cpu_millis, asked.cpu_millis)?;
         room(Measure::Disk, self.disk_bytes, used.disk_bytes, asked.disk_bytes)
+    }
+
+    /// Whether there is room for one more volume.
+    pub(crate) fn admit_volume(&self, account: &Account, used: u64) -> Result<(), Quota> {
+        room(account, Measure::Volumes, self.volumes, used, Some(1))
+    }
+}
+
+/// Whether there is room for what is asked for, beside what is used. What is asked for without a limit has none.
+fn room(account: &Account, measure: Measure, limit: Option<u64>, used: u64, asked: Option<u64>) -> Result<(), Quota> {
+    let Some(limit) = limit else { return Ok(()) };
+    match asked {
+        Some(asked) if used.checked_add(asked).is_some_and(|sum| sum <= limit) => Ok(()),
+        asked => {
+            let (account, asked) = (account.clone(), asked.unwrap_or(0));
+            Err(Quota { account, measure, limit, used, asked, of_each: false, plan: None })
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod isolations;
 mod places;
+mod volumes;
 
 use std::{sync::Arc, time::Duration};
 

@@ -191,7 +191,7 @@ impl Pool {
                 return Outcome::Won(Won { container, image, limits, instance, client, record });
             }
             Err(error) if is(&error, Code::AlreadyClaimed) || error.kind() == ErrorKind::NotFound => Outcome::Lost,
-            Err(error) if error.kind() == ErrorKind::Agent => Outcome::Refused(error),
+            Err(error) if error.kind() == ErrorKind::Agent || error.problem().is_some() => Outcome::Refused(error),
             Err(error) => {
                 // Whether it took the claim nobody knows. The record stays for the keeper's next survey.
                 tracing::warn!(container = member.container.0, %error, "a claim was not answered");

@@ -11,13 +11,12 @@ use corehold_types::{Timestamp, env_vars};
 use super::Member;
 use crate::{
     client::AgentClient,
-    create::plan::{CA_PATH, Plan, base_env, injection, mounts, resources},
+    create::plan::{Plan, base_env, injection, mounts, resources},
     error::{Error, ErrorKind, Result},
     host::{AGENT_PORT, HostInner},
+    image::may_be_pulled,
     labels, network,
-    runtime::{
-        CaBundle, Capability, ContainerId, ContainerSpec, ContainerState, Hardening, Mount, Network, Resources, With,
-    },
+    runtime::{Capability, ContainerId, ContainerSpec, ContainerState, Hardening, Mount, Network, Resources, With},
     template::variable_bytes,
     workspace::random_word,
 };
@@ -27,10 +26,12 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Class {
-    /// The image. Default: the host's.
+    /// The image. Default: the host's. Another one that is missing is pulled, where a creation would
+    /// ([`HostBuilder::pull_missing`](crate::HostBuilder::pull_missing)).
     pub image: Option<String>,
     /// The limits. Default: the host's. Where the runtime can change limits, requests with others are met too, and theirs are in
-    /// force before any of their commands runs; what can't be taken away is a limit that a request doesn't have.
+    /// force before any of their commands runs; what can't be taken away is a limit that a request doesn't have. A limit of disk is any
+    /// request's own where the host looks after it; where the engine has a quota, requests must have the same.
     pub resources: Resources,
     /// TCP ports inside that are published, as [`CreateWorkspace::publish`](crate::CreateWorkspace::publish) does: a container
     /// of this class meets requests that want these or some of them. Default: none; previews need none.
@@ -122,6 +123,8 @@ pub(crate) struct Blank {
     /// The image as it is asked for. The specification has its id, as soon as it is known: when the name means another image,
     /// it is another class.
     reference: String,
+    /// Whether it is pulled where it is missing.
+    pub(super) pulled: bool,
     spec: ContainerSpec,
     /// Hash of all of it. Hosts that would make the same container share a pool.
     key: String,
@@ -141,7 +144,7 @@ impl Blank {
             publish_on: host.port_range.clone(),
             agent_port: AGENT_PORT,
             resources: resources(&[class.resources, host.resources]),
-            ca_bundle: host.ca_bundle.clone().map(|pem| CaBundle { pem, path: CA_PATH.to_owned() }),
+            ca_bundle: host.ca_bundle.clone(),
             agent: Some(injection(host, false)),
             mounts: mounts(host, &class.mounts, &class.hardening),
             hardening: class.hardening,
@@ -153,20 +156,22 @@ impl Blank {
         put(labels::KIND, labels::KIND_POOL);
         put(labels::HOME, &host.fingerprint);
         put(labels::VERSION, env!("CARGO_PKG_VERSION"));
-        Self::keyed(reference, spec)
+        let pulled = may_be_pulled(host, &reference) && host.policy.check_image(&reference).is_ok();
+        Self::keyed(reference, pulled, spec)
     }
 
-    fn keyed(reference: String, mut spec: ContainerSpec) -> Self {
+    fn keyed(reference: String, pulled: bool, mut spec: ContainerSpec) -> Self {
         spec.labels.remove(labels::CLASS);
         let key = key(&spec);
         spec.labels.insert(labels::CLASS.to_owned(), key.clone());
-        Self { reference, spec, key }
+        Self { reference, pulled, spec, key }
     }
 
     /// The same with an image that its reference means now; none if it is this one.
     pub(super) fn with_image(&self, id: String) -> Option<Self> {
         let reference = self.reference.clone();
-        (self.spec.image != id).then(|| Self::keyed(reference, ContainerSpec { image: id, ..self.spec.clone() }))
+        let spec = || ContainerSpec { image: id.clone(), ..self.spec.clone() };
+        (self.spec.image != id).then(|| Self::keyed(reference, self.pulled, spec()))
     }
 
     /// The image, for people.
@@ -235,7 +240,6 @@ impl Blank {
         plan.spec.image == self.reference
             && plan.spec.mounts == self.spec.mounts
             && plan.spec.hardening == self.spec.hardening
-            && plan.spec.resources.disk_bytes == self.spec.resources.disk_bytes
             && plan.spec.publish.iter().all(|port| self.spec.publish.contains(port))
             && plan.recipe.labels.is_empty()
             && !plan.recipe.image_user

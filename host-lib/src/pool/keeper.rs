@@ -9,7 +9,7 @@ use std::{
 use futures_util::StreamExt as _;
 use tokio::task::JoinSet;
 
-use super::{Member, Pool, class::Blank, reconcile::expired};
+use super::{FailedPull, Member, Pool, class::Blank, reconcile::expired};
 use crate::{
     client::{AgentClient, Patience},
     create::{
@@ -18,6 +18,7 @@ use crate::{
         reservation::Reservation,
     },
     error::{Error, ErrorKind, Result},
+    events::EventKind,
     host::AGENT_PORT,
     labels,
     runtime::{ContainerEvent, ContainerId, ContainerState, ContainerStatus},
@@ -81,7 +82,9 @@ impl Pool {
     /// Looks up what the image's name means. If it is another image than before, what waits is of no use any more.
     async fn renew(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<()> {
         let before = self.blank();
-        let id = self.seat.runtime.image_id(before.image()).await?;
+        let id = self.image(&before).await?;
+        let limits_disk = self.seat.runtime.limits_disk().await?;
+        self.state().limits_disk = limits_disk;
         let Some(blank) = before.with_image(id) else { return Ok(()) };
         *self.blank.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(blank);
         let gone = std::mem::take(&mut self.state().ready);
@@ -95,6 +98,40 @@ impl Pool {
             tasks.spawn(async move { seat.retire(&member.container).await });
         }
         Ok(())
+    }
+
+    /// The id of the image. One that is missing is pulled, where it may be; one that couldn't be is looked for, and pulled again after a
+    /// while.
+    async fn image(&self, blank: &Blank) -> Result<String> {
+        let (runtime, reference) = (&self.seat.runtime, blank.image());
+        match runtime.image_id(reference).await {
+            Err(error) if error.kind() == ErrorKind::NotFound && blank.pulled => {}
+            known => {
+                self.state().pull = None;
+                return known;
+            }
+        }
+        let failures = match &self.state().pull {
+            Some(failed) if failed.again > Instant::now() => {
+                return Err(Error::new(failed.kind, failed.told.clone()));
+            }
+            failed => failed.as_ref().map_or(0, |failed| failed.count),
+        };
+        let image = reference.to_owned();
+        self.seat.events.emit(None, EventKind::PoolImagePulling { image: image.clone() });
+        let began = Instant::now();
+        // How far it is nobody waits to know.
+        if let Err(error) = runtime.pull_image(reference, &|_| ()).await {
+            let error = error.context(format_args!("pulling {reference} for a pool"));
+            let again = Instant::now() + pause(failures);
+            let told = error.to_string();
+            self.seat.events.emit(None, EventKind::PoolImageFailed { image, reason: told.clone() });
+            self.state().pull = Some(FailedPull { count: failures.saturating_add(1), again, kind: error.kind(), told });
+            return Err(error);
+        }
+        self.state().pull = None;
+        self.seat.events.emit(None, EventKind::PoolImagePulled { image, duration: began.elapsed() });
+        runtime.image_id(reference).await
     }
 
     /// Looks at all containers that wait: those of the class, and those of others that have waited too long.
@@ -272,6 +309,10 @@ impl Pool {
                     if taken {
                         state.not_before = Some(Instant::now() + YIELD);
                     }
+                    if error.kind() == ErrorKind::NotFound {
+                        // Its image, which was there when it was looked for.
+                        state.recheck = Some(Instant::now() + RETRY);
+                    }
                 }
                 if !taken {
                     self.failed(&error);
@@ -284,17 +325,17 @@ impl Pool {
     /// Something went wrong that may go wrong again: it is told once, and tried after a pause.
     fn failed(&self, error: &Error) {
         let mut state = self.state();
-        let pause = FIRST_PAUSE.saturating_mul(1 << state.failures.min(16)).min(LONGEST_PAUSE);
+        let pause = pause(state.failures);
         state.failures = state.failures.saturating_add(1);
         state.not_before = Some(Instant::now() + pause);
         let told = match error.hint_text() {
             Some(hint) => format!("{error} ({hint})"),
             None => error.to_string(),
         };
-        if state.failure.as_ref() != Some(&told) {
+        if state.failure.as_ref().is_none_or(|(_, before)| *before != told) {
             tracing::warn!(image = self.blank().image(), error = told, "a pool can't be filled");
         }
-        state.failure = Some(told);
+        state.failure = Some((error.kind(), told));
         drop(state);
         self.changed.notify_waiters();
     }
@@ -325,6 +366,11 @@ impl Pool {
             }
         }
     }
+}
+
+/// How long to wait after so many failures and one more.
+fn pause(failures: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE)
 }
 
 async fn until(due: Option<Instant>) {

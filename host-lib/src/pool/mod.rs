@@ -39,6 +39,7 @@ use crate::{
     client::{AgentClient, TokenSource},
     create::plan::Plan,
     error::{Error, ErrorKind, Result},
+    events::EventBus,
     host::HostInner,
     key::HostKey,
     life::Turns,
@@ -189,6 +190,7 @@ pub(crate) struct Seat {
     /// As long as somebody works for the host, it lives.
     process: Arc<HostProcess>,
     turns: Arc<Turns>,
+    events: EventBus,
 }
 
 impl Seat {
@@ -202,6 +204,7 @@ impl Seat {
             allotment: Allotment::of(host),
             process: host.process.clone(),
             turns: host.turns.clone(),
+            events: host.events.clone(),
         }
     }
 
@@ -317,10 +320,25 @@ struct State {
     /// Nothing is started before this.
     not_before: Option<Instant>,
     failures: u32,
-    failure: Option<String>,
+    /// The last one, for people, with the next step.
+    failure: Option<(ErrorKind, String)>,
+    /// Whether the engine has a quota for each container, so that a limit of disk can't be changed.
+    limits_disk: bool,
+    /// What came of pulling the image, if that failed.
+    pull: Option<FailedPull>,
     claimed: u64,
     missed: u64,
     closed: bool,
+}
+
+/// A pull that failed, and is tried again.
+struct FailedPull {
+    /// How many have, in a row.
+    count: u32,
+    /// Not before this.
+    again: Instant,
+    kind: ErrorKind,
+    told: String,
 }
 
 impl Pool {
@@ -338,6 +356,8 @@ impl Pool {
             not_before: None,
             failures: 0,
             failure: None,
+            limits_disk: true,
+            pull: None,
             claimed: 0,
             missed: 0,
             closed: false,
@@ -359,7 +379,10 @@ impl Pool {
         let blank = self.blank();
         let kept = |limit: fn(&Resources) -> Option<u64>| limit(limits).is_some() || limit(blank.limits()).is_none();
         let all = kept(|limits| limits.memory_bytes) && kept(|limits| limits.cpu_millis) && kept(|limits| limits.pids);
-        all && self.seat.runtime.updates_limits()
+        let disk = limits.disk_bytes;
+        let same_but_disk = Resources { disk_bytes: disk, ..*blank.limits() } == *limits;
+        (disk == blank.limits().disk_bytes || !self.state().limits_disk)
+            && (same_but_disk || (all && self.seat.runtime.updates_limits()))
     }
 
     fn status(&self) -> PoolStatus {
@@ -371,7 +394,7 @@ impl Pool {
             wanted: state.target,
             claimed: state.claimed,
             missed: state.missed,
-            failure: state.failure.clone(),
+            failure: state.failure.as_ref().map(|(_, told)| told.clone()),
         }
     }
 
@@ -384,8 +407,8 @@ impl Pool {
                 if state.closed || state.ready.len() >= state.target {
                     return Ok(());
                 }
-                if let Some(failure) = &state.failure {
-                    return Err(Error::new(ErrorKind::Engine, format!("the pool can't be filled: {failure}")));
+                if let Some((kind, failure)) = &state.failure {
+                    return Err(Error::new(*kind, format!("the pool can't be filled: {failure}")));
                 }
             }
             changed.await;

@@ -220,10 +220,7 @@ impl Seat {
 
 /// Removes what waits in any pool of a home, and the records of what is gone. Returns how many were removed.
 pub(crate) async fn drain(seat: &Seat, fingerprint: &str) -> Result<usize> {
-    let wanted = BTreeMap::from([
-        (labels::KIND.to_owned(), labels::KIND_POOL.to_owned()),
-        (labels::HOME.to_owned(), fingerprint.to_owned()),
-    ]);
+    let wanted = labels::of_kind_at_home(labels::KIND_POOL, fingerprint);
     let states = seat.runtime.list(&wanted).await?;
     let waiting = states.iter().filter(|state| state.name.starts_with(labels::POOL_NAME_PREFIX));
     let removals = futures_util::future::join_all(waiting.map(|state| seat.remove_unclaimed(state))).await;

@@ -1,5 +1,7 @@
 //! Pools over an engine and agents in memory: what is handed out, what isn't, and what a killed host leaves.
 
+mod images;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use corehold_types::{Code, Problem, Timestamp};
@@ -458,39 +460,6 @@ async fn what_a_restart_of_the_engine_ended_is_replaced_and_claims_are_made_mean
     }
 }
 
-#[tokio::test]
-async fn an_image_that_is_built_anew_is_another_class() {
-    let fixture = fixture().await;
-    let host = filled(&fixture, exactly(2)).await;
-    let before = fixture.engine.ids();
-    fixture.engine.image_builds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    look_again(&host);
-    until(|| before.iter().all(|id| !fixture.engine.ids().contains(id))).await;
-    host.pools_filled().await.unwrap();
-    host.create(CreateWorkspace::empty().id("new")).await.unwrap();
-    let spec = fixture.engine.spec("corehold-new");
-    assert_eq!((spec.image.as_str(), host.pools()[0].claimed), ("workspace-core:latest@1", 1));
-}
-
-#[tokio::test]
-async fn one_that_is_started_while_its_image_is_built_anew_is_not_handed_out() {
-    let gate = Arc::new(Notify::new());
-    let engine = EngineScript { create_gate: Some(gate.clone()), ..EngineScript::default() };
-    let fixture = Fixture::new(engine, AgentScript::default()).await;
-    let host = fixture.pooled(exactly(1)).await;
-    until(|| host.pools()[0].starting == 1).await;
-    let before = host.pool(0).blank().slot(0);
-    fixture.engine.image_builds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    look_again(&host);
-    until(|| host.pool(0).blank().slot(0) != before).await;
-    gate.notify_one();
-    until(|| host.pools()[0].starting == 1 && fixture.engine.ids().is_empty()).await;
-    gate.notify_one();
-    host.pools_filled().await.unwrap();
-    let waiting = fixture.engine.waiting();
-    assert_eq!((waiting.len(), fixture.engine.spec(&waiting[0]).image.as_str()), (1, "workspace-core:latest@1"));
-}
-
 /// Containers of a host that was configured otherwise: nobody keeps them, and nobody would claim them.
 #[tokio::test]
 async fn what_has_waited_too_long_is_replaced_whosever_class_it_is() {
@@ -505,6 +474,28 @@ async fn what_has_waited_too_long_is_replaced_whosever_class_it_is() {
     until(|| before.iter().all(|id| !fixture.engine.ids().contains(id))).await;
     host.pools_filled().await.unwrap();
     assert_eq!(fixture.engine.waiting().len(), 2);
+}
+
+#[tokio::test]
+async fn a_limit_of_disk_is_brought_by_the_claim_where_the_host_looks_after_it() {
+    let sized = |bytes: u64| Resources { disk_bytes: Some(bytes << 20), ..Default::default() };
+    for (quotas, fixed) in [(false, false), (false, true), (true, false)] {
+        let script = EngineScript { quotas, limits_are_fixed: fixed, ..EngineScript::default() };
+        let fixture = Fixture::new(script, AgentScript::default()).await;
+        let host = fixture.pooled_class(Class::default().resources(sized(100)), exactly(1)).await;
+        host.pools_filled().await.unwrap();
+        host.create(CreateWorkspace::empty().id("other").resources(sized(200))).await.unwrap();
+        assert_eq!(host.pools()[0].claimed, u64::from(!quotas), "quotas: {quotas}, fixed: {fixed}");
+        let info = host.workspace("other").await.unwrap().info().await.unwrap();
+        assert_eq!(info.resources.unwrap().disk_bytes, Some(200 << 20));
+        host.pools_filled().await.unwrap();
+        host.create(CreateWorkspace::empty().id("same").resources(sized(100))).await.unwrap();
+        assert_eq!(host.pools()[0].claimed, 1 + u64::from(!quotas));
+        if quotas {
+            let given = fixture.engine.spec("corehold-other").resources.disk_bytes;
+            assert_eq!(given, Some(200 << 20), "made with it");
+        }
+    }
 }
 
 fn look_again(host: &Host) {

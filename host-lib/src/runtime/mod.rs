@@ -16,8 +16,10 @@ use bytes::Bytes;
 use corehold_types::Timestamp;
 use futures_util::Stream;
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::network::{Destination, Egress, Network, NetworkMade, NetworkSpec, Subnet, With};
+pub(crate) use self::network::{PRIVATE, PRIVATE6};
 pub(crate) use self::observed::{AuditorSlot, Observed};
 pub use self::{
     hardening::{Capability, Hardening},
@@ -27,6 +29,15 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A stream of results, boxed so that the trait stays object-safe.
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
+
+/// Bytes both ways.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for T {}
+
+/// A connection to a port inside, boxed so that the trait stays object-safe. Shutting down its writing side is carried on as the end of
+/// that direction; the other one stays open. Dropped before both have ended, it is reset, and what was written last may not arrive.
+pub type BoxConnection = Box<dyn Duplex>;
 
 /// Names a core container within its runtime; opaque to everybody else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,7 +61,7 @@ pub trait Runtime: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound` when the image isn't there, `Conflict` when the name is taken, `Unsupported` when ports are to be published
-    /// and its network publishes none, and when it has no such sandbox.
+    /// and its network publishes none, or none on this machine, and when it has no such sandbox.
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId>;
 
     /// Starts it. Starting what runs is no error.
@@ -78,8 +89,24 @@ pub trait Runtime: Send + Sync + 'static {
     /// How the host reaches a port inside a running place.
     ///
     /// # Errors
-    /// `NotFound` when it is gone or doesn't run, `Unsupported` when this port was not made reachable at creation.
+    /// `NotFound` when it is gone or doesn't run.
     async fn endpoint(&self, id: &ContainerId, port: u16) -> Result<Endpoint>;
+
+    /// Opens a connection to a port on the loopback inside a running place, where this host has no address to connect to
+    /// ([`Endpoint::ThroughRuntime`]). Only places whose first process is the agent have it. It costs more than a connection: with Docker a
+    /// tenth of a second and a process inside for as long as it is open. Optional.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone or doesn't run, `Conflict` when it is paused, `AgentUnavailable` when nothing listens on the port.
+    async fn connect(&self, _id: &ContainerId, _port: u16) -> Result<BoxConnection> {
+        Err(unsupported("connections to a port inside"))
+    }
+
+    /// Whether ports that are [published](ContainerSpec::publish) are reached on this machine. Asked beforehand by who would do otherwise
+    /// without; creation refuses them where they aren't.
+    async fn publishes_here(&self) -> Result<bool> {
+        Ok(true)
+    }
 
     /// What its first process (the agent) writes, from the beginning, then on while `follow`.
     fn logs(&self, id: &ContainerId, follow: bool) -> BoxStream<Bytes>;
@@ -169,7 +196,13 @@ pub trait Runtime: Send + Sync + 'static {
         false
     }
 
-    /// Changes the limits of a place, running or not: each that is given; those that are absent stay as they are. Optional.
+    /// Whether it holds a limit of disk itself, by a quota that a place keeps for good. Where it doesn't, which is the default, the host looks
+    /// ([`DiskPolicy`](crate::DiskPolicy)), and any place can get any limit. What isn't known yet is taken for yes.
+    async fn limits_disk(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Changes the limits of a place, running or not, but for that of disk: each that is given; those that are absent stay as they are. Optional.
     ///
     /// # Errors
     /// `NotFound` when it is gone, `Invalid` for a limit that is out of range, `Engine` when more is used than is to be allowed.
@@ -204,6 +237,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// `NotFound` when it is gone.
     async fn disk_use(&self, _id: &ContainerId) -> Result<DiskUse> {
         Err(unsupported("measuring what a container has on disk"))
+    }
+
+    /// The same of a volume. Optional: `Unsupported` too where it isn't seen from here.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone.
+    async fn volume_use(&self, _name: &str) -> Result<DiskUse> {
+        Err(unsupported("measuring what a volume holds"))
     }
 
     /// What is left on the disk that places write to. Optional: `Unsupported` too where it isn't seen from here.
@@ -361,6 +402,16 @@ pub struct CaBundle {
     pub pem: Bytes,
     /// Where it lies inside: an absolute path.
     pub path: String,
+    /// The same certificates as a key store of Java's (JKS), laid beside it at [`java_path`](Self::java_path); absent: none.
+    pub java: Option<Bytes>,
+}
+
+impl CaBundle {
+    /// Where the key store lies inside, if there is one.
+    #[must_use]
+    pub fn java_path(&self) -> String {
+        format!("{}.jks", self.path)
+    }
 }
 
 /// Limits of a place. Absent: none.
@@ -419,6 +470,8 @@ impl Resources {
 pub enum Endpoint {
     /// A TCP address that this host can connect to.
     Tcp(SocketAddr),
+    /// None: the runtime itself opens connections ([`Runtime::connect`]), as to a container of an engine on another machine.
+    ThroughRuntime,
 }
 
 /// What a place is doing.
@@ -439,7 +492,7 @@ pub struct ContainerState {
     pub exit_code: Option<i64>,
     /// Whether the kernel killed it for want of memory; false where the engine doesn't tell ([`RuntimeInfo::lacks`]).
     pub oom_killed: bool,
-    /// The ports inside that are published while it runs, and where.
+    /// The ports inside that are published on this machine while it runs, and where.
     pub published: BTreeMap<u16, SocketAddr>,
     /// Whether it runs, and has ended before. Only [`Runtime::inspect`] says so; a listing need not look.
     pub restarted: bool,

@@ -29,8 +29,11 @@ pub struct Network {
     /// Whether its members may reach each other. Default: they may not, and in a network of everybody they never may.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub meet: bool,
-    /// What its members may reach outside. Default: [`Egress::Open`].
-    pub egress: Egress,
+    /// What its members may reach outside. Absent, the default: [`Egress::Open`], or what the owner's plan
+    /// ([`Plan::egress`](crate::policy::Plan::egress)) and the team's isolation mode ([`Isolation::egress`](crate::policy::Isolation::egress))
+    /// leave of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
 }
 
 /// Who is in a network.
@@ -63,6 +66,22 @@ pub enum Egress {
     None,
 }
 
+/// Addresses that aren't the internet's, but for those at which clouds answer a machine about itself: this network's, private, shared
+/// (RFC 6598), loopback, special-purpose (RFC 6890), benchmarks', multicast, reserved.
+pub(crate) const PRIVATE: [&str; 9] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/3",
+];
+/// What is mapped into IPv4, loopback, unique local, site-local, multicast.
+pub(crate) const PRIVATE6: [&str; 4] = ["::/8", "fc00::/7", "fec0::/10", "ff00::/8"];
+
 impl Network {
     /// One of all workspaces of the host, kept apart from each other.
     #[must_use]
@@ -85,7 +104,7 @@ impl Network {
     /// One without a way out.
     #[must_use]
     pub fn none() -> Self {
-        Self { egress: Egress::None, ..Self::default() }
+        Self::default().egress(Egress::None)
     }
 
     /// Lets its members reach each other.
@@ -98,8 +117,18 @@ impl Network {
     /// What its members may reach outside.
     #[must_use]
     pub fn egress(mut self, egress: Egress) -> Self {
-        self.egress = egress;
+        self.egress = Some(egress);
         self
+    }
+
+    /// Whether it is the runtime's own, of all and open.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.with == With::All && !self.meet && self.reach() == Egress::Open
+    }
+
+    /// What its members may reach outside, where nothing bounds that.
+    pub(crate) fn reach(&self) -> Egress {
+        self.egress.clone().unwrap_or_default()
     }
 
     /// Refuses what can't be.
@@ -111,11 +140,21 @@ impl Network {
             let message = "workspaces of different owners never meet: a network of all keeps them apart";
             return Err(Error::new(ErrorKind::Invalid, message).hint("make it the owner's or the team's network"));
         }
-        match &self.egress {
-            Egress::Only(named) if named.is_empty() => {
+        self.egress.as_ref().map_or(Ok(()), Egress::check)
+    }
+}
+
+impl Egress {
+    /// Refuses what can't be.
+    ///
+    /// # Errors
+    /// `Invalid`, with why.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Only(named) if named.is_empty() => {
                 Err(Error::new(ErrorKind::Invalid, "an egress of only some names none").hint("say Egress::None"))
             }
-            Egress::Only(named) if named.len() > DESTINATIONS => {
+            Self::Only(named) if named.len() > DESTINATIONS => {
                 let message = format!("an egress names {} destinations; at most {DESTINATIONS} may be", named.len());
                 Err(Error::new(ErrorKind::Invalid, message).hint("name their networks"))
             }
@@ -136,6 +175,21 @@ impl FromStr for Egress {
             named => {
                 named.split(',').map(|destination| destination.trim().parse()).collect::<Result<_>>().map(Self::Only)
             }
+        }
+    }
+}
+
+/// As it is read.
+impl fmt::Display for Egress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => formatter.write_str("open"),
+            Self::Internet => formatter.write_str("internet"),
+            Self::None => formatter.write_str("none"),
+            Self::Only(named) => named.iter().enumerate().try_for_each(|(number, destination)| {
+                let comma = if number == 0 { "" } else { "," };
+                write!(formatter, "{comma}{destination}")
+            }),
         }
     }
 }
@@ -169,6 +223,18 @@ impl Destination {
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.port
+    }
+
+    /// What is in both; none, if nothing is. Networks overlap only where one holds the other.
+    pub(crate) fn and(self, other: Self) -> Option<Self> {
+        let (wider, narrower) = if self.prefix <= other.prefix { (self, other) } else { (other, self) };
+        let held = narrower.address.is_ipv4() == wider.address.is_ipv4()
+            && first(narrower.address, wider.prefix) == wider.address;
+        let port = match (self.port, other.port) {
+            (Some(one), Some(other)) if one != other => return None,
+            (one, other) => one.or(other),
+        };
+        held.then_some(Self { port, ..narrower })
     }
 }
 
@@ -232,10 +298,7 @@ impl From<Destination> for String {
 /// The first address of its network.
 fn first(address: IpAddr, prefix: u8) -> IpAddr {
     match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-            Ipv4Addr::from_bits(address.to_bits() & mask).into()
-        }
+        IpAddr::V4(address) => Subnet::of(address, prefix).first.into(),
         IpAddr::V6(address) => {
             let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
             std::net::Ipv6Addr::from_bits(address.to_bits() & mask).into()
@@ -429,6 +492,9 @@ mod tests {
         assert_eq!(egress("none").unwrap(), Egress::None);
         let named = ["10.0.0.0/8", "203.0.113.7:443"].map(|text| text.parse().unwrap()).to_vec();
         assert_eq!(egress("10.0.0.0/8, 203.0.113.7:443").unwrap(), Egress::Only(named));
+        for written in ["open", "internet", "none", "10.0.0.0/8,203.0.113.7/32:443,[2001:db8::/32]:443"] {
+            assert_eq!(egress(written).unwrap().to_string(), written);
+        }
         for bad in ["", "None", "host", "bridge", "container:x", "10.0.0.0/8,", ","] {
             assert_eq!(egress(bad).unwrap_err().kind(), ErrorKind::Invalid, "{bad}");
         }

@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, DiskSpace, DiskUse, Endpoint, ImageSummary,
-    NetworkMade, NetworkSpec, PullProgress, Resources, Runtime, RuntimeInfo, Stats, VolumeSpec, VolumeState,
+    BoxConnection, BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, DiskSpace, DiskUse, Endpoint,
+    ImageSummary, NetworkMade, NetworkSpec, PullProgress, Resources, Runtime, RuntimeInfo, Stats, VolumeSpec,
+    VolumeState,
 };
 use crate::{
     audit::Auditor,
@@ -71,11 +72,11 @@ impl Runtime for Observed {
     }
 
     async fn ensure_network(&self, network: &NetworkSpec) -> Result<NetworkMade> {
-        self.count("ensure_network", self.inner.ensure_network(network)).await
+        self.count("ensureNetwork", self.inner.ensure_network(network)).await
     }
 
     async fn release_network(&self, name: &str) -> Result<bool> {
-        self.count("release_network", self.inner.release_network(name)).await
+        self.count("releaseNetwork", self.inner.release_network(name)).await
     }
 
     async fn start(&self, id: &ContainerId) -> Result<()> {
@@ -108,6 +109,14 @@ impl Runtime for Observed {
 
     async fn endpoint(&self, id: &ContainerId, port: u16) -> Result<Endpoint> {
         self.count("endpoint", self.inner.endpoint(id, port)).await
+    }
+
+    async fn connect(&self, id: &ContainerId, port: u16) -> Result<BoxConnection> {
+        self.count("connect", self.inner.connect(id, port)).await
+    }
+
+    async fn publishes_here(&self) -> Result<bool> {
+        self.count("publishesHere", self.inner.publishes_here()).await
     }
 
     fn logs(&self, id: &ContainerId, follow: bool) -> BoxStream<Bytes> {
@@ -154,6 +163,11 @@ impl Runtime for Observed {
         self.inner.updates_limits()
     }
 
+    async fn limits_disk(&self) -> Result<bool> {
+        // What is known of the engine already.
+        self.inner.limits_disk().await
+    }
+
     async fn update_limits(&self, id: &ContainerId, limits: &Resources) -> Result<()> {
         self.count("updateLimits", self.inner.update_limits(id, limits)).await
     }
@@ -172,6 +186,10 @@ impl Runtime for Observed {
 
     async fn disk_use(&self, id: &ContainerId) -> Result<DiskUse> {
         self.count("diskUse", self.inner.disk_use(id)).await
+    }
+
+    async fn volume_use(&self, name: &str) -> Result<DiskUse> {
+        self.count("volumeUse", self.inner.volume_use(name)).await
     }
 
     async fn disk_space(&self) -> Result<DiskSpace> {

@@ -130,6 +130,7 @@ fn used(connection: &Connection, account: &Account, without: &str) -> rusqlite::
         let amount = of_recipe(path);
         format!("coalesce(sum(CASE WHEN state NOT IN ({without}) THEN {amount} END), 0)")
     };
+    let volumes = volumes(connection, account)?;
     let (memory, cpu, disk) = (sum("memoryBytes", AT_REST), sum("cpuMillis", AT_REST), sum("diskBytes", AWAY));
     let line = format!(
         "SELECT count(*), {memory}, {cpu}, {disk} FROM workspaces WHERE {whose} = :name AND id <> :without AND state <> 'removed'"
@@ -137,8 +138,47 @@ fn used(connection: &Connection, account: &Account, without: &str) -> rusqlite::
     let values = named_params! { ":name": name, ":without": without };
     connection.prepare_cached(&line)?.query_row(values, |row| {
         let amount = |column: usize| row.get::<_, i64>(column).map(|amount| Some(amount.unsigned_abs()));
-        Ok(Totals::of(amount(0)?, amount(1)?, amount(2)?, amount(3)?))
+        let volumes = Some(volumes);
+        Ok(Totals { volumes, ..Totals::of(amount(0)?, amount(1)?, amount(2)?, amount(3)?) })
     })
+}
+
+/// How many named volumes an account has, those that are being made included.
+fn volumes(connection: &Connection, account: &Account) -> rusqlite::Result<u64> {
+    let (whose, name) = match account {
+        Account::Owner(name) => ("owner", name.as_str()),
+        Account::Team(name) => ("team", name.as_str()),
+        Account::Host => ("''", ""),
+    };
+    let line = format!("SELECT count(*) FROM volumes WHERE {whose} = ?");
+    connection.prepare_cached(&line)?.query_row([name], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+}
+
+/// Whether there is room for one more volume. In the transaction that adds it.
+pub(super) fn admit_volume(
+    transaction: &Transaction<'_>,
+    policy: &Policy,
+    owner: Option<&str>,
+    team: Option<&str>,
+) -> rusqlite::Result<Result<(), Quota>> {
+    let owner = owner.map(|name| Account::Owner(name.to_owned()));
+    let team = team.map(|name| Account::Team(name.to_owned()));
+    for account in [owner, team, Some(Account::Host)].into_iter().flatten() {
+        let stored = stored(transaction, &account)?;
+        let totals = policy.totals_of(&account, &stored);
+        if let Err(quota) = totals.admit_volume(&account, volumes(transaction, &account)?) {
+            return Ok(Err(of_plan(quota, policy, &stored)));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// With the plan that an owner's totals are of.
+fn of_plan(mut quota: Quota, policy: &Policy, stored: &StoredAccount) -> Quota {
+    if let Account::Owner(_) = quota.account {
+        quota.plan = policy.plan_of(stored.plan.as_deref()).map(|plan| plan.name.clone());
+    }
+    quota
 }
 
 /// Whether an entry that is to be added, or to run again, has room, by the totals that count. In the transaction that writes it.
@@ -164,11 +204,8 @@ fn admit(
         if totals == Totals::default() {
             continue;
         }
-        if let Err(mut quota) = totals.admit(&account, &used(transaction, &account, entry.id.as_str())?, &asked) {
-            if let Account::Owner(_) = account {
-                quota.plan = policy.plan_of(stored.plan.as_deref()).map(|plan| plan.name.clone());
-            }
-            return Ok(Err(quota));
+        if let Err(quota) = totals.admit(&account, &used(transaction, &account, entry.id.as_str())?, &asked) {
+            return Ok(Err(of_plan(quota, policy, &stored)));
         }
     }
     Ok(Ok(()))

@@ -14,6 +14,7 @@ mod schema;
 mod subnets;
 #[cfg(test)]
 pub(crate) mod tests;
+mod volumes;
 
 use std::{
     path::{Path, PathBuf},
@@ -27,9 +28,11 @@ use serde::Serialize;
 pub(crate) use self::{
     entry::{Dev, Entry, Recipe},
     process::HostProcess,
+    volumes::{CountedVolume, VolumeChanges},
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    blocking::blocking,
+    error::Result,
     idle::Field,
     life::WorkspaceState,
     policy::{Policy, Quota},
@@ -270,12 +273,11 @@ impl Store {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let (connection, path) = (self.connection.clone(), self.path.clone());
-        tokio::task::spawn_blocking(move || {
+        let done = blocking("the state store", move || {
             let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             work(&connection).map_err(|error| schema::explain(&path, error))
-        })
-        .await
-        .map_err(|error| Error::new(ErrorKind::Io, "the state store was cut off").caused_by(error))?
+        });
+        done.await?
     }
 }
 

@@ -59,6 +59,17 @@ const SUBNETS: &str = "CREATE TABLE IF NOT EXISTS subnets (network TEXT PRIMARY 
 const ISOLATION: &str =
     "CREATE TABLE IF NOT EXISTS isolation (team TEXT PRIMARY KEY NOT NULL, mode TEXT NOT NULL) STRICT, WITHOUT ROWID;";
 
+/// Which named volumes count. Files of before have it without it.
+const VOLUMES: &str = "
+    CREATE TABLE IF NOT EXISTS volumes (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        owner TEXT,
+        team TEXT,
+        maker TEXT
+    ) STRICT;
+";
+
 /// Between two attempts at what another process has locked while it opens the file.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -116,6 +127,7 @@ fn attempt(path: &Path, patience: Duration) -> rusqlite::Result<Result<Connectio
     transaction.execute_batch(LOOKED)?;
     transaction.execute_batch(SUBNETS)?;
     transaction.execute_batch(ISOLATION)?;
+    transaction.execute_batch(VOLUMES)?;
     transaction.commit()?;
     // Readers and a writer don't wait for each other, and a write needs no sync: see `Durability` for those that do.
     let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
@@ -156,7 +168,7 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
                 .to_owned(),
         ),
         Some(ErrorCode::DiskFull) => (
-            ErrorKind::Io,
+            ErrorKind::DiskFull,
             format!("the disk of the state store {shown} is full"),
             "free some space and try again; nothing is lost".to_owned(),
         ),

@@ -10,7 +10,7 @@ use corehold_types::Timestamp;
 use rusqlite::{TransactionBehavior, ffi};
 
 use super::*;
-use crate::life::WorkspaceState;
+use crate::{error::ErrorKind, life::WorkspaceState};
 
 /// Writes that fail, as where the disk is full: those with these numbers, counted from 0.
 #[derive(Default)]
@@ -240,7 +240,7 @@ async fn a_full_disk_is_said_and_nothing_is_lost() {
     let large =
         Entry { recipe: Recipe { env: [("A".into(), "x".repeat(1 << 20))].into(), ..Recipe::default() }, ..entry("b") };
     let error = store.insert(large.clone()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert_eq!(error.kind(), ErrorKind::DiskFull, "{error}");
     assert!(
         error.to_string().contains("is full") && error.hint_text().unwrap().contains("free some space"),
         "{error:?}"

@@ -110,7 +110,7 @@ impl Monitor {
         folder: PathBuf,
         listen: impl Fn() -> (Signals, Events) + Send + Sync + 'static,
     ) -> Self {
-        let labels = BTreeMap::from([(labels::HOME.to_owned(), fingerprint.to_owned())]);
+        let labels = labels::of_home(fingerprint);
         let room = Room { runtime, records, labels, events, folder, measured: Mutex::default() };
         Self { room: Arc::new(room), handle: Handle::current(), task: OnceLock::new(), listen: Box::new(listen) }
     }

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalog {
     folders: Vec<PathBuf>,
+    archive_bytes: Option<u64>,
 }
 
 /// What a catalogue holds at one moment.
@@ -39,7 +40,15 @@ pub struct InvalidTemplate {
 impl Catalog {
     /// A catalogue over folders; where two have a template of one name, the earlier wins.
     pub fn new(folders: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
-        Self { folders: folders.into_iter().map(Into::into).collect() }
+        Self { folders: folders.into_iter().map(Into::into).collect(), archive_bytes: None }
+    }
+
+    /// Bytes that the files of a template may have together that comes as an archive. Default: 1 GiB; a host's catalogue has the host's
+    /// ([`HostBuilder::archive_bytes`](crate::HostBuilder::archive_bytes)).
+    #[must_use]
+    pub fn archive_bytes(mut self, bytes: u64) -> Self {
+        self.archive_bytes = Some(bytes);
+        self
     }
 
     /// The folders it looks into.
@@ -119,7 +128,10 @@ impl Catalog {
     pub fn resolve(&self, name_or_path: &str) -> Result<Template> {
         if name_or_path == "." || name_or_path == ".." || name_or_path.contains('/') {
             return if Path::new(name_or_path).is_file() {
-                Template::from_archive(name_or_path)
+                match self.archive_bytes {
+                    Some(bytes) => Template::from_archive_within(name_or_path, bytes),
+                    None => Template::from_archive(name_or_path),
+                }
             } else {
                 Template::load(name_or_path)
             };

@@ -19,6 +19,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::unpack::fuzz::archive as fuzz_archive;
 pub use self::{
     catalog::{Catalog, InvalidTemplate, Listing},
     check::{Finding, Severity, check},

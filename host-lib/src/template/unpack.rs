@@ -37,6 +37,10 @@ const ENTRY_BYTES: u64 = 4096;
 /// The endings of such files, which are no part of a template's name.
 const ENDINGS: [&str; 6] = [".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".tzst", ".tar"];
 
+const TARS_TAKEN: &str = "a tar is taken as it is, gzipped, or compressed by zstd";
+const NEEDS_LIMIT: &str = "leave out what isn't source, or raise the limit by COREHOLD_ARCHIVE_BYTES";
+const NEEDS_ROOM: &str = "see that the folder for temporary files ($TMPDIR) can be written and has room";
+
 /// The folder of a template that came as an archive. It goes with the last clone of the template.
 #[derive(Debug)]
 pub(super) struct Unpacked(TempDir);
@@ -61,6 +65,15 @@ impl Template {
     pub fn from_archive(archive: impl AsRef<Path>) -> Result<Self> {
         from_archive(archive.as_ref(), &Limits::default())
     }
+
+    /// The same for an archive whose files have at most that many bytes together. A host takes what it packs
+    /// ([`HostBuilder::archive_bytes`](crate::HostBuilder::archive_bytes)), and so does its [catalogue](crate::Catalog). Blocking.
+    ///
+    /// # Errors
+    /// As [`from_archive`](Self::from_archive).
+    pub fn from_archive_within(archive: impl AsRef<Path>, bytes: u64) -> Result<Self> {
+        from_archive(archive.as_ref(), &Limits { bytes, ..Limits::default() })
+    }
 }
 
 fn from_archive(archive: &Path, limits: &Limits) -> Result<Template> {
@@ -70,9 +83,7 @@ fn from_archive(archive: &Path, limits: &Limits) -> Result<Template> {
         _ => Error::new(ErrorKind::Io, format!("can't read {shown}: {error}")).caused_by(error),
     })?;
     let staged = tempfile::Builder::new().prefix("corehold-template-").tempdir().map_err(|error| {
-        Error::new(ErrorKind::Io, format!("{shown} can't be unpacked: {error}"))
-            .hint("see that the folder for temporary files ($TMPDIR) can be written and has room")
-            .caused_by(error)
+        Error::new(ErrorKind::Io, format!("{shown} can't be unpacked: {error}")).hint(NEEDS_ROOM).caused_by(error)
     })?;
     let refused = |error: Error| error.context(format_args!("the archive {shown} can't be used as a template"));
     let mut unpacking =
@@ -129,10 +140,7 @@ impl Unpacking {
         io::copy(&mut rest, &mut io::sink()).map_err(damaged)?;
         match bounds.is_whole() {
             true => Ok(()),
-            false => {
-                Err(invalid("it is no tar, or is cut off")
-                    .hint("a tar is taken as it is, gzipped, or compressed by zstd"))
-            }
+            false => Err(invalid("it is no tar, or is cut off").hint(TARS_TAKEN)),
         }
     }
 
@@ -226,7 +234,7 @@ impl Unpacking {
         self.bytes = self.bytes.saturating_add(size);
         if self.bytes > self.limits.bytes {
             let message = format!("it holds more than the {} bytes that are packed", self.limits.bytes);
-            return Err(Wrong::Reading(invalid(message)));
+            return Err(Wrong::Reading(invalid(message).hint(NEEDS_LIMIT)));
         }
         let executable = entry.header().mode().is_ok_and(|mode| mode & 0o111 != 0);
         let mode = if executable { 0o755 } else { 0o644 };
@@ -320,16 +328,14 @@ fn invalid(why: impl Into<String>) -> Error {
 }
 
 fn damaged(error: io::Error) -> Error {
-    invalid(format!("it is no tar, or is damaged or cut off: {error}"))
-        .hint("a tar is taken as it is, gzipped, or compressed by zstd")
-        .caused_by(error)
+    invalid(format!("it is no tar, or is damaged or cut off: {error}")).hint(TARS_TAKEN).caused_by(error)
 }
 
 fn failed(error: io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("it can't be unpacked: {error}"))
-        .hint("see that the folder for temporary files ($TMPDIR) can be written and has room")
-        .caused_by(error)
+    Error::new(ErrorKind::Io, format!("it can't be unpacked: {error}")).hint(NEEDS_ROOM).caused_by(error)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

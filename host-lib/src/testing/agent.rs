@@ -4,7 +4,7 @@ mod answers;
 mod state;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     net::SocketAddr,
     sync::{
@@ -19,9 +19,9 @@ use corehold_types::{
     Claims, Code, Data, PROTOCOL, Problem, Timestamp,
     tools::{
         ActiveSource, ActivityResponse, AuditEvent, AuditGap, AuditReadRequest, AuditReadResponse, AuditRecord,
-        ClaimRequest, ClaimResponse, CommandEvent, CommandInfo, CommandListRequest, CommandListResponse,
-        CommandOutputRequest, CommandRequest, EndedSource, ExtractResponse, HEALTH, InfoResponse, PortsRequest,
-        PortsResponse,
+        ClaimRequest, ClaimResponse, CommandEvent, CommandExit, CommandInfo, CommandListRequest, CommandListResponse,
+        CommandOutputRequest, CommandRequest, CommandSignalRequest, CommandSignalResponse, EndedSource,
+        ExtractResponse, HEALTH, InfoResponse, PortsRequest, PortsResponse,
     },
     wire::{FileWritten, Health, HealthStatus, StreamEnd},
 };
@@ -97,6 +97,10 @@ pub(crate) struct CommandLog {
     /// From which offsets it was read.
     pub(crate) offsets: Mutex<Vec<u64>>,
     pub(crate) boot: AtomicUsize,
+    /// Commands that have left processes behind.
+    pub(crate) left_behind: Mutex<BTreeSet<String>>,
+    /// Commands that were killed, in their order.
+    pub(crate) killed: Mutex<Vec<String>>,
 }
 
 impl CommandLog {
@@ -108,13 +112,29 @@ impl CommandLog {
             line: "x".to_owned(),
             pid: 2,
             started: Timestamp::now(),
-            exit: ended.then(|| exit(0)),
+            exit: ended.then(|| match self.left_behind.lock().unwrap().contains(id) {
+                true => CommandExit { survivors: vec![7], ..exit(0) },
+                false => exit(0),
+            }),
             first_offset: 0,
             offset: text.len() as u64,
         };
         let wanted = |info: &CommandInfo| request.label.is_none() || info.label == request.label;
-        let commands = commands.iter().map(info).filter(wanted).rev().collect();
-        json(&CommandListResponse { commands, cursor: None })
+        let all: Vec<_> = commands.iter().map(info).filter(wanted).rev().collect();
+        // A cursor is how many were told before.
+        let from = request.cursor.as_ref().map_or(0, |cursor| cursor.parse().unwrap());
+        let page: Vec<_> = all.iter().skip(from).take(request.limit.unwrap_or(100) as usize).cloned().collect();
+        let to = from + page.len();
+        json(&CommandListResponse { commands: page, cursor: (to < all.len()).then(|| to.to_string()) })
+    }
+
+    fn signal(&self, request: &CommandSignalRequest) -> Answer {
+        if request.id.starts_with("forgotten") {
+            return problem(&Problem::new(Code::NotFound, "it is forgotten"));
+        }
+        self.killed.lock().unwrap().push(request.id.clone());
+        self.commands.lock().unwrap().get_mut(&request.id).unwrap().1 = true;
+        json(&CommandSignalResponse { processes: 1 })
     }
 
     fn output(&self, request: &CommandOutputRequest) -> Answer {
@@ -418,6 +438,10 @@ impl Inner {
                 Some(log) => log.list(&serde_json::from_slice(&body).unwrap()),
                 None => self.list(),
             },
+            "/v1/tools/commandSignal" if self.script.log.is_some() => {
+                let log = self.script.log.as_ref().expect("it is there");
+                log.signal(&serde_json::from_slice(&body).unwrap())
+            }
             "/v1/tools/auditRead" => self.audit_read(&serde_json::from_slice(&body).unwrap(), streamed),
             "/v1/tools/commandOutput" if self.script.log.is_some() => {
                 let log = self.script.log.as_ref().expect("it is there");

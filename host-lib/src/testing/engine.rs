@@ -3,6 +3,7 @@
 mod container;
 mod copy;
 mod fault;
+mod images;
 mod volumes;
 
 use std::{
@@ -18,17 +19,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use corehold_types::Timestamp;
 use futures_util::{StreamExt as _, stream};
-use tokio::sync::{Notify, broadcast};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, broadcast},
+};
 
-use self::container::{Container, failure, gone, state, workspace_of};
+use self::container::{Container, failure, gone, measure, state, workspace_of};
 pub(crate) use self::{copy::EngineCopy, fault::EngineFault};
 use super::{AgentScript, FakeAgent, Files};
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{
-        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, DiskSpace, DiskUse,
-        Endpoint, MountSource, NetworkMade, NetworkSpec, Resources, Runtime, RuntimeInfo, Stats, Subnet, VolumeSpec,
-        VolumeState,
+        BoxConnection, BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus,
+        DiskSpace, DiskUse, Endpoint, MountSource, NetworkMade, NetworkSpec, PullProgress, Resources, Runtime,
+        RuntimeInfo, Stats, Subnet, VolumeSpec, VolumeState,
     },
 };
 
@@ -51,10 +55,16 @@ pub(crate) struct EngineScript {
     pub(crate) rename: bool,
     /// Limits can't be changed.
     pub(crate) limits_are_fixed: bool,
+    /// It has a quota for what each container writes.
+    pub(crate) quotas: bool,
     /// Changing limits fails.
     pub(crate) update_limits: bool,
     /// Removing fails as many times.
     pub(crate) remove_failures: usize,
+    /// Its containers have no address.
+    pub(crate) through_runtime: bool,
+    /// Connecting to a port inside fails so.
+    pub(crate) connect: Option<ErrorKind>,
 }
 
 pub(crate) struct FakeEngine {
@@ -74,8 +84,7 @@ pub(crate) struct FakeEngine {
     /// The container that can't be stopped.
     stuck: Mutex<Option<String>>,
     identity: Mutex<String>,
-    /// How often the images were built anew.
-    pub(crate) image_builds: AtomicUsize,
+    pub(crate) images: images::Images,
     /// Resuming fails as many times.
     pub(crate) resume_fails: AtomicUsize,
     calls: fault::Calls,
@@ -102,7 +111,7 @@ impl FakeEngine {
             stuck: Mutex::default(),
             identity: Mutex::new("fake".to_owned()),
             removals: AtomicUsize::new(0),
-            image_builds: AtomicUsize::new(0),
+            images: images::Images::default(),
             resume_fails: AtomicUsize::new(0),
             calls: fault::Calls::default(),
             volumes: volumes::Volumes::default(),
@@ -443,37 +452,34 @@ impl Runtime for FakeEngine {
         let containers = self.containers();
         let agent = containers.get(&id.0).and_then(|container| container.agent.as_ref());
         match agent {
+            Some(_) if self.script.through_runtime => Ok(Endpoint::ThroughRuntime),
             Some(agent) if port == 3001 => Ok(Endpoint::Tcp(agent.address())),
             Some(agent) => Ok(Endpoint::Tcp(agent.preview_address())),
             None => Err(Error::new(ErrorKind::NotFound, "it does not run")),
         }
     }
 
+    async fn connect(&self, id: &ContainerId, port: u16) -> Result<BoxConnection> {
+        if let Some(kind) = self.script.connect {
+            return Err(Error::new(kind, "no way in").hint("make one"));
+        }
+        let address = match self.containers().get(&id.0).and_then(|container| container.agent.as_ref()) {
+            Some(agent) if port == 3001 => agent.address(),
+            _ => return Err(Error::new(ErrorKind::NotFound, "it does not run")),
+        };
+        Ok(Box::new(TcpStream::connect(address).await?))
+    }
+
     fn logs(&self, _id: &ContainerId, _follow: bool) -> BoxStream<Bytes> {
         Box::pin(stream::iter([Ok(Bytes::from_static(b"the agent's last words\n"))]))
     }
 
-    /// A quarter of its memory and half a CPU, 5 seconds after the sample before.
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
         if self.measure_fails.load(Ordering::Relaxed) {
             return Err(failure("stats"));
         }
         let mut containers = self.containers();
-        let container = containers.get_mut(&id.0).ok_or_else(gone)?;
-        if !matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused) {
-            return Err(gone());
-        }
-        container.measured += 1;
-        let number = container.measured;
-        Ok(Stats {
-            at: Some(self.began.after(Duration::from_secs(5) * number)),
-            memory_bytes: 1 << 20,
-            memory_limit_bytes: Some(4 << 20),
-            cpu_ns: u64::from(number) * 2_500_000_000,
-            network_sent_bytes: u64::from(number) * 1000,
-            pids: 3,
-            ..Stats::default()
-        })
+        measure(containers.get_mut(&id.0).ok_or_else(gone)?, self.began)
     }
 
     fn events(&self, labels: &BTreeMap<String, String>) -> BoxStream<ContainerEvent> {
@@ -492,12 +498,11 @@ impl Runtime for FakeEngine {
     }
 
     async fn image_id(&self, reference: &str) -> Result<String> {
-        self.calls
-            .through("image_id", async {
-                let build = self.image_builds.load(Ordering::Relaxed);
-                Ok(format!("{reference}@{build}"))
-            })
-            .await
+        self.calls.through("image_id", async { self.images.id(reference) }).await
+    }
+
+    async fn pull_image(&self, reference: &str, _progress: &(dyn Fn(PullProgress) + Send + Sync)) -> Result<()> {
+        self.calls.through("pull_image", async { self.images.pull(reference) }).await
     }
 
     async fn rename(&self, id: &ContainerId, name: &str) -> Result<()> {
@@ -551,6 +556,10 @@ impl Runtime for FakeEngine {
         Ok(self.disk.uses.lock().unwrap().get(&name).copied().unwrap_or_default())
     }
 
+    async fn volume_use(&self, name: &str) -> Result<DiskUse> {
+        Ok(self.disk.uses.lock().unwrap().get(name).copied().unwrap_or_default())
+    }
+
     async fn disk_space(&self) -> Result<DiskSpace> {
         self.disk.space()
     }
@@ -573,19 +582,19 @@ impl Runtime for FakeEngine {
         !self.script.limits_are_fixed
     }
 
+    async fn limits_disk(&self) -> Result<bool> {
+        Ok(self.script.quotas)
+    }
+
     async fn update_limits(&self, id: &ContainerId, limits: &Resources) -> Result<()> {
-        if self.script.update_limits {
-            return Err(failure("updateLimits"));
-        }
-        let mut containers = self.containers();
-        let container = containers.get_mut(&id.0).ok_or_else(gone)?;
-        let old = container.spec.resources;
-        container.spec.resources = Resources {
-            memory_bytes: limits.memory_bytes.or(old.memory_bytes),
-            cpu_millis: limits.cpu_millis.or(old.cpu_millis),
-            pids: limits.pids.or(old.pids),
-            disk_bytes: limits.disk_bytes.or(old.disk_bytes),
-        };
-        Ok(())
+        self.calls
+            .through("update_limits", async {
+                if self.script.update_limits {
+                    return Err(failure("updateLimits"));
+                }
+                self.containers().get_mut(&id.0).ok_or_else(gone)?.limit(limits);
+                Ok(())
+            })
+            .await
     }
 }

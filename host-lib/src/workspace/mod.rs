@@ -45,7 +45,7 @@ use crate::{
     host::{AGENT_PORT, HostInner},
     idle,
     logs::LogRooms,
-    runtime::{BoxStream, ContainerId, ContainerState, Endpoint},
+    runtime::{BoxConnection, BoxStream, ContainerId, ContainerState, Endpoint},
     state::Entry,
     stats::Monitor,
 };
@@ -297,12 +297,29 @@ impl Workspace {
         }
     }
 
-    /// How this machine reaches the agent, for a client of one's own. Cancel-safe.
+    /// How this machine reaches the agent, for a client of one's own. Where it is [`Endpoint::ThroughRuntime`], as with an engine on another
+    /// machine, [`connect_agent`](Self::connect_agent) is the way there, and a [`forward`](Self::forward) to what else listens inside.
+    /// Cancel-safe.
     ///
     /// # Errors
     /// `NotFound` when the workspace is gone or doesn't run.
     pub async fn agent_endpoint(&self) -> Result<Endpoint> {
         self.endpoint(AGENT_PORT).await
+    }
+
+    /// A connection to the agent, whichever way it is reached, for a client of one's own that speaks HTTP or its WebSocket
+    /// ([`mint_token`](Self::mint_token)). Dropping it closes it. Cancel-safe.
+    ///
+    /// # Errors
+    /// `NotFound` when the workspace is gone or doesn't run, `AgentUnavailable` when its agent isn't reached.
+    pub async fn connect_agent(&self) -> Result<BoxConnection> {
+        let mut place = Entered { place: self.place().await?, _pass: None };
+        loop {
+            match place.client.connect().await {
+                Err(error) => self.elsewhere(&mut place, error).await?,
+                connected => return connected,
+            }
+        }
     }
 
     /// What the agent itself has logged, from the beginning, then on while `follow`.

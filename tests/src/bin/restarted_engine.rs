@@ -1,37 +1,27 @@
 //! What hosts find after their engine was started anew: workspaces that run, are paused, stopped and asleep, each once and with its files, and
 //! a pool of which nothing is left to be claimed.
 //!
-//! A program of its own, since it has an engine of its own: others use the machine's. It is to run in namespaces of its own (network, mounts,
-//! processes), so that neither engine upsets the other and nothing of it outlives it. `DOCKER_HOST` names where its engine is to
-//! listen. Arguments: a folder for the engine's data, and the core image as `docker save` writes it.
+//! Run by `own_engine::run_apart`.
 
-use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
+use std::{path::Path, time::Duration};
+
+use corehold_e2e::{
+    corehold::Corehold,
+    own_engine::{OwnEngine, PATIENCE},
 };
-
-use corehold_e2e::corehold::Corehold;
-use corehold_host::{
-    Class, CreateEventKind, CreateWorkspace, Host, PoolOptions, Step, WorkspaceState,
-    runtime::docker::{Docker, DockerAddress},
-};
-
-/// For an engine on a busy machine to start, or to end.
-const PATIENCE: Duration = Duration::from_secs(120);
+use corehold_host::{Class, CreateEventKind, CreateWorkspace, Host, PoolOptions, Step, WorkspaceState};
 
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, image] = arguments.as_slice() else { panic!("a folder and an image are needed: {arguments:?}") };
+    let [folder] = arguments.as_slice() else { panic!("a folder is needed: {arguments:?}") };
     let address = std::env::var("DOCKER_HOST").expect("DOCKER_HOST names where its engine listens");
-    let engine = Engine::start(Path::new(folder), &address).await;
-    let load = Command::new("docker").args(["load", "--quiet", "--input", image]).status();
-    assert!(load.expect("the docker command is there").success(), "{image} can't be loaded");
+    let engine = OwnEngine::start(Path::new(folder), &address, &[]).await;
+    engine.load_core_image();
     workspaces_outlive_it(engine, Path::new(folder), &address).await;
 }
 
-async fn workspaces_outlive_it(engine: Engine, folder: &Path, address: &str) {
+async fn workspaces_outlive_it(engine: OwnEngine, folder: &Path, address: &str) {
     let corehold = Corehold::start().await;
     let pool = || corehold.builder().pool(Class::default(), PoolOptions::default().min(2).max(2));
     let host = pool().build().await.expect("a host starts");
@@ -52,7 +42,7 @@ async fn workspaces_outlive_it(engine: Engine, folder: &Path, address: &str) {
     told(&host).await;
 
     engine.stop().await;
-    let engine = Engine::start(folder, address).await;
+    let engine = OwnEngine::start(folder, address, &[]).await;
     // The host that was there all the time, and one that begins now.
     let other = pool().reconciles(false).build().await.expect("a host starts");
     for host in [&host, &other] {
@@ -102,42 +92,6 @@ async fn workspaces_outlive_it(engine: Engine, folder: &Path, address: &str) {
     drop((workspace, other, host, corehold));
     engine.stop().await;
     println!("all are there");
-}
-
-/// A dockerd, ended with this.
-struct Engine(Child);
-
-impl Engine {
-    async fn start(folder: &Path, address: &str) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log");
-        let mut command = Command::new("dockerd");
-        command.arg("--host").arg(address).arg("--storage-driver").arg("overlay2");
-        for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
-            command.arg(option).arg(folder.join(name));
-        }
-        let errors = log.try_clone().expect("the log twice");
-        let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("dockerd starts");
-        let mut engine = Self(child);
-        let answers = async {
-            while Docker::connect(DockerAddress::At(address.to_owned())).await.is_err() {
-                let ended = engine.0.try_wait().expect("it is ours");
-                let said = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
-                assert!(ended.is_none(), "the engine has ended:\n{}", said());
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, answers).await.expect("the engine answers");
-        engine
-    }
-
-    async fn stop(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
-        let ending = tokio::task::spawn_blocking(move || {
-            let _ = self.0.wait();
-        });
-        tokio::time::timeout(PATIENCE, ending).await.expect("the engine ends").expect("it was waited for");
-    }
 }
 
 async fn told(host: &Host) {

@@ -5,6 +5,10 @@
 pub enum Feature {
     /// Containers in one network don't reach each other.
     KeptApart,
+    /// They don't reach the runtime's machine.
+    MachineClosed,
+    /// What they reach outside can be chosen.
+    Egress,
     /// What is paused stands still and goes on.
     Pausing,
     /// Limits change while it runs.
@@ -21,6 +25,8 @@ impl Feature {
     fn row(self) -> &'static str {
         match self {
             Self::KeptApart => "workspaces can't reach each other",
+            Self::MachineClosed => "workspaces can't reach the engine's machine",
+            Self::Egress => "what workspaces reach outside can be chosen",
             Self::Pausing => "pausing",
             Self::ChangingLimits => "limits changed while it runs",
             Self::PortRanges => "ports published from a range",
@@ -76,8 +82,10 @@ pub(super) fn hold(name: &str, version: &str, feature: Feature, works: bool) -> 
 mod tests {
     use super::*;
 
-    const ALL: [Feature; 6] = [
+    const ALL: [Feature; 8] = [
         Feature::KeptApart,
+        Feature::MachineClosed,
+        Feature::Egress,
         Feature::Pausing,
         Feature::ChangingLimits,
         Feature::PortRanges,

@@ -4,6 +4,7 @@
 //! test of each function. The image must hold the
 //! stand-in program (`fixtures/stand_in.rs`) and nothing that gets in its way.
 
+mod connections;
 mod isolation;
 mod matrix;
 mod names;
@@ -27,7 +28,11 @@ use tokio::{
 };
 
 pub use self::{
-    isolation::{containers_are_kept_apart, hardening_seen_from_inside},
+    connections::connections_are_opened_by_the_runtime,
+    isolation::{
+        containers_are_kept_apart, hardening_seen_from_inside, ipv6_addresses, nothing_leaves_where_nothing_may,
+        the_machine_is_closed,
+    },
     matrix::Feature,
     names::{a_name_is_changed, a_name_is_given_once, has_an_identity},
     ports::published_ports_come_from_a_range,
@@ -53,6 +58,8 @@ pub struct Subject {
     pub prefix: String,
     /// Labels of all containers.
     pub labels: BTreeMap<String, String>,
+    /// An address outside of the runtime's machine, at which somebody answers or refuses while [`nothing_leaves_where_nothing_may`] runs.
+    pub outside: SocketAddr,
 }
 
 impl Subject {
@@ -276,7 +283,11 @@ pub async fn what_cannot_be_created(subject: &Subject) {
         ),
         (
             ContainerSpec {
-                ca_bundle: Some(CaBundle { pem: Bytes::from_static(b"pem"), path: "relative.pem".to_owned() }),
+                ca_bundle: Some(CaBundle {
+                    pem: Bytes::from_static(b"pem"),
+                    path: "relative.pem".to_owned(),
+                    java: None,
+                }),
                 ..good
             },
             ErrorKind::Invalid,
@@ -477,7 +488,8 @@ pub async fn use_is_measured(subject: &Subject) {
 pub async fn a_ca_bundle_is_handed_in(subject: &Subject) {
     // Of its own content, so that it is not there from before.
     let pem = Bytes::from(format!("{}\n{}", subject.prefix, "0123456789abcdef\n".repeat(16 * 1024)));
-    let bundle = CaBundle { pem: pem.clone(), path: "/data/ca/bundle.pem".to_owned() };
+    let java = Bytes::from_static(b"as Java reads it");
+    let bundle = CaBundle { pem: pem.clone(), path: "/data/ca/bundle.pem".to_owned(), java: Some(java.clone()) };
     let started = |name: &'static str| {
         let spec = ContainerSpec { ca_bundle: Some(bundle.clone()), ..subject.spec(name) };
         async move { subject.started(&spec).await }
@@ -486,6 +498,7 @@ pub async fn a_ca_bundle_is_handed_in(subject: &Subject) {
     let four = started("ca-4").await;
     for id in [&one, &two, &three, &four] {
         assert!(subject.ask(id, "read /data/ca/bundle.pem").await == pem, "the bundle is complete in {id:?}");
+        assert!(subject.ask(id, &format!("read {}", bundle.java_path())).await == java, "{id:?} has it for Java too");
         let refused = subject.ask_text(id, "write /data/ca/bundle.pem").await;
         assert!(refused.starts_with("error"), "{refused}");
     }
@@ -546,6 +559,7 @@ macro_rules! conformance_suite {
             a_listing_by_labels
             ports_are_reached
             published_ports_come_from_a_range
+            connections_are_opened_by_the_runtime
             hardening_seen_from_inside
             limits_are_in_force
             environment_arrives
@@ -555,6 +569,8 @@ macro_rules! conformance_suite {
             use_is_measured
             a_ca_bundle_is_handed_in
             containers_are_kept_apart
+            the_machine_is_closed
+            nothing_leaves_where_nothing_may
             many_at_once
             a_cancelled_creation_leaves_nothing
         }
@@ -566,6 +582,9 @@ macro_rules! conformance_suite {
                 let fixture = $fixture.await;
                 let strict = std::sync::Arc::new(fixture.strict().await);
                 let subject = $crate::conformance::Subject { strict, ..fixture.subject() };
+                if stringify!($test) == "nothing_leaves_where_nothing_may" {
+                    fixture.answer_for_outside().await;
+                }
                 $crate::conformance::$test(&subject).await;
             }
         )*

@@ -121,7 +121,7 @@ async fn doctor_finds_what_is_there_and_what_is_missing() {
     let corehold = Corehold::start().await;
     let well = run(&corehold, &["doctor"]);
     assert!(well.status.success(), "{}", out(&well));
-    for what in ["engine", "image", "certificates", "templates", "API 1."] {
+    for what in ["engine", "can be closed", "image", "certificates", "templates", "API 1."] {
         assert!(out(&well).contains(what), "{}", out(&well));
     }
     let ill = corehold.cli(&["doctor", "--json"]).env("COREHOLD_IMAGE", "no-such-image:1").output().unwrap();

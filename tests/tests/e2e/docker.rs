@@ -21,7 +21,11 @@ use corehold_host::{
 use futures_util::{StreamExt as _, TryStreamExt as _, future::join_all};
 
 fn bundle(engine: &Engine, content: &str) -> CaBundle {
-    CaBundle { pem: Bytes::from(format!("{}{content}", engine.name(""))), path: "/data/ca/bundle.pem".to_owned() }
+    CaBundle {
+        pem: Bytes::from(format!("{}{content}", engine.name(""))),
+        path: "/data/ca/bundle.pem".to_owned(),
+        java: None,
+    }
 }
 
 /// Each as if it were a process of its own: they share nothing but the engine.

@@ -119,8 +119,10 @@ async fn the_command_line_forwards_until_it_is_interrupted() {
             });
         }
         assert_eq!(get(&urls[0], "/").await.0, 200);
-        let mut nobody = TcpStream::connect(address(&urls[1])).await.unwrap();
-        assert!(nobody.read(&mut [0; 1]).await.is_err(), "it is reset");
+        // On a busy machine even before this process has seen that it is connected.
+        if let Ok(mut nobody) = TcpStream::connect(address(&urls[1])).await {
+            assert!(nobody.read(&mut [0; 1]).await.is_err(), "it is reset");
+        }
         let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
         let told = loop {
             let line = if json { lines.next_line().await } else { errors.next_line().await };

@@ -88,7 +88,11 @@ async fn packages_install_with_the_hosts_ca_bundle(engine: &Engine) {
     let mut subject = engine.subject();
     subject.image = engine.core_image();
     let spec = ContainerSpec {
-        ca_bundle: Some(CaBundle { pem: Bytes::from(std::fs::read(bundle).unwrap()), path: path.to_owned() }),
+        ca_bundle: Some(CaBundle {
+            pem: Bytes::from(std::fs::read(bundle).unwrap()),
+            path: path.to_owned(),
+            java: None,
+        }),
         env: env_vars::CA_BUNDLE_READERS.iter().map(|name| ((*name).to_owned(), path.to_owned())).collect(),
         ..subject.spec("install")
     };

@@ -30,6 +30,19 @@ async fn every_command_of_the_life_cycle() {
     assert_eq!(done(&corehold, &["policy", "demo", "--json"]), "{\"policy\":null,\"workspace\":\"demo\"}\n");
     assert!(done(&corehold, &["why", "demo"]).contains("\nnext: nothing happens by itself"));
 
+    let health = done(&corehold, &["health", "demo", "--command", "test -f kept", "--restart", "no", "--every", "1h"]);
+    assert!(health.starts_with("demo: well; it has run for "), "{health}");
+    assert!(health.contains("checked every 1 h 0 min") && health.contains("never restarted"), "{health}");
+    done(&corehold, &["health", "demo", "--command", "test -f nothing", "--failures", "1"]);
+    let health: Value = serde_json::from_str(&done(&corehold, &["health", "demo", "--json"])).unwrap();
+    assert_eq!((&health["health"]["healthy"], &health["policy"]["restart"]), (&json!(false), &json!("no")), "{health}");
+    assert!(health["health"]["reason"].as_str().unwrap().contains("test -f nothing"), "{health}");
+    done(&corehold, &["health", "demo", "--reset"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&done(&corehold, &["health", "demo", "--json"])).unwrap()["policy"],
+        json!(null)
+    );
+
     assert_eq!(done(&corehold, &["stop", "demo", "--grace", "1s"]), "stopped demo\n");
     assert_eq!(listed(&corehold, "demo")["state"], "stopped");
     let stopped = run(&corehold, &cat);

@@ -20,10 +20,14 @@ mod create;
 mod create_failures;
 // What is mounted into a workspace, and how it is held, over a real engine.
 mod places;
+// An engine that isn't reached but by its API: on another machine, in another network namespace.
+mod elsewhere;
 // Every call to the engine fails in every way: nothing is orphaned, doubled or waited for in vain.
 mod engine_faults;
 // An engine that is started anew, with workspaces and a pool in it.
 mod engine_restart;
+// An engine that runs out of disk, addresses and processes, and a machine that runs out of disk.
+mod starved_engine;
 // The library's examples.
 mod examples;
 // Images that know nothing of Corehold: the agent is put into them.

@@ -4,13 +4,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
-use super::beside::{Beside, logged, path_with};
+use super::beside::{Beside, path_with};
 use crate::{config::Config, progress};
 
 /// One module and what is built of it.
@@ -55,8 +53,13 @@ const MODULES: [Module; 3] = [
     },
 ];
 
-/// How long containerd may take to listen.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Starts containerd by the first three arguments (program, settings, socket) and, once it listens, the engine by the others.
+const WITH_CONTAINERD: &str = r#"
+"$1" --config "$2" & containerd=$! socket=$3
+shift 3
+until [ -S "$socket" ]; do kill -0 $containerd || exit 1; sleep 0.05; done
+exec "$@"
+"#;
 
 /// Builds what isn't built yet, and says where the programs are.
 pub(crate) fn build(config: &Config) -> Result<PathBuf> {
@@ -124,21 +127,13 @@ pub(crate) fn start(config: &Config, programs: &Path) -> Result<Beside> {
     let settings = folder.join("containerd.toml");
     let (root, state) = (folder.join("containerd"), folder.join("containerd-state"));
     fs::write(&settings, format!("version = 3\nroot = {root:?}\nstate = {state:?}\n[grpc]\naddress = {socket:?}\n"))?;
-    let mut containerd = Command::new(programs.join("containerd"));
-    containerd.arg("--config").arg(&settings).env("PATH", &path);
-    let mut helper = logged(&mut containerd, &folder.join("containerd.log"))?;
-    let start = Instant::now();
-    while !socket.exists() {
-        let ended = helper.try_wait()?.is_some();
-        ensure!(!ended && start.elapsed() < LISTEN_TIMEOUT, "containerd does not listen; see {}", folder.display());
-        thread::sleep(Duration::from_millis(50));
-    }
     let within = |name: &str| folder.join(name);
-    let mut dockerd = Command::new(programs.join("dockerd"));
-    dockerd.arg("-H").arg(format!("unix://{}", within("engine.sock").display()));
-    dockerd.arg("--data-root").arg(within("data")).arg("--exec-root").arg(within("exec"));
-    dockerd.arg("--pidfile").arg(within("pid")).arg("--containerd").arg(&socket).env("PATH", &path);
-    Beside::start(folder, &dockerd, vec![helper])
+    let mut engine = Command::new("sh");
+    engine.args(["-c", WITH_CONTAINERD, "sh"]).arg(programs.join("containerd")).arg(&settings).arg(&socket);
+    engine.arg(programs.join("dockerd")).arg("-H").arg(format!("unix://{}", within("engine.sock").display()));
+    engine.arg("--data-root").arg(within("data")).arg("--exec-root").arg(within("exec"));
+    engine.arg("--pidfile").arg(within("pid")).arg("--containerd").arg(&socket).env("PATH", &path);
+    Beside::start(folder, &engine)
 }
 
 #[cfg(test)]

@@ -40,6 +40,10 @@ pub(crate) fn fetch(config: &Config, mut download: impl FnMut(&Path) -> Result<(
     fs::rename(&half, &folder).with_context(|| format!("can't make {}", folder.display()))
 }
 
+/// Runs its arguments where the files of its name lie over those of `/etc`: in what is its own alone of the file systems, and where
+/// Podman, which is told of no other place for them, looks.
+const WITH_ETC: &str = r#"mount -t overlay overlay -o "lowerdir=$0:/etc" /etc && exec "$@""#;
+
 /// Starts it with everything of its own: storage, state, configuration, networks.
 pub(crate) fn start(config: &Config) -> Result<Beside> {
     let unpacked = unpacked(config);
@@ -50,26 +54,25 @@ pub(crate) fn start(config: &Config) -> Result<Beside> {
     let runc = config.program("runc").unwrap_or_else(|| unpacked.join("usr/sbin/runc"));
     let limits = fs::read_to_string("/proc/self/limits")?;
     let most_processes = fs::read_to_string("/proc/sys/kernel/pid_max")?.trim().parse()?;
-    let home = folder.join("home/.config/containers");
-    fs::create_dir_all(&home)?;
+    fs::create_dir_all(folder.join("home"))?;
+    let etc = folder.join("etc");
+    fs::create_dir_all(etc.join("containers"))?;
     // Any image may be used: they are the tests' own.
-    fs::write(home.join("policy.json"), r#"{"default": [{"type": "insecureAcceptAnything"}]}"#)?;
+    fs::write(etc.join("containers/policy.json"), r#"{"default": [{"type": "insecureAcceptAnything"}]}"#)?;
     let settings = folder.join("containers.conf");
     let libraries = unpacked.join(format!("usr/lib/{ARCH}-linux-gnu"));
     let path = path_with(&[unpacked.join("usr/bin"), unpacked.join("usr/sbin")], &config.path)?;
     let text = configuration(&unpacked, &folder, &libraries, &path.to_string_lossy(), &limits, most_processes);
     fs::write(&settings, text)?;
     let within = |name: &str| folder.join(name);
-    let mut podman = Command::new(program);
+    let mut podman = Command::new("sh");
+    podman.args(["-c", WITH_ETC]).arg(etc).arg(program);
     podman.arg("--root").arg(within("storage")).arg("--runroot").arg(within("run"));
     podman.arg("--tmpdir").arg(within("tmp")).args(["--storage-driver", "overlay"]).arg("--runtime").arg(runc);
     podman.args(["system", "service", "--time=0"]).arg(format!("unix://{}", within("engine.sock").display()));
     podman.env("HOME", within("home")).env("CONTAINERS_CONF", settings);
     podman.env("LD_LIBRARY_PATH", libraries).env("PATH", path);
-    let mut engine = Beside::start(folder, &podman, Vec::new())?;
-    // Its networks keep nobody apart; the suite tests that it is refused for that, and all else with leave.
-    engine.variables = vec![("COREHOLD_CONTAINERS_MAY_MEET", "true")];
-    Ok(engine)
+    Beside::start(folder, &podman)
 }
 
 /// `containers.conf`: its programs where they are unpacked, else where Debian installs them.

@@ -4,7 +4,7 @@
 use corehold_types::Problem;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Room, Share, units};
+use super::{Room, Share, Taken, units};
 
 /// Bytes of memory that a stream takes whose reader takes nothing: what its connection holds, its events, and what they are made of.
 /// Most have less. Measured by the test `memory`.
@@ -26,6 +26,12 @@ impl Room {
         let permit = self.take(units(bytes).min(self.half + self.half / 2)).await?;
         Ok(Loan { _permit: Some(permit) })
     }
+
+    /// Room for a part of a file that goes out, if it is there. Files have a quarter of the room at most, so that those
+    /// who take them slowly keep little from others.
+    pub(crate) fn try_take_for_file(&self, bytes: usize) -> Option<Taken> {
+        self.try_take_of(&self.for_files, units(bytes))
+    }
 }
 
 impl Share {
@@ -37,6 +43,23 @@ impl Share {
     pub(crate) async fn begin_stream(&self) -> Result<(), Problem> {
         let taken = self.room.take_of(&self.room.for_streams, units(STREAM)).await?;
         self.held().stream = Some(taken);
+        Ok(())
+    }
+
+    /// The stream has something that takes so many bytes more than most: waits for them, and holds them as its others.
+    ///
+    /// # Errors
+    /// `LIMIT_EXCEEDED` when there is none in time.
+    pub(crate) async fn widen_stream(&self, bytes: usize) -> Result<(), Problem> {
+        let held = self.held().stream.as_ref().map_or(0, Taken::units);
+        let missing = units(STREAM + bytes).min(self.room.half).saturating_sub(held);
+        if missing > 0 {
+            let more = self.room.take_of(&self.room.for_streams, missing).await?;
+            match &mut self.held().stream {
+                Some(taken) => taken.merge(more),
+                nothing => *nothing = Some(more),
+            }
+        }
         Ok(())
     }
 }
@@ -65,6 +88,26 @@ mod tests {
         streams.clear();
         assert_eq!(room.taken() as usize, STREAM);
         drop(last);
+        assert_eq!(room.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_needs_more_holds_it_to_its_end() {
+        let room = room(8);
+        let share = Share::of(&room);
+        share.begin_stream().await.unwrap();
+        for bytes in [MIB, 10, MIB] {
+            share.widen_stream(bytes).await.unwrap();
+            assert_eq!(room.taken() as usize, STREAM + MIB);
+        }
+        let other = Share::of(&room);
+        other.begin_stream().await.unwrap();
+        let refused = other.widen_stream(3 * MIB).await.unwrap_err();
+        assert_eq!((refused.code, refused.status, refused.retryable), (Code::LimitExceeded, 503, true));
+        drop(other);
+        share.widen_stream(100 * MIB).await.unwrap();
+        assert_eq!(room.taken() as usize, 4 * MIB, "who needs more than there is takes all");
+        drop(share);
         assert_eq!(room.taken(), 0);
     }
 

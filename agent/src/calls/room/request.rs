@@ -99,7 +99,7 @@ impl Room {
         timeout(self.patience.as_duration(), both).await.ok().flatten().ok_or_else(|| self.full())
     }
 
-    fn try_take_of(&self, part: &Arc<Semaphore>, units: usize) -> Option<Taken> {
+    pub(super) fn try_take_of(&self, part: &Arc<Semaphore>, units: usize) -> Option<Taken> {
         let of_part = Arc::clone(part).try_acquire_many_owned(u32::try_from(units).ok()?).ok()?;
         Some(Taken { of_part, of_all: self.try_take(units)? })
     }
@@ -137,7 +137,7 @@ impl Room {
 }
 
 impl Taken {
-    fn units(&self) -> usize {
+    pub(super) fn units(&self) -> usize {
         self.of_all.num_permits()
     }
 

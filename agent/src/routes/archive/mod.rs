@@ -3,12 +3,24 @@
 mod receive;
 mod send;
 
+use std::sync::Arc;
+
+use axum::{
+    middleware,
+    routing::{MethodRouter, get, put},
+};
 use corehold_types::{Code, Problem, WorkspacePath};
 use http::Uri;
 
 pub(super) use super::query;
-pub(crate) use receive::put;
-pub(crate) use send::get;
+use super::repeated;
+use crate::agent::Agent;
+
+/// The route.
+pub(crate) fn route(agent: &Arc<Agent>) -> MethodRouter<Arc<Agent>> {
+    let once = middleware::from_fn_with_state(Arc::clone(agent), repeated::once);
+    get(send::get).merge(put(receive::put).route_layer(once))
+}
 
 /// The values of a query's parameters, in this order. Others are refused.
 fn parameters<const N: usize>(uri: &Uri, names: [&str; N]) -> Result<[Vec<Vec<u8>>; N], Problem> {

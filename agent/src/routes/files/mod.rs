@@ -3,6 +3,7 @@
 //! The path is percent-decoded to raw bytes, so a name that isn't UTF-8 can be named. `ETag` is the file's version.
 
 mod conditions;
+mod content;
 mod read;
 mod remove;
 mod span;
@@ -11,18 +12,20 @@ mod write;
 use std::sync::Arc;
 
 use axum::{
+    middleware,
     response::Response,
-    routing::{MethodRouter, get},
+    routing::{MethodRouter, get, put},
 };
 use corehold_types::{Code, Problem, WorkspacePath};
 use http::{HeaderValue, Uri, header};
 
-use super::query::percent_decode;
+use super::{query::percent_decode, repeated};
 use crate::{agent::Agent, root::Version};
 
 /// The route; HEAD is GET without a body.
-pub(crate) fn route() -> MethodRouter<Arc<Agent>> {
-    get(read::get).put(write::put).delete(remove::delete)
+pub(crate) fn route(agent: &Arc<Agent>) -> MethodRouter<Arc<Agent>> {
+    let once = middleware::from_fn_with_state(Arc::clone(agent), repeated::once);
+    get(read::get).merge(put(write::put).delete(remove::delete).route_layer(once))
 }
 
 /// The path in a URI of this route.

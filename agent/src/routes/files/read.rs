@@ -1,6 +1,6 @@
 //! `GET` and `HEAD`: a file or a range of it, if it has changed.
 
-use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
+use std::{fs::File, io, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
@@ -8,20 +8,17 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use corehold_types::{Code, Problem, Scope, WorkspacePath};
-use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::{conditions::Conditions, path_of, set_version, span::Span};
+use super::{conditions::Conditions, content, path_of, set_version, span::Span};
 use crate::{
     agent::Agent,
     blocking,
+    calls::Room,
     root::{OpenFile, Version, is_current},
     routes::audited::Asked,
     server::problem::Failure,
 };
-
-/// Bytes read and handed to the connection at a time; what is smaller is read at once with the opening.
-const CHUNK: usize = 256 << 10;
 
 pub(super) async fn get(State(agent): State<Arc<Agent>>, request: Request) -> Response {
     answer(agent, request).await.unwrap_or_else(|problem| Failure(problem).into_response())
@@ -49,20 +46,29 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
     let path = path_of(request.uri())?;
     let is_head = request.method() == Method::HEAD;
     let headers = request.into_parts().0.headers;
+    let room = Arc::clone(&agent.room);
     let Found { version, outcome } = match agent.root.open_ready(&path) {
-        Some(opened) => find(opened, &path, &headers, is_head)?,
-        None => blocking::run(move |_| find(agent.root.open_file(&path)?, &path, &headers, is_head)).await?,
+        Some(opened) => find(&room, opened, &path, &headers, is_head)?,
+        None => {
+            blocking::run(move |_| find(&agent.room, agent.root.open_file(&path)?, &path, &headers, is_head)).await?
+        }
     };
     let mut response = match outcome {
         Outcome::NotModified => StatusCode::NOT_MODIFIED.into_response(),
         Outcome::Unsatisfiable { size } => unsatisfiable(size),
-        Outcome::Content { size, part, content } => content_response(size, part, content),
+        Outcome::Content { size, part, content } => content_response(room, size, part, content),
     };
     set_version(&mut response, &version);
     Ok(response)
 }
 
-fn find(opened: OpenFile, path: &WorkspacePath, headers: &HeaderMap, is_head: bool) -> Result<Found, Problem> {
+fn find(
+    room: &Room,
+    opened: OpenFile,
+    path: &WorkspacePath,
+    headers: &HeaderMap,
+    is_head: bool,
+) -> Result<Found, Problem> {
     let failed = |error: io::Error| Problem::new(Code::Internal, format!("{path} can't be read: {error}"));
     let conditions = Conditions::of(headers)?;
     let version = Version::of_opened(&opened).map_err(failed)?;
@@ -81,11 +87,8 @@ fn find(opened: OpenFile, path: &WorkspacePath, headers: &HeaderMap, is_head: bo
         Span::Unsatisfiable => return Ok(Found { version, outcome: Outcome::Unsatisfiable { size } }),
     };
     let (start, end) = part.unwrap_or((0, size));
-    let content = if !is_head && end - start <= CHUNK as u64 {
-        Content::Read(read_piece(&opened.file, start, end).map_err(failed)?)
-    } else {
-        Content::Open(opened.file)
-    };
+    let read = if is_head { None } else { content::at_once(room, &opened.file, start, end).map_err(failed)? };
+    let content = read.map_or_else(|| Content::Open(opened.file), Content::Read);
     Ok(Found { version, outcome: Outcome::Content { size, part, content } })
 }
 
@@ -109,11 +112,11 @@ fn unsatisfiable(size: u64) -> Response {
     response
 }
 
-fn content_response(size: u64, part: Option<(u64, u64)>, content: Content) -> Response {
+fn content_response(room: Arc<Room>, size: u64, part: Option<(u64, u64)>, content: Content) -> Response {
     let (start, end) = part.unwrap_or((0, size));
     let body = match content {
         Content::Read(bytes) => Body::from(bytes),
-        Content::Open(file) => Body::from_stream(chunks(file, start, end)),
+        Content::Open(file) => Body::from_stream(content::pieces(room, file, start, end)),
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -128,25 +131,4 @@ fn content_response(size: u64, part: Option<(u64, u64)>, content: Content) -> Re
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     response
-}
-
-/// The bytes from `start` to `end`, a chunk at a time, each read when the connection wants it.
-fn chunks(file: File, start: u64, end: u64) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold((Arc::new(file), start), move |(file, offset)| async move {
-        if offset >= end {
-            return Ok(None);
-        }
-        let until = end.min(offset + CHUNK as u64);
-        let reader = Arc::clone(&file);
-        let read = tokio::task::spawn_blocking(move || read_piece(&reader, offset, until));
-        let piece = read.await.map_err(io::Error::other)??;
-        Ok(Some((piece, (file, until))))
-    })
-}
-
-/// All bytes from `start` to `end`; a file that has become shorter is an error, since the length was promised.
-fn read_piece(file: &File, start: u64, end: u64) -> io::Result<Bytes> {
-    let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut bytes, start)?;
-    Ok(bytes.into())
 }

@@ -101,7 +101,7 @@ async fn whatever_set_up_depends_on_makes_it_run_again() {
     assert_eq!(make(&fixture.host, of(&template)).await, ran_and(Some(KEPT)));
     let lines = fixture.template(r#"{"name": "web", "setup": ["exit 0", "flood"]}"#);
     assert_eq!(make(&fixture.host, of(&lines)).await, ran_and(Some(KEPT)));
-    fixture.engine.image_builds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    fixture.engine.images.builds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(make(&fixture.host, of(&lines)).await, ran_and(Some(KEPT)));
     assert_eq!(make(&fixture.host, of(&lines)).await, hit());
     // What it doesn't depend on.

@@ -66,6 +66,14 @@ async fn a_ca_bundle_that_is_none_is_refused_and_a_good_one_reaches_every_reader
         (path.as_str(), path.as_str())
     );
     assert_eq!(spec.env["PIP_CERT"], "/mine", "who asks for another one gets it");
+    assert!(!spec.env.contains_key("JAVA_TOOL_OPTIONS"), "nothing in it is one that Java could read");
+    fs::write(&file, "-----BEGIN CERTIFICATE-----\nAQ==\n-----END CERTIFICATE-----\n").unwrap();
+    let host = Host::builder().runtime(engine.clone()).home(home.path()).ca_bundle(&file).build().await.unwrap();
+    host.create(CreateWorkspace::empty().id("java")).await.unwrap();
+    let spec = engine.spec("corehold-java");
+    let bundle = spec.ca_bundle.unwrap();
+    assert_eq!(spec.env["JAVA_TOOL_OPTIONS"], format!("-Djavax.net.ssl.trustStore={path}.jks"));
+    assert!(bundle.java.is_some() && bundle.java_path() == format!("{path}.jks"));
 }
 
 #[tokio::test]

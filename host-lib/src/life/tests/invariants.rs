@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     Class, PoolOptions,
     labels::POOL_NAME_PREFIX,
-    runtime::Runtime as _,
+    runtime::{Resources, Runtime as _},
     testing::{EngineCopy, FakeEngine},
 };
 
@@ -25,12 +25,15 @@ pub(super) enum Step {
     SleepStopped,
     Wake,
     WakeFromPool,
+    /// No transition: its limits are changed.
+    SetLimits,
+    SetLimitsPaused,
     Remove,
     RemoveAsleep,
 }
 
 impl Step {
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Create,
         Self::Claim,
         Self::GetOrCreate,
@@ -44,6 +47,8 @@ impl Step {
         Self::SleepStopped,
         Self::Wake,
         Self::WakeFromPool,
+        Self::SetLimits,
+        Self::SetLimitsPaused,
         Self::Remove,
         Self::RemoveAsleep,
     ];
@@ -62,9 +67,9 @@ impl Step {
             Self::Create | Self::Claim | Self::GetOrCreate | Self::Start | Self::Restart | Self::Resume => {
                 WorkspaceState::Ready
             }
-            Self::Wake | Self::WakeFromPool => WorkspaceState::Ready,
+            Self::Wake | Self::WakeFromPool | Self::SetLimits => WorkspaceState::Ready,
             Self::Stop => WorkspaceState::Stopped,
-            Self::Pause => WorkspaceState::Paused,
+            Self::Pause | Self::SetLimitsPaused => WorkspaceState::Paused,
             Self::Sleep | Self::SleepAgain | Self::SleepStopped => WorkspaceState::Asleep,
             Self::Remove | Self::RemoveAsleep => WorkspaceState::Removed,
         }
@@ -86,7 +91,7 @@ impl Step {
         workspace.write_file("kept", CONTENT).await.unwrap();
         match self {
             Self::Start | Self::SleepStopped => workspace.stop(GRACE).await.unwrap(),
-            Self::Resume => workspace.pause().await.unwrap(),
+            Self::Resume | Self::SetLimitsPaused => workspace.pause().await.unwrap(),
             Self::Wake | Self::WakeFromPool | Self::RemoveAsleep => workspace.sleep(GRACE).await.unwrap(),
             Self::SleepAgain => {
                 workspace.sleep(GRACE).await.unwrap();
@@ -114,12 +119,16 @@ impl Step {
             Self::Resume => workspace.resume().await,
             Self::Sleep | Self::SleepAgain | Self::SleepStopped => workspace.sleep(GRACE).await,
             Self::Wake | Self::WakeFromPool => workspace.wake().await,
+            Self::SetLimits | Self::SetLimitsPaused => workspace.set_resources(MORE).await,
             _ => workspace.remove().await,
         }
     }
 }
 
 pub(super) const CONTENT: &str = "what w holds";
+/// What [`Step::SetLimits`] asks for. Nobody has this much by default.
+const MORE: Resources =
+    Resources { memory_bytes: Some(777 << 20), cpu_millis: Some(333), pids: None, disk_bytes: None };
 const OWNER: &str = "ada";
 
 /// A host, and all that outlives it.
@@ -203,6 +212,15 @@ impl Stage {
             assert_eq!(owners, usize::from(!waits), "each is somebody's, or waits: {container:?}, {entries:?}");
         }
         assert_eq!(self.engine.claimed_while_waiting(), Vec::<String>::new(), "none is nobody's and can't be had");
+        for entry in &entries {
+            assert!(!entry.recipe.limits_pending, "its container has its limits: {entry:?}");
+            let Some(container) = containers.iter().find(|container| entry.container.as_ref() == Some(&container.id.0))
+            else {
+                continue;
+            };
+            let (given, written) = (self.engine.spec(&container.name).resources, entry.recipe.resources());
+            assert_eq!(given, written, "{entry:?}");
+        }
         for record in inner.records.all().await {
             let of = |entry: &crate::state::Entry| {
                 entry.id == record.workspace && entry.container.as_ref() == Some(&record.container)
@@ -235,6 +253,10 @@ impl Stage {
                         matches!(now, WorkspaceState::Stopped | WorkspaceState::Asleep),
                         "nobody started it: {now}"
                     );
+                }
+                if done && matches!(step, Step::SetLimits | Step::SetLimitsPaused) {
+                    let given = self.engine.spec("corehold-w").resources;
+                    assert_eq!((given.memory_bytes, given.cpu_millis), (MORE.memory_bytes, MORE.cpu_millis));
                 }
                 workspace.start().await.unwrap();
                 if !step.is_creation() || done {

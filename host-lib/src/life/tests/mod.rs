@@ -17,6 +17,8 @@ macro_rules! for_each_step {
             a_sleep_of_one_that_is_stopped: SleepStopped,
             a_wake: Wake,
             a_wake_from_a_pool: WakeFromPool,
+            limits: SetLimits,
+            limits_of_one_that_is_paused: SetLimitsPaused,
             a_removal: Remove,
             a_removal_of_one_that_sleeps: RemoveAsleep,
         }

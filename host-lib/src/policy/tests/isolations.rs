@@ -1,7 +1,10 @@
 //! Isolation modes of teams: at creation, at each later container, and for teams that come later.
 
 use super::*;
-use crate::runtime::ContainerSpec;
+use crate::{
+    Class, PoolOptions, SaveOptions,
+    runtime::{ContainerSpec, Egress},
+};
 
 fn modes(default: &str) -> Policy {
     Policy::new()
@@ -86,6 +89,8 @@ async fn a_mode_that_cannot_be_is_named() {
         modes("other"),
         modes("standard").isolation(Isolation::new("odd").sandbox("privileged")),
         modes("standard").isolation(Isolation::new("")),
+        modes("standard").isolation(Isolation::new("odd").egress(Egress::Only(Vec::new()))),
+        Policy::new().plan(Plan::new("odd").egress(Egress::Only(Vec::new()))),
     ] {
         let error = fixture.builder().policy(policy).build().await.map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
@@ -98,4 +103,122 @@ async fn a_mode_that_cannot_be_is_named() {
     host.set_isolation(odd, Some("strict")).await.unwrap();
     host.create(in_team("web", odd)).await.unwrap();
     assert_eq!(of(&fixture, "web"), strict());
+}
+
+/// What a workspace may reach outside, and whether it meets others: the runtime's own network is open.
+fn let_out(fixture: &Fixture, id: &str) -> (Egress, bool) {
+    let network = fixture.engine.spec(&format!("corehold-{id}")).network;
+    network.map_or((Egress::Open, false), |network| (network.egress, network.meet))
+}
+
+fn closed(default: &str) -> Policy {
+    Policy::new()
+        .isolation(Isolation::new("standard"))
+        .isolation(Isolation::new("internet").egress(Egress::Internet))
+        .isolation(Isolation::new("closed").egress(Egress::None).kept_apart(true))
+        .default_isolation(default)
+}
+
+#[tokio::test]
+async fn a_team_is_let_out_as_its_mode_says_whatever_is_asked_for() {
+    let fixture = fixture().await;
+    let host = ruled(&fixture, closed("standard")).await;
+    host.set_isolation("acme", Some("internet")).await.unwrap();
+    for (id, request) in [
+        ("unsaid", in_team("unsaid", "acme")),
+        ("team", in_team("team", "acme").network(Network::team().meet())),
+        ("same", in_team("same", "acme").network(Network::shared().egress(Egress::Internet))),
+    ] {
+        host.create(request).await.unwrap();
+        assert_eq!(let_out(&fixture, id), (Egress::Internet, id == "team"), "{id}");
+    }
+    host.create(in_team("less", "acme").network(Network::none())).await.unwrap();
+    assert_eq!(let_out(&fixture, "less"), (Egress::None, false));
+    host.create(in_team("others", "other")).await.unwrap();
+    assert_eq!(let_out(&fixture, "others"), (Egress::Open, false));
+    let before = fixture.engine.names().len();
+    for weaker in [Network::shared().egress(Egress::Open), Network::owner().egress("10.0.0.0/8".parse().unwrap())] {
+        let error = host.create(in_team("x", "acme").owner("ada").network(weaker)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Forbidden, "{error}");
+        assert!(error.to_string().contains("internet") && error.hint_text().is_some(), "{error}");
+    }
+    assert_eq!(fixture.engine.names().len(), before);
+    // A host's default is nobody's request: a mode holds it, and it a mode.
+    let private: Egress = "10.0.0.0/8,203.0.113.0/24".parse().unwrap();
+    let named = fixture.builder().policy(closed("internet")).network(Network::shared().egress(private));
+    let named = named.build().await.unwrap();
+    named.create(in_team("default", "new")).await.unwrap();
+    assert_eq!(let_out(&fixture, "default"), ("203.0.113.0/24".parse().unwrap(), false));
+}
+
+#[tokio::test]
+async fn how_a_team_is_let_out_holds_over_sleep_wake_copy_and_load() {
+    let fixture = fixture().await;
+    let host = ruled(&fixture, closed("standard")).await;
+    let workspace =
+        host.create(in_team("web", "acme").network(Network::team().meet().egress(Egress::Open))).await.unwrap();
+    workspace.write_file("kept", "x").await.unwrap();
+    assert_eq!(let_out(&fixture, "web"), (Egress::Open, true));
+    host.set_isolation("acme", Some("closed")).await.unwrap();
+    let archive = host.archives().save(&workspace, SaveOptions::default()).await.unwrap();
+    workspace.sleep(GRACE).await.unwrap();
+    workspace.wake().await.unwrap();
+    assert_eq!(let_out(&fixture, "web"), (Egress::None, false));
+    let copy = workspace.fork(1).await.unwrap().remove(0);
+    assert_eq!(let_out(&fixture, copy.id().as_str()), (Egress::None, false));
+    let loaded = host.archives().create_from(&archive, in_team("loaded", "acme")).await.unwrap();
+    assert_eq!(let_out(&fixture, loaded.id().as_str()), (Egress::None, false));
+    // Its networks go with it, those of earlier modes too; back again, it has what it had asked for.
+    for gone in [&copy, &loaded] {
+        gone.remove().await.unwrap();
+    }
+    workspace.sleep(GRACE).await.unwrap();
+    host.settled().await;
+    assert!(fixture.engine.networks().is_empty(), "{:?}", fixture.engine.networks());
+    host.set_isolation("acme", Some("standard")).await.unwrap();
+    workspace.wake().await.unwrap();
+    assert_eq!(let_out(&fixture, "web"), (Egress::Open, true));
+}
+
+#[tokio::test]
+async fn a_pool_serves_those_whose_mode_lets_them_out_as_it_does() {
+    let fixture = fixture().await;
+    let class = Class::default().network(Network::none());
+    let pool = PoolOptions::default().min(1).max(1);
+    let host = fixture.builder().policy(closed("standard")).pool(class, pool).build().await.unwrap();
+    host.pools_filled().await.unwrap();
+    host.create(in_team("open", "other")).await.unwrap();
+    host.set_isolation("acme", Some("internet")).await.unwrap();
+    host.create(in_team("internet", "acme")).await.unwrap();
+    assert_eq!(host.pools()[0].claimed, 0, "made for them");
+    host.set_isolation("acme", Some("closed")).await.unwrap();
+    host.create(in_team("none", "acme")).await.unwrap();
+    assert_eq!(host.pools()[0].claimed, 1);
+    let let_out = ["open", "internet", "none"].map(|id| let_out(&fixture, id).0);
+    assert_eq!(let_out, [Egress::Open, Egress::Internet, Egress::None]);
+}
+
+#[tokio::test]
+async fn a_plan_lets_its_owners_out_and_stays_with_what_was_made_under_it() {
+    let fixture = fixture().await;
+    let policy = |most: Egress| Policy::new().plan(Plan::new("free").egress(most));
+    let host = ruled(&fixture, policy(Egress::Internet)).await;
+    let of_ada = |id: &str| CreateWorkspace::empty().id(id).owner("ada");
+    let workspace = host.create(of_ada("web")).await.unwrap();
+    host.create(of_ada("own").network(Network::owner().meet())).await.unwrap();
+    host.create(CreateWorkspace::empty().id("nobodys")).await.unwrap();
+    let all = ["web", "own", "nobodys"].map(|id| let_out(&fixture, id).0);
+    assert_eq!(all, [Egress::Internet, Egress::Internet, Egress::Open]);
+    let open = of_ada("x").network(Network::shared().egress(Egress::Open));
+    let error = host.create(open.clone()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Forbidden && error.to_string().contains("plan free"), "{error}");
+    // Another plan is for what comes later; its copies are made later.
+    let stricter = ruled(&fixture, policy(Egress::None)).await;
+    workspace.sleep(GRACE).await.unwrap();
+    let workspace = stricter.workspace("web").await.unwrap();
+    workspace.wake().await.unwrap();
+    assert_eq!(let_out(&fixture, "web").0, Egress::Internet);
+    let copy = workspace.fork(1).await.unwrap().remove(0);
+    assert_eq!(let_out(&fixture, copy.id().as_str()).0, Egress::None);
+    fixture.host.create(open).await.unwrap();
 }

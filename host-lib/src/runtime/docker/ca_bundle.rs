@@ -1,6 +1,7 @@
 //! The host's CA bundle as a volume that containers mount read-only; see [`seeded`](super::seeded).
 
 use bollard::models::Mount;
+use bytes::Bytes;
 
 use super::{
     connection::Connection,
@@ -20,13 +21,12 @@ struct Plan<'a> {
 }
 
 struct Bundle {
-    file: String,
-    pem: bytes::Bytes,
+    files: Vec<(String, Bytes)>,
 }
 
 impl Source for Bundle {
     async fn content(&self, _: &Connection, _: &str) -> Result<Content> {
-        Ok(Content { file: self.file.clone(), bytes: self.pem.clone(), mode: 0o644, folders: &[] })
+        Ok(Content { files: self.files.clone(), mode: 0o644, folders: &[] })
     }
 }
 
@@ -48,9 +48,14 @@ impl<'a> Plan<'a> {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(file.as_bytes()).update(b"\0").update(&bundle.pem);
+        let mut files = vec![(file.to_owned(), bundle.pem.clone())];
+        if let Some(java) = &bundle.java {
+            // Made of the PEM, so that it need not be hashed too.
+            hasher.update(b"\0java");
+            files.push((format!("{file}.jks"), java.clone()));
+        }
         let volume = format!("corehold-ca-{}", &hasher.finalize().to_hex()[..12]);
-        let source = Bundle { file: file.to_owned(), pem: bundle.pem.clone() };
-        Ok(Self { seeded: Seeded { kind: KIND, volume, source }, folder })
+        Ok(Self { seeded: Seeded { kind: KIND, volume, source: Bundle { files } }, folder })
     }
 }
 
@@ -75,12 +80,10 @@ pub(super) async fn remove_unused(connection: &Connection) -> Result<Vec<String>
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn bundle(pem: &'static str, path: &str) -> CaBundle {
-        CaBundle { pem: Bytes::from_static(pem.as_bytes()), path: path.to_owned() }
+        CaBundle { pem: Bytes::from_static(pem.as_bytes()), path: path.to_owned(), java: None }
     }
 
     #[test]
@@ -89,6 +92,8 @@ mod tests {
         assert_eq!(name("a", "/tools/ca/bundle.pem"), name("a", "/etc/other/bundle.pem"));
         assert_ne!(name("a", "/tools/ca/bundle.pem"), name("b", "/tools/ca/bundle.pem"));
         assert_ne!(name("a", "/tools/ca/bundle.pem"), name("a", "/tools/ca/other.pem"));
+        let java = CaBundle { java: Some(Bytes::from_static(b"j")), ..bundle("a", "/tools/ca/bundle.pem") };
+        assert_ne!(Plan::of(&java).unwrap().seeded.volume, name("a", "/tools/ca/bundle.pem"), "older ones lack it");
         assert_eq!(name("a", "/x/y").len(), "corehold-ca-".len() + 12);
     }
 

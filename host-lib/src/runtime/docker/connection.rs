@@ -23,8 +23,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// of reach, and [`Connection::call`] and [`Connection::watched`] bound what they know the shape of.
 const NO_BOUND_SECONDS: u64 = 10 * 365 * 24 * 3600;
 
-/// How long the search for an engine waits for each candidate.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the search for an engine waits for each candidate. Podman starts processes to say its version, which has taken 6 s on a busy
+/// machine.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a container that is between two states is left alone before it is looked at again.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
@@ -43,12 +44,13 @@ pub struct DockerOptions {
     /// is waited for takes a tenth of a second.
     pub lock_timeout: Duration,
     /// Whether the agent's port is published on 127.0.0.1 even where this host could reach the container's own address:
-    /// for hosts whose firewall is in the way. Costs a proxy process of 3.3 MB for each container. Default false.
+    /// for hosts whose firewall is in the way. Costs a proxy process of 3.3 MB for each container. Nothing is published for it where that
+    /// wouldn't be reached on this machine. Default false.
     pub publish_agent: bool,
     /// Name of the network that core containers are put into; it is made if missing. Default `corehold`.
     pub network: String,
-    /// Whether a network is taken too whose containers reach each other: for engines that make no others, as Podman 4.3, where
-    /// all workspaces are one person's. Default false.
+    /// Whether a network is taken too whose containers reach each other: for engines that make no others and whose machine's firewall can't
+    /// be set, as a rootless Podman's, where all workspaces are one person's. Default false.
     pub containers_may_meet: bool,
     /// Whether folders are mounted too where this process can't see in the container that they are those that were asked for: on
     /// machines of one person, who isn't root. Default false.

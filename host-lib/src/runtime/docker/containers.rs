@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
     sync::atomic::Ordering,
     time::Duration,
 };
@@ -23,16 +22,17 @@ use tokio::sync::oneshot;
 use super::{
     Docker, ca_bundle, disk,
     engine::Engine,
-    inject, mounts, network, ports,
+    inject, mounts, network, ports, relay,
     specification::{Place, checked_name, checked_reference, container, update},
     state, volumes,
 };
 use crate::{
+    blocking::blocking,
     error::{Error, ErrorKind, Result},
     runtime::{
-        BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus, DiskSpace, DiskUse,
-        Egress, Endpoint, ImageSummary, NetworkMade, NetworkSpec, PullProgress, Resources, Runtime, RuntimeInfo, Stats,
-        VolumeSpec, VolumeState,
+        BoxConnection, BoxStream, ContainerEvent, ContainerId, ContainerSpec, ContainerState, ContainerStatus,
+        DiskSpace, DiskUse, Egress, Endpoint, ImageSummary, NetworkMade, NetworkSpec, PullProgress, Resources, Runtime,
+        RuntimeInfo, Stats, VolumeSpec, VolumeState,
     },
 };
 
@@ -167,7 +167,7 @@ impl Runtime for Docker {
         stream::iter(listed)
             .map(|summary| async move {
                 match state::listed(&summary) {
-                    Some(state) => Ok(Some(state)),
+                    Some(state) => Ok(Some(self.seen_from_here(state))),
                     None => match self.inspect(&ContainerId(summary.id.unwrap_or_default())).await {
                         Ok(state) => Ok(Some(state)),
                         // Removed between the two calls.
@@ -183,7 +183,7 @@ impl Runtime for Docker {
     }
 
     async fn inspect(&self, id: &ContainerId) -> Result<ContainerState> {
-        self.inspection(id).await.map(state::inspected)
+        Ok(self.seen_from_here(state::inspected(self.inspection(id).await?)))
     }
 
     async fn endpoint(&self, id: &ContainerId, port: u16) -> Result<Endpoint> {
@@ -193,21 +193,30 @@ impl Runtime for Docker {
             return Err(Error::new(ErrorKind::NotFound, "the container doesn't run, so it has no address")
                 .hint("start it first; its logs say why it ended"));
         }
-        if let Some(published) = ports::published(&container).get(&port) {
-            return Ok(Endpoint::Tcp(*published));
-        }
-        let networks = container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
-        for endpoint in networks.into_values() {
-            let address = |text: Option<String>| text?.parse::<IpAddr>().ok();
-            if let (Some(own), Some(gateway), Some(network)) =
-                (address(endpoint.ip_address), address(endpoint.gateway), endpoint.network_id)
-                && self.networks.reached_directly(&self.connection, &network, gateway).await?
-            {
-                return Ok(Endpoint::Tcp(SocketAddr::new(own, port)));
+        self.way_to(container, port).await
+    }
+
+    async fn connect(&self, id: &ContainerId, port: u16) -> Result<BoxConnection> {
+        match relay::connect(&self.connection, &self.beginnings, checked_name(&id.0)?, port).await {
+            Ok(connection) => Ok(Box::new(connection)),
+            // In words and with a status that depend on the engine.
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Engine) => {
+                Err(match self.inspect(id).await?.status {
+                    ContainerStatus::Running => error,
+                    ContainerStatus::Paused => Error::new(ErrorKind::Conflict, "the container is paused")
+                        .hint("resume it first")
+                        .caused_by(error),
+                    _ => Error::new(ErrorKind::NotFound, "the container doesn't run")
+                        .hint("start it first")
+                        .caused_by(error),
+                })
             }
+            Err(error) => Err(error),
         }
-        let message = format!("port {port} of the container was not made reachable when it was created");
-        Err(Error::new(ErrorKind::Unsupported, message).hint("name it among the ports to publish"))
+    }
+
+    async fn publishes_here(&self) -> Result<bool> {
+        self.publishes_ports_here().await
     }
 
     fn logs(&self, id: &ContainerId, follow: bool) -> BoxStream<Bytes> {
@@ -243,9 +252,7 @@ impl Runtime for Docker {
     }
 
     async fn image_id(&self, reference: &str) -> Result<String> {
-        let image = self.image(reference).await?;
-        let missing = || Error::new(ErrorKind::NotFound, format!("the image {reference} is not there"));
-        Ok(image.ok_or_else(missing)?.id)
+        Ok(self.existing_image(reference).await?.id)
     }
 
     async fn images(&self) -> Result<Vec<ImageSummary>> {
@@ -275,7 +282,8 @@ impl Runtime for Docker {
 
     async fn pause(&self, id: &ContainerId) -> Result<()> {
         let call = self.connection.client.pause_container(checked_name(&id.0)?);
-        let paused = self.connection.call("pausing the container", call).await;
+        let pausing = self.connection.call("pausing the container", call);
+        let paused = self.beginnings.paused(&id.0, pausing).await;
         self.unless_already(ContainerStatus::Paused, id, paused).await
     }
 
@@ -287,6 +295,10 @@ impl Runtime for Docker {
 
     fn updates_limits(&self) -> bool {
         self.connection.engine != Engine::Podman
+    }
+
+    async fn limits_disk(&self) -> Result<bool> {
+        Ok(self.has_quotas(self.connection.facts().await?))
     }
 
     async fn update_limits(&self, id: &ContainerId, limits: &Resources) -> Result<()> {
@@ -320,10 +332,13 @@ impl Runtime for Docker {
         disk::of_container(&self.connection, id).await
     }
 
+    async fn volume_use(&self, name: &str) -> Result<DiskUse> {
+        disk::of_volume(volumes::folder_of(&self.connection, name).await?).await
+    }
+
     async fn disk_space(&self) -> Result<DiskSpace> {
         let data_root = self.connection.facts().await?.docker_root_dir.clone();
-        let space = tokio::task::spawn_blocking(move || disk::space(data_root.as_deref())).await;
-        space.map_err(|error| Error::new(ErrorKind::Io, "looking at the disk was cut off").caused_by(error))?
+        blocking("looking at the disk", move || disk::space(data_root.as_deref())).await?
     }
 
     async fn put_archive(&self, id: &ContainerId, folder: &str, tar: BoxStream<Bytes>) -> Result<()> {
@@ -366,19 +381,21 @@ impl Docker {
             }
         };
         let wanted = spec.network.clone().unwrap_or_else(|| network::default_spec(&self.connection.options));
-        let (network, facts, ca_mount) = tokio::try_join!(
-            Box::pin(self.networks.there(&self.connection, &wanted)),
-            self.connection.facts(),
-            ca_mount
-        )
-        .map_err(|error| error.context(&what))?;
-        let publish_agent = self.connection.options.publish_agent || !network.direct;
-        if publish_agent && !self.connection.address.is_on_this_machine() {
-            let message = format!(
-                "{what}: the engine at {} is on another machine, where neither its containers nor what it publishes for itself are reached",
-                self.connection.address
-            );
-            return Err(Error::new(ErrorKind::Unsupported, message).hint("run Corehold on the engine's machine"));
+        // Each to its end, also where another one fails: a seeding that is dropped leaves its lock behind, and the next one waits for that.
+        let (network, facts, ca_mount) =
+            tokio::join!(Box::pin(self.networks.there(&self.connection, &wanted)), self.connection.facts(), ca_mount);
+        let in_context = |error: Error| error.context(&what);
+        let (network, facts) = (network.map_err(in_context)?, facts.map_err(in_context)?);
+        let ca_mount = ca_mount.map_err(in_context)?;
+        let here = self.connection.address.is_on_this_machine();
+        let publishes_here = here && (network.direct || self.forwards_ports().await?);
+        // Where neither its address nor such a port is reached, the agent is through the engine.
+        let publish_agent = publishes_here && (self.connection.options.publish_agent || !network.direct);
+        if !publishes_here && !spec.publish.is_empty() {
+            let address = &self.connection.address;
+            let message = format!("{what}: what the engine at {address} publishes isn't reached on this machine");
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .hint("publish none: `Workspace::preview` and `corehold forward` lead to any port inside"));
         }
         if let Some(why) = &network.publishes_nothing
             && (publish_agent || !spec.publish.is_empty())
@@ -398,7 +415,7 @@ impl Docker {
             network: wanted.name,
             publish_agent,
             cpus: cpus(facts),
-            quota: disk::may_have_quotas(facts) && !self.no_quotas.load(Ordering::Relaxed),
+            quota: self.has_quotas(facts),
             // Podman names no driver, and takes `json-file` for its own.
             bound_log: self.connection.engine == Engine::Podman || facts.logging_driver.as_deref() == Some("json-file"),
             mounts,
@@ -473,10 +490,7 @@ impl Docker {
         let process = container.state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0);
         // What has ended already has done nothing with them: that it ended is told otherwise.
         let (false, Some(process)) = (folders.is_empty(), process) else { return Ok(()) };
-        let verified = tokio::task::spawn_blocking(move || mounts::verify(process, &folders)).await;
-        let verified = verified
-            .map_err(|error| Error::new(ErrorKind::Io, "looking at what is mounted was cut off").caused_by(error))?;
-        match verified {
+        match blocking("looking at what is mounted", move || mounts::verify(process, &folders)).await? {
             Err(error) if error.kind() == ErrorKind::Unsupported => {
                 if self.connection.options.folders_unseen {
                     return Ok(());
@@ -487,6 +501,12 @@ impl Docker {
             }
             verified => verified,
         }
+    }
+
+    /// What another machine's engine publishes on its loopback is nobody's here.
+    fn seen_from_here(&self, state: ContainerState) -> ContainerState {
+        let here = self.connection.address.is_on_this_machine();
+        ContainerState { published: if here { state.published } else { BTreeMap::new() }, ..state }
     }
 
     async fn cpus(&self) -> Result<Option<u64>> {

@@ -22,6 +22,7 @@ use rustix::{
 
 use super::{connection::Connection, specification::checked_name};
 use crate::{
+    blocking::blocking,
     error::{Error, ErrorKind, Result},
     runtime::{ContainerId, DiskSpace, DiskUse},
 };
@@ -34,8 +35,7 @@ pub(super) async fn of_container(connection: &Connection, id: &ContainerId) -> R
     let call = connection.client.inspect_container(name, None::<InspectContainerOptions>);
     let folders = folders(&connection.call("looking at the container", call).await?);
     if let Some(folders) = folders {
-        let walked = tokio::task::spawn_blocking(move || walk(&folders)).await;
-        let walked = walked.map_err(|error| Error::new(ErrorKind::Io, "measuring was cut off").caused_by(error))?;
+        let walked = blocking("measuring", move || walk(&folders)).await?;
         if let Some(walked) = walked? {
             return Ok(walked);
         }
@@ -44,6 +44,12 @@ pub(super) async fn of_container(connection: &Connection, id: &ContainerId) -> R
     let measured = connection.call("measuring the container's disk", call).await?;
     let bytes = measured.size_rw.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
     Ok(DiskUse { bytes, files: None })
+}
+
+/// What lies in a volume's folder of the engine's machine.
+pub(super) async fn of_volume(folder: PathBuf) -> Result<DiskUse> {
+    let walked = blocking("measuring", move || walk(&[folder])).await??;
+    walked.ok_or_else(|| Error::new(ErrorKind::Unsupported, "the engine's volumes aren't seen from this machine"))
 }
 
 /// The folders of the engine's machine in which all lies that is the container's own; none where the engine doesn't say.

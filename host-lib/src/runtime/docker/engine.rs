@@ -37,6 +37,11 @@ impl Engine {
         }
     }
 
+    /// Whether it may have a resolver of its own at a network's gateway. Docker's is in each container, at an address of its loopback.
+    pub(super) fn has_resolver_at_gateway(self) -> bool {
+        self == Self::Podman
+    }
+
     /// Which one answered with this, if it can be worked with.
     ///
     /// # Errors

@@ -54,10 +54,17 @@ fn answered(status: u16, message: &str) -> Error {
     let message = message.trim();
     let lower = message.to_lowercase();
     let says = |text: &str| lower.contains(text);
-    let (kind, hint) = if says("no space left on device") {
+    if says("no space left on device") || says("disk quota exceeded") {
+        return Error::new(ErrorKind::DiskFull, format!("the engine's disk is full: {message}"))
+            .hint("free some disk where the engine keeps its data: `docker system df`, `docker system prune`");
+    }
+    let (kind, hint) = if says("resource temporarily unavailable") {
         (
-            ErrorKind::Io,
-            Some("free some disk where the engine keeps its data: `docker system df`, `docker system prune`"),
+            ErrorKind::Engine,
+            Some(
+                "the engine can't start one more process or thread: end what isn't needed on its machine, or raise its limit \
+                 (`TasksMax=` of its services, `pids.max` of its control group, `ulimit -u`)",
+            ),
         )
     } else if says("non-overlapping ipv4 address pool") || says("address pools have been fully subnetted") {
         (
@@ -180,7 +187,14 @@ mod tests {
                 true,
             ),
             (500, "all predefined address pools have been fully subnetted", ErrorKind::Engine, true),
-            (500, "write /x: no space left on device", ErrorKind::Io, true),
+            (500, "write /x: no space left on device", ErrorKind::DiskFull, true),
+            (500, "write /x: disk quota exceeded", ErrorKind::DiskFull, true),
+            (
+                500,
+                "OCI runtime create failed: unable to start container process: fork/exec /proc/self/exe: resource temporarily unavailable",
+                ErrorKind::Engine,
+                true,
+            ),
             (500, "driver failed: Bind for 127.0.0.1:80 failed: port is already allocated", ErrorKind::Conflict, true),
             (501, "nope", ErrorKind::Unsupported, false),
             (503, "", ErrorKind::EngineUnavailable, true),
@@ -191,6 +205,8 @@ mod tests {
             assert_eq!(error.hint_text().is_some(), hinted, "{message}");
             assert!(error.to_string().starts_with("creating x: "), "{error}");
         }
+        let starved = of(500, "failed to create shim: fork/exec /usr/bin/runc: resource temporarily unavailable");
+        assert!(starved.hint_text().unwrap().contains("pids.max"), "nothing is wrong with the image");
         assert_eq!(of(500, "").to_string(), "creating x: the engine answered with status 500");
     }
 

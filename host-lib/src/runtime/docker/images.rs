@@ -73,6 +73,15 @@ impl Docker {
         }
     }
 
+    /// The image with this reference or id.
+    ///
+    /// # Errors
+    /// `NotFound` when the engine hasn't got it.
+    pub(super) async fn existing_image(&self, reference: &str) -> Result<EngineImage> {
+        let missing = || Error::new(ErrorKind::NotFound, format!("the image {reference} is not there"));
+        self.image(reference).await?.ok_or_else(missing)
+    }
+
     /// All images but those in between, of which others are made; the newest first. Cancel-safe.
     ///
     /// # Errors

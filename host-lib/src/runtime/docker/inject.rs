@@ -9,16 +9,14 @@ use std::collections::HashMap;
 
 use bollard::{
     models::{ContainerCreateBody, HealthConfig, HostConfig, Mount},
-    query_parameters::{
-        CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, UploadToContainerOptions,
-    },
+    query_parameters::{ListContainersOptions, UploadToContainerOptions},
 };
 use bytes::Bytes;
 use corehold_types::Timestamp;
 use futures_util::stream;
 
 use super::{
-    Docker, EngineImage, ROLE_LABEL,
+    Docker, EngineImage, ROLE_LABEL, auxiliary,
     connection::Connection,
     seeded::{self, Content, Kind, Seeded, Source, read_file},
 };
@@ -77,7 +75,7 @@ impl Source for Lender {
                 Ok(()) => {
                     let (file, bytes) = ("corehold-agent".to_owned(), Bytes::from(bytes));
                     // The certificates' volume is mounted in one of the folders; the agent looks for archives in the other.
-                    return Ok(Content { file, bytes, mode: 0o755, folders: &["ca", "inbox"] });
+                    return Ok(Content { files: vec![(file, bytes)], mode: 0o755, folders: &["ca", "inbox"] });
                 }
                 Err(why) => why,
             },
@@ -102,8 +100,7 @@ impl Source for Lender {
 /// `NotFound` when the image isn't there; `Unsupported` when it is for another machine than the agent, or no image lends one.
 pub(super) async fn prepare(docker: &Docker, spec: &ContainerSpec, injection: &Injection) -> Result<Option<Injected>> {
     let connection = &docker.connection;
-    let missing = || Error::new(ErrorKind::NotFound, format!("the image {} is not there", spec.image));
-    let image = docker.image(&spec.image).await?.ok_or_else(missing)?;
+    let image = docker.existing_image(&spec.image).await?;
     if image.has_agent {
         return Ok(None);
     }
@@ -115,8 +112,10 @@ pub(super) async fn prepare(docker: &Docker, spec: &ContainerSpec, injection: &I
         volume: format!("corehold-agent-{}", digits.get(..12).unwrap_or(digits)),
         source: Lender { image: lender.id.clone() },
     };
+    // Each to its end: a seeding that is dropped leaves its lock behind.
     let (mount, folders) =
-        tokio::try_join!(agent.ensure(connection, &lender.id, TOOLS), make_folders(connection, &lender.id, spec))?;
+        tokio::join!(agent.ensure(connection, &lender.id, TOOLS), make_folders(connection, &lender.id, spec));
+    let (mount, folders) = (mount?, folders?);
     let unset = |variable: &String| {
         let name = variable.split('=').next().unwrap_or_default();
         (name.starts_with(OWN_VARIABLES) && !spec.env.contains_key(name)).then(|| name.to_owned())
@@ -160,20 +159,10 @@ fn check_platform(reference: &str, image: &EngineImage, lender: &EngineImage) ->
 /// Has the volumes made that a workspace writes, owned as they are in the core image. Returns the container that has them.
 async fn make_folders(connection: &Connection, lender: &str, spec: &ContainerSpec) -> Result<String> {
     let name = format!("corehold-folders-{}", random_word(16)?);
-    let body = ContainerCreateBody {
-        image: Some(lender.to_owned()),
-        entrypoint: Some(vec!["never-started".to_owned()]),
-        labels: Some(HashMap::from([
-            (ROLE_LABEL.to_owned(), FOLDERS_ROLE.to_owned()),
-            (FOR_LABEL.to_owned(), spec.name.clone()),
-        ])),
-        volumes: Some(own_folders(spec).map(str::to_owned).collect()),
-        host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
-        ..ContainerCreateBody::default()
-    };
-    let options = CreateContainerOptions { name: Some(name.clone()), platform: String::new() };
-    let call = connection.client.create_container(Some(options), body);
-    connection.call("making the workspace's folders", call).await?;
+    let mut body = auxiliary::never_started(lender, FOLDERS_ROLE, HostConfig::default())?;
+    body.volumes = Some(own_folders(spec).map(str::to_owned).collect());
+    body.labels.get_or_insert_default().insert(FOR_LABEL.to_owned(), spec.name.clone());
+    auxiliary::create(connection, "making the workspace's folders", &name, body).await?;
     Ok(name)
 }
 
@@ -246,13 +235,7 @@ impl Injected {
         }
         let mut builder = tar::Builder::new(Vec::new());
         for folder in [APP.to_owned(), HOME.to_owned(), format!("{HOME}/.local"), format!("{HOME}/.local/bin")] {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(tar::EntryType::Directory);
-            header.set_size(0);
-            header.set_mode(0o755);
-            header.set_uid(uid.into());
-            header.set_gid(gid.into());
-            builder.append_data(&mut header, format!("{}/", folder.trim_start_matches('/')), std::io::empty())?;
+            auxiliary::append_folder(&mut builder, folder.trim_start_matches('/'), (uid, gid), 0o755)?;
         }
         let tar = Bytes::from(builder.into_inner()?);
         let options = UploadToContainerOptions { path: "/".to_owned(), ..UploadToContainerOptions::default() };
@@ -272,9 +255,7 @@ impl Injected {
 }
 
 async fn remove_folders(connection: &Connection, name: &str) -> Result<()> {
-    let options = RemoveContainerOptions { v: true, force: true, link: false };
-    let call = connection.client.remove_container(name, Some(options));
-    connection.call("removing what made the workspace's folders", call).await
+    auxiliary::remove(connection, "removing what made the workspace's folders", name).await
 }
 
 /// Whom an image's `USER` means, as engines read it: names are looked up, a number without a group has its account's, else 0.

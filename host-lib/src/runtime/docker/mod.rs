@@ -4,6 +4,7 @@
 //! it offers what only engines with images have: see [`Docker::image`] and its neighbours.
 
 mod address;
+mod auxiliary;
 mod ca_bundle;
 mod connection;
 mod containers;
@@ -16,6 +17,8 @@ mod mounts;
 mod network;
 mod observation;
 mod ports;
+mod reach;
+mod relay;
 mod seeded;
 mod specification;
 mod state;
@@ -27,7 +30,7 @@ pub use images::{BuildRequest, EngineImage};
 
 use crate::error::Result;
 
-/// The label of what this runtime makes besides core containers (`network`, `ca-bundle`, `ca-bundle-complete`, `ca-seed`, `agent`,
+/// The label of what this runtime makes besides core containers (`network`, `network-helper`, `ca-bundle`, `ca-bundle-complete`, `ca-seed`, `agent`,
 /// `agent-complete`, `agent-seed`, `folders`, `volume`, `volume-seed`).
 /// All of it but volumes may be removed while no core container runs; it is made anew when it is needed.
 pub const ROLE_LABEL: &str = "dev.corehold.role";
@@ -40,9 +43,15 @@ pub struct Docker {
     candidates: std::sync::Arc<[Candidate]>,
     /// Set once the engine has said that it has no quota for what a container writes.
     no_quotas: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    beginnings: relay::Beginnings,
 }
 
 impl Docker {
+    /// Whether the engine may have a quota for what a container writes. Only a container that is made with one shows that it has.
+    fn has_quotas(&self, facts: &bollard::models::SystemInfo) -> bool {
+        disk::may_have_quotas(facts) && !self.no_quotas.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Connects to an engine, with the defaults of [`DockerOptions`]. Cancel-safe.
     ///
     /// # Errors
@@ -69,6 +78,7 @@ impl Docker {
             networks: network::Networks::default(),
             candidates: candidates.as_slice().into(),
             no_quotas: Default::default(),
+            beginnings: relay::Beginnings::default(),
         });
         (candidates, docker)
     }
@@ -84,6 +94,16 @@ impl Docker {
         removed.extend(inject::remove_unused(&self.connection).await?);
         removed.extend(network::remove_unused(&self.connection).await?);
         Ok(removed)
+    }
+
+    /// Looks whether the engine's networks can be closed: to its machine, to each other, and to what an egress doesn't name. Sets no rule
+    /// and makes no network; a helper container looks, as for each network that is made.
+    /// Cancel-safe: the helper goes.
+    ///
+    /// # Errors
+    /// `Unsupported` where they can't be, with why and what to do; `EngineUnavailable`, `Timeout`.
+    pub async fn can_close_networks(&self) -> Result<()> {
+        network::can_be_closed(&self.connection).await
     }
 
     /// Where the engine was looked for; the last one is the one in use.

@@ -10,21 +10,21 @@ use std::{
 };
 
 use bollard::{
-    models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest},
+    models::{HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest},
     query_parameters::{
-        CreateContainerOptions, DownloadFromContainerOptions, ListContainersOptions, ListVolumesOptions,
-        RemoveContainerOptions, RemoveVolumeOptions, UploadToContainerOptions, WaitContainerOptions,
+        DownloadFromContainerOptions, ListContainersOptions, ListVolumesOptions, RemoveVolumeOptions,
+        UploadToContainerOptions, WaitContainerOptions,
     },
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 
-use super::{ROLE_LABEL, connection::Connection, specification::checked_reference};
+use super::{ROLE_LABEL, auxiliary, connection::Connection};
 use crate::error::{ErrorKind, Result};
 
 const MARKER_SUFFIX: &str = "-complete";
 
-/// What a tar adds to the file in it, with room to spare.
+/// What a tar adds to a file in it, with room to spare.
 const TAR_OVERHEAD: usize = 8 * 1024;
 
 /// What kind of thing is seeded.
@@ -42,27 +42,26 @@ pub(super) struct Kind {
 
 /// What lies in a seeded volume.
 pub(super) struct Content {
-    pub(super) file: String,
-    pub(super) bytes: Bytes,
+    /// Files by their names.
+    pub(super) files: Vec<(String, Bytes)>,
     pub(super) mode: u32,
-    /// Empty folders beside it, for what is mounted there.
+    /// Empty folders beside them, for what is mounted there.
     pub(super) folders: &'static [&'static str],
 }
 
 impl Content {
     fn tar(&self) -> Result<Bytes> {
-        let mut builder = tar::Builder::new(Vec::with_capacity(self.bytes.len() + TAR_OVERHEAD));
+        let bytes: usize = self.files.iter().map(|(_, bytes)| bytes.len() + TAR_OVERHEAD).sum();
+        let mut builder = tar::Builder::new(Vec::with_capacity(bytes));
         for folder in self.folders {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(tar::EntryType::Directory);
-            header.set_size(0);
-            header.set_mode(0o755);
-            builder.append_data(&mut header, format!("{folder}/"), std::io::empty())?;
+            auxiliary::append_folder(&mut builder, folder, (0, 0), 0o755)?;
         }
-        let mut header = tar::Header::new_gnu();
-        header.set_size(self.bytes.len() as u64);
-        header.set_mode(self.mode);
-        builder.append_data(&mut header, &self.file, &self.bytes[..])?;
+        for (name, bytes) in &self.files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(self.mode);
+            builder.append_data(&mut header, name, &bytes[..])?;
+        }
         Ok(builder.into_inner()?.into())
     }
 }
@@ -185,32 +184,15 @@ impl<S: Source> Seeded<S> {
 
     /// Creates the seeding container, which is the lock.
     async fn lock(&self, connection: &Connection, image: &str) -> Result<()> {
-        let body = ContainerCreateBody {
-            image: Some(checked_reference(image)?.to_owned()),
-            // It never starts, but the engine wants a command.
-            entrypoint: Some(vec!["never-started".to_owned()]),
-            labels: Some(HashMap::from([(ROLE_LABEL.to_owned(), self.kind.seed_role.to_owned())])),
-            host_config: Some(HostConfig {
-                network_mode: Some("none".to_owned()),
-                mounts: Some(vec![self.mount(self.kind.seed_folder, false)]),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        let options = CreateContainerOptions { name: Some(self.lock_name()), platform: String::new() };
-        let call = connection.client.create_container(Some(options), body);
-        connection.call(&self.seeding(), call).await.map(drop)
+        let mounts = Some(vec![self.mount(self.kind.seed_folder, false)]);
+        let body =
+            auxiliary::never_started(image, self.kind.seed_role, HostConfig { mounts, ..HostConfig::default() })?;
+        auxiliary::create(connection, &self.seeding(), &self.lock_name(), body).await
     }
 
+    /// The volume stays: it has a name.
     async fn unlock(&self, connection: &Connection) -> Result<()> {
-        // With volumes that the image asks for, of which there is none of ours: that one has a name.
-        let options = RemoveContainerOptions { v: true, force: true, link: false };
-        let name = self.lock_name();
-        match connection.call(&self.seeding(), connection.client.remove_container(&name, Some(options))).await {
-            // Gone, or going.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => Ok(()),
-            result => result,
-        }
+        auxiliary::remove(connection, &self.seeding(), &self.lock_name()).await
     }
 
     /// Waits until the lock is given back; false when nobody gives it back.
@@ -246,13 +228,17 @@ impl<S: Source> Seeded<S> {
     }
 
     async fn holds(&self, connection: &Connection, content: &Content) -> Result<bool> {
-        let path = format!("{}/{}", self.kind.seed_folder, content.file);
-        match read_file(connection, &self.seeding(), &self.lock_name(), &path, content.bytes.len()).await {
-            Ok(read) => Ok(read.is_some_and(|read| read == content.bytes[..])),
-            // The file isn't there yet; if it is the container that is gone, the upload says so.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+        for (name, bytes) in &content.files {
+            let path = format!("{}/{name}", self.kind.seed_folder);
+            match read_file(connection, &self.seeding(), &self.lock_name(), &path, bytes.len()).await {
+                Ok(read) if read.as_deref() == Some(&bytes[..]) => {}
+                Ok(_) => return Ok(false),
+                // The file isn't there yet; if it is the container that is gone, the upload says so.
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(error),
+            }
         }
+        Ok(true)
     }
 }
 

@@ -4,24 +4,21 @@
 //! never starts, into which its folder is put with the owner that it is to have. That container's name is the lock: the engine gives a
 //! name once. An engine also makes a volume that isn't there, silently, for a container that names it; ours are told by a label.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use bollard::{
-    models::{ContainerCreateBody, HostConfig, Mount as EngineMount, MountType, MountVolumeOptions},
-    query_parameters::{
-        CreateContainerOptions, InspectContainerOptions, ListVolumesOptions, RemoveContainerOptions,
-        RemoveVolumeOptions, UploadToContainerOptions,
+    models::{
+        ContainerCreateBody, HostConfig, Mount as EngineMount, MountType, MountVolumeOptions, VolumeCreateRequest,
     },
+    query_parameters::{InspectContainerOptions, ListVolumesOptions, RemoveVolumeOptions, UploadToContainerOptions},
 };
 use bytes::Bytes;
 use corehold_types::Timestamp;
 use futures_util::stream;
 
 use super::{
-    ROLE_LABEL,
-    connection::Connection,
-    containers::label_filters,
-    specification::{checked_name, checked_reference},
+    ROLE_LABEL, auxiliary, connection::Connection, containers::label_filters, engine::Engine,
+    specification::checked_name,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -34,7 +31,7 @@ const SEED_ROLE: &str = "volume-seed";
 const SEED_FOLDER: &str = "/corehold-volume";
 const SEED_NAME: &str = "root";
 /// The user of workspaces. Others may write too: who may mount it may use it, whatever user its image has.
-const OWNER: u64 = 1000;
+const OWNER: (u32, u32) = (1000, 1000);
 const MODE: u32 = 0o777;
 /// A seeding takes a tenth of a second: after this one is nobody's any more.
 const SEED_AGE: Duration = Duration::from_secs(120);
@@ -47,10 +44,16 @@ pub(super) async fn create(connection: &Connection, volume: &VolumeSpec) -> Resu
         return Err(taken());
     }
     let body = seeding(volume)?;
-    let lock = || async {
-        let options = CreateContainerOptions { name: Some(seed.clone()), platform: String::new() };
-        connection.call(&what, connection.client.create_container(Some(options), body.clone())).await
-    };
+    if connection.engine == Engine::Podman {
+        // A volume that it makes for a container gets no labels. One that is there already it gives to whoever makes it again.
+        let request = VolumeCreateRequest {
+            name: Some(volume.name.clone()),
+            labels: Some(labels(volume)),
+            ..VolumeCreateRequest::default()
+        };
+        connection.call(&what, connection.client.create_volume(request)).await?;
+    }
+    let lock = || auxiliary::create(connection, &what, &seed, body.clone());
     match lock().await {
         Err(error) if error.kind() == ErrorKind::Conflict => {
             if !is_left(connection, &seed).await? {
@@ -59,7 +62,7 @@ pub(super) async fn create(connection: &Connection, volume: &VolumeSpec) -> Resu
             unlock(connection, &seed).await?;
             lock().await?;
         }
-        locked => drop(locked?),
+        locked => locked?,
     }
     let options = UploadToContainerOptions { path: SEED_FOLDER.to_owned(), ..UploadToContainerOptions::default() };
     let filled = connection
@@ -78,44 +81,32 @@ pub(super) async fn create(connection: &Connection, volume: &VolumeSpec) -> Resu
     }
 }
 
+fn labels(volume: &VolumeSpec) -> HashMap<String, String> {
+    let role = (ROLE_LABEL.to_owned(), ROLE.to_owned());
+    volume.labels.clone().into_iter().chain([role]).collect()
+}
+
 /// The container that never starts; with it the engine makes the volume, with its labels.
 fn seeding(volume: &VolumeSpec) -> Result<ContainerCreateBody> {
-    let mut labels: HashMap<String, String> = volume.labels.clone().into_iter().collect();
-    labels.insert(ROLE_LABEL.to_owned(), ROLE.to_owned());
     let mount = EngineMount {
         typ: Some(MountType::VOLUME),
         source: Some(volume.name.clone()),
         target: Some(format!("{SEED_FOLDER}/{SEED_NAME}")),
         volume_options: Some(MountVolumeOptions {
             no_copy: Some(true),
-            labels: Some(labels),
+            labels: Some(labels(volume)),
             ..MountVolumeOptions::default()
         }),
         ..EngineMount::default()
     };
-    Ok(ContainerCreateBody {
-        image: Some(checked_reference(&volume.image)?.to_owned()),
-        entrypoint: Some(vec!["never-started".to_owned()]),
-        labels: Some(HashMap::from([(ROLE_LABEL.to_owned(), SEED_ROLE.to_owned())])),
-        host_config: Some(HostConfig {
-            network_mode: Some("none".to_owned()),
-            mounts: Some(vec![mount]),
-            ..HostConfig::default()
-        }),
-        ..ContainerCreateBody::default()
-    })
+    let host_config = HostConfig { mounts: Some(vec![mount]), ..HostConfig::default() };
+    auxiliary::never_started(&volume.image, SEED_ROLE, host_config)
 }
 
 /// The volume's folder as a tar: what it is put over gets its owner and mode.
 fn folder() -> Result<Bytes> {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::Directory);
-    header.set_size(0);
-    header.set_uid(OWNER);
-    header.set_gid(OWNER);
-    header.set_mode(MODE);
     let mut builder = tar::Builder::new(Vec::new());
-    builder.append_data(&mut header, format!("{SEED_NAME}/"), std::io::empty())?;
+    auxiliary::append_folder(&mut builder, SEED_NAME, OWNER, MODE)?;
     Ok(builder.into_inner()?.into())
 }
 
@@ -134,12 +125,8 @@ async fn is_left(connection: &Connection, seed: &str) -> Result<bool> {
 }
 
 async fn unlock(connection: &Connection, seed: &str) -> Result<()> {
-    let options = RemoveContainerOptions { v: false, force: true, link: false };
-    let call = connection.client.remove_container(seed, Some(options));
-    match connection.call("finishing a volume", call).await {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => Ok(()),
-        result => result,
-    }
+    // The volume stays: it has a name.
+    auxiliary::remove(connection, "finishing a volume", seed).await
 }
 
 async fn inspect(connection: &Connection, name: &str) -> Result<Option<bollard::models::Volume>> {
@@ -150,6 +137,12 @@ async fn inspect(connection: &Connection, name: &str) -> Result<Option<bollard::
     }
 }
 
+/// The folder of the engine's machine in which all of it lies.
+pub(super) async fn folder_of(connection: &Connection, name: &str) -> Result<PathBuf> {
+    let gone = || Error::new(ErrorKind::NotFound, format!("there is no volume {name:?} any more"));
+    Ok(inspect(connection, name).await?.ok_or_else(gone)?.mountpoint.into())
+}
+
 pub(super) async fn list(
     connection: &Connection,
     labels: &std::collections::BTreeMap<String, String>,
@@ -158,12 +151,17 @@ pub(super) async fn list(
     filters.push(format!("{ROLE_LABEL}={ROLE}"));
     let options = ListVolumesOptions { filters: Some(HashMap::from([("label".to_owned(), filters)])) };
     let listed = connection.call("listing volumes", connection.client.list_volumes(Some(options))).await?;
+    // Podman lists those that have any of the labels.
+    let has_all = |volume: &bollard::models::Volume| {
+        volume.labels.get(ROLE_LABEL).is_some_and(|role| role == ROLE)
+            && labels.iter().all(|(name, value)| volume.labels.get(name) == Some(value))
+    };
     let state = |volume: bollard::models::Volume| VolumeState {
         name: volume.name,
         labels: volume.labels.into_iter().collect(),
         created: volume.created_at.map(|created| created.to_string()),
     };
-    Ok(listed.volumes.unwrap_or_default().into_iter().map(state).collect())
+    Ok(listed.volumes.unwrap_or_default().into_iter().filter(has_all).map(state).collect())
 }
 
 pub(super) async fn remove(connection: &Connection, name: &str) -> Result<()> {

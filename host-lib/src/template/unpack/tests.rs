@@ -1,5 +1,6 @@
 use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
 
+use proptest::prelude::*;
 use tar::{Builder, Header};
 
 use super::*;
@@ -198,4 +199,57 @@ fn what_would_fill_the_disk_or_the_memory_is_refused_before_it_does() {
         refused(&zstd::encode_all(&[tar_of(&[("a", FILE, "", b"")]), zeros].concat()[..], 1).unwrap())
             .contains("more than")
     );
+}
+
+#[test]
+fn who_says_how_much_it_may_hold_is_heard() {
+    let room = Room::new();
+    let archive = room.file("app.tar", &tar_of(&[("a", FILE, "", &[7; 3000])]));
+    Template::from_archive_within(&archive, 3000).unwrap();
+    let error = Template::from_archive_within(&archive, 2999).unwrap_err();
+    assert!(error.kind() == ErrorKind::Invalid && error.hint_text().unwrap().contains("COREHOLD_ARCHIVE_BYTES"));
+    let catalog = crate::Catalog::new([room.0.path()]).archive_bytes(2999);
+    assert_eq!(catalog.resolve(archive.to_str().unwrap()).unwrap_err().to_string(), error.to_string());
+    catalog.archive_bytes(3000).resolve(archive.to_str().unwrap()).unwrap();
+}
+
+/// A path of which some parts lead up, are links, or nothing.
+fn some_path() -> impl Strategy<Value = String> {
+    let part = prop::sample::select(vec!["a", "a", "b", "b", "c", "..", ".", "", "template.json"]);
+    prop::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"))
+}
+
+fn some_item() -> impl Strategy<Value = (String, EntryType, String, Vec<u8>)> {
+    let elsewhere = prop::sample::select(vec!["/etc/passwd", "/", "../..", "../../../../../../../../etc"]);
+    let target = prop_oneof![3 => some_path(), 1 => elsewhere.prop_map(str::to_owned)];
+    let link = (some_path(), prop::sample::select(vec![LINK, LINK, HARD]), target, Just(Vec::new()));
+    let folder = (some_path(), Just(FOLDER), Just(String::new()), Just(Vec::new()));
+    let file = (some_path(), Just(FILE), Just(String::new()), prop::collection::vec(any::<u8>(), 0..700));
+    prop_oneof![3 => link, 1 => folder, 3 => file]
+}
+
+proptest! {
+    #[test]
+    fn whatever_an_archive_holds_stays_within(
+        items in prop::collection::vec(some_item(), 1..12),
+        damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        compressed in any::<bool>(),
+    ) {
+        let items: Vec<Item<'_>> =
+            items.iter().map(|(name, kind, target, content)| (&name[..], *kind, &target[..], &content[..])).collect();
+        let mut bytes = tar_of(&items);
+        if compressed {
+            bytes = zstd::encode_all(&bytes[..], 1).unwrap();
+        }
+        if let Some((place, byte)) = damage {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        fuzz::archive(&bytes);
+    }
+}
+
+#[test]
+fn what_is_fine_is_taken_where_hostile_archives_are_tried() {
+    assert!(fuzz::archive(&tar_of(&[("a/b", FILE, "", b"x"), ("a/c", LINK, "b", b""), ("d", HARD, "a/b", b"")])));
 }

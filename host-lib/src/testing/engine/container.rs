@@ -1,11 +1,13 @@
 //! A container of the fake engine, and what is said of it.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use corehold_types::Timestamp;
 
 use super::{FakeAgent, Files};
 use crate::{
-    error::{Error, ErrorKind},
-    runtime::{ContainerId, ContainerSpec, ContainerState, ContainerStatus},
+    error::{Error, ErrorKind, Result},
+    runtime::{ContainerId, ContainerSpec, ContainerState, ContainerStatus, Resources, Stats},
 };
 
 /// One of its containers.
@@ -19,6 +21,19 @@ pub(super) struct Container {
     pub(super) files: Files,
     /// The workspace's files as the tar that an agent sends, while there is none.
     pub(super) tar: Option<Vec<u8>>,
+}
+
+impl Container {
+    /// Gives it other limits. That of disk is for good.
+    pub(super) fn limit(&mut self, limits: &Resources) {
+        let old = self.spec.resources;
+        self.spec.resources = Resources {
+            memory_bytes: limits.memory_bytes.or(old.memory_bytes),
+            cpu_millis: limits.cpu_millis.or(old.cpu_millis),
+            pids: limits.pids.or(old.pids),
+            ..old
+        };
+    }
 }
 
 pub(super) fn gone() -> Error {
@@ -37,6 +52,24 @@ pub(super) fn failure(what: &str) -> Error {
 fn published(container: &Container) -> BTreeMap<u16, SocketAddr> {
     let agent = container.agent.iter();
     agent.flat_map(|agent| container.spec.publish.iter().map(|port| (*port, agent.preview_address()))).collect()
+}
+
+/// A quarter of its memory and half a CPU, 5 seconds after the sample before.
+pub(super) fn measure(container: &mut Container, began: Timestamp) -> Result<Stats> {
+    if !matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused) {
+        return Err(gone());
+    }
+    container.measured += 1;
+    let number = container.measured;
+    Ok(Stats {
+        at: Some(began.after(Duration::from_secs(5) * number)),
+        memory_bytes: 1 << 20,
+        memory_limit_bytes: Some(4 << 20),
+        cpu_ns: u64::from(number) * 2_500_000_000,
+        network_sent_bytes: u64::from(number) * 1000,
+        pids: 3,
+        ..Stats::default()
+    })
 }
 
 pub(super) fn state(id: &str, container: &Container) -> ContainerState {

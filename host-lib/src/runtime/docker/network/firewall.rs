@@ -6,6 +6,10 @@
 //! its network's rules by the name of the bridge that it comes from, in a map, so that a thousand networks cost it no more than one.
 //! Answers pass, so this host reaches members as before.
 //!
+//! What goes from one member to another doesn't pass there, since a bridge carries it, but where the kernel shows it (`br_netfilter`, which
+//! Docker sees to). So a second table, `bridge corehold`, keeps them apart on the bridge itself, where the kernel knows a bridge's name in
+//! there (`nft_meta_bridge`); of the two one is enough, and which there is, [who looks from inside](super::probe) needn't know.
+//!
 //! A [helper](super::helper) sets them, in one transaction, and may do so any number of times. Whether they still stand (a restart of
 //! the machine, `nft flush ruleset`) is told without one: among the rules is a **mark**, which refuses this machine's own attempts to
 //! connect to one port of the network's gateway, in a way that nothing else does. The port is a hash of the rules, so the mark says
@@ -22,12 +26,13 @@ use std::{
 use tokio::net::TcpStream;
 
 use super::{
-    super::connection::Connection,
+    super::{connection::Connection, engine::Engine},
+    bridge,
     helper::{self, Ended, Task},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    runtime::{Destination, Egress},
+    runtime::{Destination, Egress, PRIVATE, PRIVATE6},
 };
 
 /// Marks are ports that neither the kernel gives to who asks for any (up to 60,999) nor services use.
@@ -43,13 +48,6 @@ const REFUSE: &str = "reject with icmpx admin-prohibited";
 /// others (Alibaba, Azure, Oracle; AWS by IPv6).
 const METADATA: &str = "169.254.0.0/16, 100.100.100.200, 168.63.129.16, 192.0.0.192";
 const METADATA6: &str = "fe80::/10, fd00:ec2::254";
-
-/// Addresses that aren't the internet's, but for those above: this network's, private, shared (RFC 6598), loopback, special-purpose
-/// (RFC 6890), benchmarks', multicast, reserved.
-const PRIVATE: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 172.16.0.0/12, 192.0.0.0/24, 192.168.0.0/16, 198.18.0.0/15, \
-                       224.0.0.0/3";
-/// What is mapped into IPv4, loopback, unique local, site-local, multicast.
-const PRIVATE6: &str = "::/8, fc00::/7, fec0::/10, ff00::/8";
 
 /// The parts that all networks share. Every line may be said again.
 const TABLE: &str = "\
@@ -78,6 +76,19 @@ flush set inet corehold resolvers
 flush set inet corehold resolvers6
 ";
 
+/// The same on the bridges themselves. Nothing is answered, since that can't be there: who asks learns after three seconds that nobody
+/// says that he has the address.
+const BETWEEN: &str = "\
+add table bridge corehold
+add map bridge corehold between { type ifname : verdict; }
+add chain bridge corehold forward { type filter hook forward priority filter; policy accept; }
+flush chain bridge corehold forward
+add rule bridge corehold forward meta ibrname vmap @between
+";
+
+/// Whether the kernel shows these rules what a bridge carries; read for the mark, so that they count as fallen when that ends.
+const SHOWN: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
 /// Sets the rules it is given, and what only the engine's machine knows: the interfaces that lead out of it, which may be bridges
 /// themselves, and its resolvers. Where those are its own loopback's, others are asked in truth, and port 53 is open to all.
 ///
@@ -85,11 +96,13 @@ flush set inet corehold resolvers6
 /// swept yet. A map takes no other value for what it has, so that is forgotten in the same transaction; if somebody else changes it in
 /// between, it is tried once more.
 const SET: &str = r#"set -eu
+between=
+if printf '%s\n' "$3" | nft -c -f - >/dev/null 2>&1; then between=$3; fi
 rules() {
   if [ -n "$2" ] && nft get element inet corehold gateways "{ $2 }" >/dev/null 2>&1; then
     printf 'delete element inet corehold gateways { %s }\n' "$2"
   fi
-  printf '%s\n' "$1"
+  printf '%s\n' "$1" "$between"
   uplinks=$(awk '$2 == "00000000" && $8 == "00000000" { print $1 }' /proc/net/route
             awk '$1 ~ /^0+$/ && $2 == "00" && $10 != "lo" { print $10 }' /proc/net/ipv6_route 2>/dev/null || true)
   for uplink in $uplinks; do printf 'add element inet corehold uplinks { "%s" }\n' "$uplink"; done
@@ -107,33 +120,48 @@ rules "$@" | nft -f - || rules "$@" | nft -f -
 cat /proc/net/route
 "#;
 
-/// Removes the rules of bridges that aren't there any more.
-const SWEEP: &str = r#"set -eu
-nft list table inet corehold >/dev/null 2>&1 || exit 0
+/// Removes the rules of bridges that aren't there any more, of those that begin with `$1`, not with `$2`, and aren't named after that.
+/// Each by itself, and what there is of them: one whose rules somebody else removed in part must not be in the way of the others.
+const SWEEP: &str = r#"set -u
+prefix=$1 others=$2 failed=0; shift 2
+has() { nft "$@" >/dev/null 2>&1; }
+has list table inet corehold || exit 0
 for bridge in $(nft list set inet corehold bridges | grep -o '"[^"]*"' | tr -d '"'); do
+  case "$bridge" in "$others"*) continue ;; "$prefix"*) ;; *) continue ;; esac
+  case " $* " in *" $bridge "*) continue ;; esac
   grep -q "^ *$bridge:" /proc/net/dev && continue
   {
     nft list map inet corehold gateways | grep -Eo "[0-9.]+ : jump mark_$bridge( |,|\$)" |
       sed 's/^\([0-9.]*\) .*/delete element inet corehold gateways { \1 }/'
-    printf "delete element inet corehold %s { \"$bridge\" }\n" bridges to_host to_others
-    printf "delete chain inet corehold %s_$bridge\n" host others mark
-  } | nft -f -
+    for place in "inet corehold bridges" "inet corehold to_host" "inet corehold to_others" "bridge corehold between"; do
+      has get element $place "{ \"$bridge\" }" && printf 'delete element %s { "%s" }\n' "$place" "$bridge"
+    done
+    for chain in "inet corehold host" "inet corehold others" "inet corehold mark" "bridge corehold between"; do
+      has list chain ${chain}_$bridge && printf 'delete chain %s_%s\n' "$chain" "$bridge"
+    done
+  } | nft -f - || failed=1
 done
+exit $failed
 "#;
+
+/// The exit code of [`TRY`] where members of a network couldn't be kept apart.
+const NOT_SHOWN: i64 = 3;
 
 /// What members of one network may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rules {
     /// The bridge's name.
     pub(super) bridge: String,
-    /// The bridge's own address, if it has one of IPv4.
-    pub(super) gateway: Option<IpAddr>,
+    /// The bridge's own addresses.
+    pub(super) gateways: Vec<IpAddr>,
     /// Whether members may reach each other.
     pub(super) meet: bool,
     /// What they may reach outside.
     pub(super) egress: Egress,
     /// TCP ports of the engine's machine that they may reach.
     pub(super) host_ports: Vec<u16>,
+    /// Whether the engine's own resolver listens at the gateway, and they may ask it.
+    pub(super) resolver: bool,
 }
 
 impl Rules {
@@ -141,12 +169,13 @@ impl Rules {
     ///
     /// # Errors
     /// `Unsupported` for others.
-    pub(super) fn check(self) -> Result<Self> {
+    pub(super) fn check(self, network: &str) -> Result<Self> {
         let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '.' | '-');
         if !self.bridge.is_empty() && self.bridge.len() <= 15 && self.bridge.chars().all(plain) {
             return Ok(self);
         }
-        let message = format!("a bridge named {:?} can't be closed: no firewall rule can name it", self.bridge);
+        let message =
+            format!("the network {network:?} can't be closed: no firewall rule can name its bridge {:?}", self.bridge);
         Err(Error::new(ErrorKind::Unsupported, message).hint("remove its network, so that it is made anew"))
     }
 
@@ -171,9 +200,22 @@ impl Rules {
         script
     }
 
+    /// What keeps members apart on the bridge, if they are.
+    fn between(&self) -> String {
+        let bridge = &self.bridge;
+        let mut script = BETWEEN.to_owned();
+        let _ = writeln!(script, "add chain bridge corehold between_{bridge}");
+        let _ = writeln!(script, "flush chain bridge corehold between_{bridge}");
+        if !self.meet {
+            let _ = writeln!(script, "add rule bridge corehold between_{bridge} drop");
+        }
+        let _ = writeln!(script, "add element bridge corehold between {{ \"{bridge}\" : jump between_{bridge} }}");
+        script
+    }
+
     fn gateway_v4(&self) -> Option<Ipv4Addr> {
-        self.gateway.and_then(|gateway| match gateway {
-            IpAddr::V4(gateway) => Some(gateway),
+        self.gateways.iter().find_map(|gateway| match gateway {
+            IpAddr::V4(gateway) => Some(*gateway),
             IpAddr::V6(_) => None,
         })
     }
@@ -184,6 +226,13 @@ impl Rules {
         if !self.host_ports.is_empty() {
             let ports: Vec<_> = self.host_ports.iter().map(u16::to_string).collect();
             rules.push(("host", format!("tcp dport {{ {} }} accept", ports.join(", "))));
+        }
+        if self.resolver {
+            for gateway in &self.gateways {
+                let family = if gateway.is_ipv4() { "ip" } else { "ip6" };
+                rules
+                    .push(("host", format!("{family} daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 accept")));
+            }
         }
         // Without these, this host couldn't find a member by IPv6.
         rules.push(("host", "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept".to_owned()));
@@ -204,8 +253,8 @@ impl Rules {
         match &self.egress {
             Egress::Open | Egress::None => {}
             Egress::Internet => {
-                rules.push(("others", format!("ip daddr {{ {PRIVATE} }} {REFUSE}")));
-                rules.push(("others", format!("ip6 daddr {{ {PRIVATE6} }} {REFUSE}")));
+                rules.push(("others", format!("ip daddr {{ {} }} {REFUSE}", PRIVATE.join(", "))));
+                rules.push(("others", format!("ip6 daddr {{ {} }} {REFUSE}", PRIVATE6.join(", "))));
             }
             Egress::Only(named) => {
                 rules.extend(named.iter().map(|destination| ("others", accept(destination))));
@@ -218,8 +267,12 @@ impl Rules {
     /// The mark of these rules on this machine: with its resolvers, which are part of them.
     fn mark(&self) -> u16 {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.script(0).as_bytes());
-        hasher.update(&std::fs::read("/etc/resolv.conf").unwrap_or_default());
+        for part in [self.script(0), self.between()] {
+            hasher.update(part.as_bytes());
+        }
+        for file in ["/etc/resolv.conf", SHOWN] {
+            hasher.update(&std::fs::read(file).unwrap_or_default());
+        }
         let hash = hasher.finalize();
         let number = u32::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1], hash.as_bytes()[2], 0]);
         let (first, count) = (u32::from(*MARKS.start()), u32::from(MARKS.end() - MARKS.start()) + 1);
@@ -228,10 +281,23 @@ impl Rules {
 
     /// Whether they stand, asked of this machine's kernel: only where this process is on the engine's machine.
     pub(super) async fn stand(&self) -> bool {
-        let Some(gateway) = self.gateway else { return false };
-        let attempt = TcpStream::connect(SocketAddr::new(gateway, self.mark()));
+        let Some(gateway) = self.gateway_v4() else { return false };
+        let attempt = TcpStream::connect(SocketAddr::new(gateway.into(), self.mark()));
         let outcome = tokio::time::timeout(MARK_PATIENCE, attempt).await;
         matches!(outcome, Ok(Err(error)) if error.kind() == io::ErrorKind::HostUnreachable)
+    }
+
+    /// The same, and of an engine that may have a resolver at the gateway also with leave to ask it: that was seen when they were set.
+    pub(super) async fn find_standing(&mut self, engine: Engine) -> bool {
+        if self.stand().await {
+            return true;
+        }
+        self.resolver = engine.has_resolver_at_gateway() && self.egress != Egress::None;
+        if self.resolver && self.stand().await {
+            return true;
+        }
+        self.resolver = false;
+        false
     }
 
     /// Sets them, in place of those that the bridge had. Returns the routes of the engine's machine, as its kernel shows them.
@@ -246,6 +312,7 @@ impl Rules {
             arguments: vec![
                 self.script(self.mark()),
                 self.gateway_v4().map_or_else(String::new, |gateway| gateway.to_string()),
+                self.between(),
             ],
             network: "host".to_owned(),
             administers: true,
@@ -264,12 +331,62 @@ fn accept(destination: &Destination) -> String {
     }
 }
 
+/// Tries rules of all kinds without keeping them, and whether what keeps members apart on a bridge is there, if `$3` wants it.
+const TRY: &str = r#"
+printf '%s\n' "$1" | nft -c -f - || exit
+[ -n "$3" ] || exit 0
+printf '%s\n' "$2" | nft -c -f - >/dev/null 2>&1 || grep -qs 1 /proc/sys/net/bridge/bridge-nf-call-iptables || exit 3
+"#;
+
+/// Looks whether rules could be set, and sets none.
+///
+/// # Errors
+/// `Unsupported` where they can't be, with why.
+pub(super) async fn try_out(connection: &Connection) -> Result<()> {
+    let rules = Rules {
+        bridge: format!("{}try", bridge::prefix(connection.engine)),
+        gateways: vec![Ipv4Addr::LOCALHOST.into()],
+        meet: false,
+        egress: Egress::Internet,
+        host_ports: vec![1],
+        resolver: false,
+    };
+    let what = "closing networks to the engine's machine";
+    let apart = if connection.engine == Engine::Podman { "apart" } else { "" };
+    let task = Task {
+        what: what.to_owned(),
+        script: TRY,
+        arguments: vec![rules.script(*MARKS.start()), rules.between(), apart.to_owned()],
+        network: "host".to_owned(),
+        administers: true,
+    };
+    let ended = helper::run(connection, task).await.map_err(or_open)?;
+    match ended.code {
+        0 => Ok(()),
+        NOT_SHOWN => Err(Error::new(
+            ErrorKind::Unsupported,
+            "keeping workspaces apart: the engine doesn't, and its machine's kernel shows no rule what a bridge carries",
+        )
+        .hint("load a module there: `modprobe br_netfilter`, or `modprobe nft_meta_bridge`")),
+        _ => Err(refused(what, &ended)),
+    }
+}
+
 /// Removes the rules of networks that are gone, if there are rules at all. Not being able to is no error: they match nothing.
 pub(super) async fn sweep(connection: &Connection) {
+    // Podman's bridges are gone while nobody is in them, and come again.
+    let (prefix, others, keep) = match connection.engine {
+        Engine::Docker => ("", bridge::prefix(Engine::Podman), Ok(Vec::new())),
+        Engine::Podman => (bridge::prefix(Engine::Podman), "-", bridge::all(connection).await),
+    };
+    let keep = match keep {
+        Ok(keep) => keep,
+        Err(error) => return tracing::warn!(%error, "firewall rules of networks that are gone could not be removed"),
+    };
     let task = Task {
         what: "removing firewall rules of networks that are gone".to_owned(),
         script: SWEEP,
-        arguments: Vec::new(),
+        arguments: [prefix, others].map(str::to_owned).into_iter().chain(keep).collect(),
         network: "host".to_owned(),
         administers: true,
     };
@@ -312,10 +429,11 @@ mod tests {
     fn rules() -> Rules {
         Rules {
             bridge: "ch0123456789ab".to_owned(),
-            gateway: Some("10.213.0.1".parse().unwrap()),
+            gateways: ["fd00::1", "10.213.0.1"].map(|gateway| gateway.parse().unwrap()).to_vec(),
             meet: false,
             egress: Egress::Open,
             host_ports: Vec::new(),
+            resolver: false,
         }
     }
 
@@ -328,6 +446,9 @@ mod tests {
         assert!(script.contains("host_ch0123456789ab tcp dport { 8080, 443 } accept\n"), "{script}");
         assert!(script.contains("to_host { \"ch0123456789ab\" : jump host_ch0123456789ab }"), "{script}");
         assert!(script.contains("gateways { 10.213.0.1 : jump mark_ch0123456789ab }"), "{script}");
+        for line in rules().between().lines() {
+            assert!(line.contains(" bridge corehold"), "{line}");
+        }
         assert!(!script.contains("delete") && !script.contains("flush ruleset") && !script.contains("flush table"));
     }
 
@@ -339,6 +460,24 @@ mod tests {
         assert_eq!(of(&rules(), "host").last().unwrap(), REFUSE);
         assert_eq!(of(&rules(), "others")[0], format!("oifname \"ch0123456789ab\" {REFUSE}"));
         assert_eq!(of(&Rules { meet: true, ..rules() }, "others")[0], "oifname \"ch0123456789ab\" accept");
+    }
+
+    #[test]
+    fn a_resolver_at_the_gateway_is_asked_for_names_alone() {
+        let rules = Rules { resolver: true, ..rules() };
+        let host: Vec<_> =
+            rules.rules().into_iter().filter(|(chain, _)| *chain == "host").map(|(_, rule)| rule).collect();
+        assert_eq!(host[0], "ip6 daddr fd00::1 meta l4proto { tcp, udp } th dport 53 accept");
+        assert_eq!(host[1], "ip daddr 10.213.0.1 meta l4proto { tcp, udp } th dport 53 accept");
+        assert_eq!(host.last().unwrap(), REFUSE);
+    }
+
+    #[test]
+    fn members_are_kept_apart_on_the_bridge_too_unless_they_may_meet() {
+        let drops = |rules: &Rules| rules.between().lines().any(|line| line.ends_with("between_ch0123456789ab drop"));
+        assert!(drops(&rules()));
+        let meet = Rules { meet: true, ..rules() };
+        assert!(!drops(&meet) && meet.between().contains("flush chain bridge corehold between_ch0123456789ab"));
     }
 
     #[test]
@@ -371,15 +510,17 @@ mod tests {
         assert!(MARKS.contains(&mark), "{mark}");
         assert_eq!(mark, rules().mark());
         assert_ne!(mark, Rules { host_ports: vec![1], ..rules() }.mark());
+        assert_ne!(mark, Rules { meet: true, ..rules() }.mark());
+        assert_ne!(mark, Rules { resolver: true, ..rules() }.mark());
     }
 
     #[test]
     fn a_bridge_whose_name_would_be_read_as_more_is_refused() {
         for bridge in ["", "a b", "x\"; flush ruleset; add x \"", "a{", "sixteen-letters!", "0123456789abcdef"] {
-            let error = Rules { bridge: bridge.to_owned(), ..rules() }.check().unwrap_err();
+            let error = Rules { bridge: bridge.to_owned(), ..rules() }.check("n").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{bridge}");
         }
-        assert!(rules().check().is_ok());
+        assert!(rules().check("n").is_ok());
     }
 
     #[test]

@@ -1,20 +1,20 @@
 //! Short-lived containers that do one thing for a network and end: set the firewall, or look from inside. They are of the core image,
 //! mount nothing, and have no capability but what the one needs.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use bollard::{
     container::{AttachContainerResults, LogOutput},
-    models::{ContainerCreateBody, HostConfig, HostConfigLogConfig},
+    models::{ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig},
     query_parameters::{
-        AttachContainerOptions, CreateContainerOptions, ListContainersOptions, RemoveContainerOptions,
-        StartContainerOptions, WaitContainerOptions,
+        AttachContainerOptions, CreateContainerOptions, ListContainersOptions, StartContainerOptions,
+        WaitContainerOptions,
     },
 };
 use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 
-use super::super::{ROLE_LABEL, connection::Connection, specification::checked_reference};
+use super::super::{ROLE_LABEL, auxiliary, connection::Connection, engine::Engine, specification::checked_reference};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The value of [`ROLE_LABEL`] of helpers.
@@ -110,12 +110,12 @@ impl Helper {
         Ok(Running { helper: self, attached })
     }
 
-    /// The address that it has in its network, while it runs.
-    pub(super) async fn address(&self) -> Result<Option<std::net::IpAddr>> {
+    /// The addresses that it has in its network, while it runs.
+    pub(super) async fn addresses(&self) -> Result<Vec<IpAddr>> {
         let call = self.connection.client.inspect_container(&self.id, None);
         let container = self.connection.call(&self.what, call).await?;
         let networks = container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
-        Ok(networks.into_values().find_map(|network| network.ip_address?.parse().ok()))
+        Ok(networks.values().flat_map(addresses_of).collect())
     }
 
     /// Removes it, running or not.
@@ -135,6 +135,12 @@ impl Drop for Helper {
             runtime.spawn(async move { told_of(remove(&connection, &id).await, &id) });
         }
     }
+}
+
+/// A container's addresses in one network: of IPv4, and of IPv6 if it has them.
+pub(super) fn addresses_of(endpoint: &EndpointSettings) -> Vec<IpAddr> {
+    let both = [&endpoint.ip_address, &endpoint.global_ipv6_address];
+    both.into_iter().filter_map(|address| address.as_ref()?.parse().ok()).collect()
 }
 
 fn told_of(removed: Result<()>, id: &str) {
@@ -188,7 +194,7 @@ pub(super) async fn run(connection: &Connection, task: Task) -> Result<Ended> {
 pub(super) async fn remove_ended(connection: &Connection) -> Result<()> {
     let filters = HashMap::from([
         ("label".to_owned(), vec![format!("{ROLE_LABEL}={ROLE}")]),
-        ("status".to_owned(), vec!["exited".to_owned(), "dead".to_owned()]),
+        ("status".to_owned(), ended(connection.engine)),
     ]);
     let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
     let call = connection.client.list_containers(Some(options));
@@ -199,13 +205,17 @@ pub(super) async fn remove_ended(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
+/// What an engine calls the states of those that have ended; Podman refuses a question for one that it doesn't know.
+fn ended(engine: Engine) -> Vec<String> {
+    let states: &[&str] = match engine {
+        Engine::Docker => &["exited", "dead"],
+        Engine::Podman => &["exited", "stopped"],
+    };
+    states.iter().map(ToString::to_string).collect()
+}
+
 async fn remove(connection: &Connection, id: &str) -> Result<()> {
-    let options = RemoveContainerOptions { v: true, force: true, link: false };
-    match connection.call("removing a helper container", connection.client.remove_container(id, Some(options))).await {
-        // Gone, or going.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => Ok(()),
-        result => result,
-    }
+    auxiliary::remove(connection, "removing a helper container", id).await
 }
 
 fn body(image: &str, task: &Task) -> Result<ContainerCreateBody> {

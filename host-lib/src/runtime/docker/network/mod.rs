@@ -1,6 +1,7 @@
 //! The networks that core containers are put into: bridges whose members reach neither the engine's machine nor each other, unless they
 //! may, made on demand.
 
+mod bridge;
 mod firewall;
 mod helper;
 mod probe;
@@ -9,7 +10,6 @@ mod routes;
 use std::{
     collections::HashMap,
     net::IpAddr,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,20 +21,16 @@ use bollard::{
 use tokio::sync::Mutex;
 
 use self::{
+    bridge::{Traits, check, keeps_apart, reached_directly},
     firewall::Rules,
     probe::{Member, Probe},
     routes::taken,
 };
-use super::{DockerOptions, ROLE_LABEL, connection::Connection};
+use super::{DockerOptions, ROLE_LABEL, connection::Connection, engine::Engine};
 use crate::{
     error::{Error, ErrorKind, Result},
     runtime::{Egress, NetworkMade, NetworkSpec},
 };
-
-/// Docker's option for traffic between the containers of a bridge.
-const INTER_CONTAINER: &str = "com.docker.network.bridge.enable_icc";
-/// Docker's option for the bridge's name.
-const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 
 /// The label of networks that says for whom they are made: the name of the default one ([`DockerOptions::network`]).
 const OF_LABEL: &str = "dev.corehold.networks-of";
@@ -61,14 +57,16 @@ pub(super) struct Network {
     pub(super) id: String,
     /// Its bridge's name on the engine's machine.
     pub(super) bridge: String,
-    /// Its bridge's address.
-    gateway: Option<IpAddr>,
+    /// Its bridge's addresses.
+    gateways: Vec<IpAddr>,
     /// Whether this host reaches its members at their own addresses.
     pub(super) direct: bool,
     /// Why the engine, without a word, publishes no port of its members; absent where it does.
     pub(super) publishes_nothing: Option<String>,
     /// When this process set its rules, where it can't see whether they stand.
     set: Option<Instant>,
+    /// Whether it saw the engine's own resolver at the gateway then.
+    resolver: bool,
 }
 
 /// Keeps networks in being.
@@ -112,7 +110,10 @@ pub(super) fn spec_of(container: &ContainerInspectResponse, options: &DockerOpti
         return serde_json::from_str(spec).ok();
     }
     let mode = container.host_config.as_ref().and_then(|config| config.network_mode.as_ref());
-    (mode == Some(&options.network)).then(|| default_spec(options))
+    // Podman calls the mode `bridge` whatever network it is.
+    let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    let is_in_it = networks.is_some_and(|networks| networks.contains_key(&options.network));
+    (mode == Some(&options.network) || is_in_it).then(|| default_spec(options))
 }
 
 impl Networks {
@@ -122,18 +123,20 @@ impl Networks {
         let mut known = known.lock().await;
         // Somebody may have removed it since (`docker network prune` does); asking costs 0.4 ms.
         let reference = known.as_ref().map_or(spec.name.as_str(), |network| network.id.as_str());
-        let found = match inspect(connection, spec, reference).await? {
-            None if known.is_some() => inspect(connection, spec, &spec.name).await?,
+        let found = match inspect(connection, &spec.name, reference).await? {
+            None if known.is_some() => inspect(connection, &spec.name, &spec.name).await?,
             found => found,
         };
         let (mut network, made) = match found {
-            Some(network) => (check(network, spec)?, false),
+            Some(network) => (check(network, spec, &Traits::of(connection, &spec.name).await?)?, false),
             None => match Box::pin(make(connection, spec)).await? {
                 Ensured::There(network) => (network, true),
                 taken => return Ok(taken),
             },
         };
-        network.set = known.as_ref().filter(|before| before.id == network.id).and_then(|before| before.set);
+        if let Some(before) = known.as_ref().filter(|before| before.id == network.id) {
+            (network.set, network.resolver) = (before.set, before.resolver);
+        }
         let id = network.id.clone();
         let closed = network.close(connection, spec, made).await;
         if made && !matches!(closed, Ok(Ensured::There(_))) {
@@ -166,10 +169,9 @@ impl Networks {
 
     /// Removes a network that no container is in.
     pub(super) async fn release(&self, connection: &Connection, name: &str) -> Result<bool> {
-        let spec = NetworkSpec { name: name.to_owned(), subnet: None, meet: false, egress: Egress::Open };
-        let known = self.known().entry(spec.name.clone()).or_default().clone();
+        let known = self.known().entry(name.to_owned()).or_default().clone();
         let mut known = known.lock().await;
-        let removed = remove_if_unused(connection, &spec).await?;
+        let removed = remove_if_unused(connection, name).await?;
         if removed {
             *known = None;
             self.known().remove(name);
@@ -191,11 +193,14 @@ impl Networks {
         let bridge = match known {
             Some(bridge) => bridge,
             None => match inspect_by_id(connection, id).await? {
-                Some(network) => self.note(id, bridge_of(&network)),
+                Some(network) => {
+                    let name = network.name.as_deref().unwrap_or_default();
+                    self.note(id, Traits::of(connection, name).await?.bridge_of(&network))
+                }
                 None => return Ok(false),
             },
         };
-        Ok(reached_directly(&bridge, gateway))
+        Ok(reached_directly(&bridge, &[gateway]))
     }
 
     fn note(&self, id: &str, bridge: String) -> String {
@@ -235,20 +240,24 @@ impl Network {
             }
             return Ok(Ensured::There(self));
         }
-        let rules = Rules {
+        let mut rules = Rules {
             bridge: self.bridge.clone(),
-            gateway: self.gateway,
+            gateways: self.gateways.clone(),
             meet: spec.meet,
             egress: spec.egress.clone(),
             host_ports: options.host_ports.clone(),
+            resolver: false,
         }
-        .check()?;
+        .check(&spec.name)?;
         if self.direct {
-            if rules.stand().await {
+            if rules.find_standing(connection.engine).await {
                 return Ok(Ensured::There(self));
             }
         } else if let Some(set) = self.set {
-            if set.elapsed() >= SET_AGAIN {
+            // Podman's bridge is gone while nobody is in the network, and nothing tells then whether the rules stand.
+            let may_be_here = connection.engine == Engine::Podman && connection.is_local_socket();
+            if may_be_here || set.elapsed() >= SET_AGAIN {
+                rules.resolver = self.resolver;
                 Box::pin(rules.set(connection, &spec.name)).await?;
                 self.set = Some(Instant::now());
             }
@@ -256,8 +265,8 @@ impl Network {
         }
         let probe = Probe {
             network: &self.id,
-            gateway: self.gateway,
-            direct: self.direct,
+            bridge: &self.bridge,
+            gateways: &self.gateways,
             meet: spec.meet,
             others: Box::pin(members_of_others(connection, &self.id)).await?,
         };
@@ -267,10 +276,19 @@ impl Network {
             Ok(())
         };
         // On the heap, as what is seldom done: else every creation's future would be as large.
-        Box::pin(probe.look(connection, &spec.name, closing)).await?;
+        let seen = Box::pin(probe.look(connection, &spec.name, closing)).await?;
         if let Some(whose) = spec.subnet.filter(|_| made).and_then(|subnet| taken(&routes, subnet, &self.bridge)) {
             return Ok(Ensured::SubnetTaken(whose));
         }
+        self.resolver = connection.engine.has_resolver_at_gateway()
+            && spec.egress != Egress::None
+            && seen.resolvers.iter().any(|resolver| self.gateways.contains(resolver));
+        if self.resolver {
+            rules.resolver = true;
+            Box::pin(rules.set(connection, &spec.name)).await?;
+        }
+        // Podman makes the bridge with its first member.
+        self.direct = reached_directly(&self.bridge, &self.gateways);
         if self.direct && !rules.stand().await {
             let message = format!("the network {:?} was closed, and its firewall rules don't stand", spec.name);
             return Err(Error::new(ErrorKind::Unsupported, message)
@@ -281,13 +299,28 @@ impl Network {
     }
 }
 
+/// Looks whether networks could be closed, and changes nothing that stays.
+///
+/// # Errors
+/// `Unsupported` where they can't be, with why.
+pub(super) async fn can_be_closed(connection: &Connection) -> Result<()> {
+    if connection.options.host_may_be_reached {
+        let message = "networks are left open: this host is configured to set no firewall";
+        return Err(Error::new(ErrorKind::Unsupported, message)
+            .hint("leave DockerOptions::host_may_be_reached as it is by default"));
+    }
+    firewall::try_out(connection).await
+}
+
 /// Some containers that run in other networks of ours, with their addresses. Not in any network: what is somebody else's may come and go
 /// as it likes, and its address mean another machine then.
 async fn members_of_others(connection: &Connection, network: &str) -> Result<Vec<Member>> {
     let filters = HashMap::from([("label".to_owned(), vec![format!("{ROLE_LABEL}=network")])]);
     let options = ListNetworksOptions { filters: Some(filters) };
     let networks = connection.call("listing networks", connection.client.list_networks(Some(options))).await?;
-    let ours: Vec<_> = networks.into_iter().filter_map(|network| network.id).filter(|id| id != network).collect();
+    let others = networks.into_iter().filter(|other| other.id.as_deref() != Some(network));
+    // Podman names them where Docker has their ids.
+    let ours: Vec<_> = others.flat_map(|other| [other.id, other.name]).flatten().collect();
     let call = connection.client.list_containers(None::<ListContainersOptions>);
     let running = connection.call("looking who is in other networks", call).await?;
     let members = running.into_iter().flat_map(|container| {
@@ -296,8 +329,10 @@ async fn members_of_others(connection: &Connection, network: &str) -> Result<Vec
         endpoints.into_values().map(move |endpoint| (id.clone(), endpoint))
     });
     let others = members.filter(|(_, endpoint)| endpoint.network_id.as_ref().is_some_and(|id| ours.contains(id)));
-    let addressed = others
-        .filter_map(|(container, endpoint)| Some(Member { container, address: endpoint.ip_address?.parse().ok()? }));
+    let addressed = others.flat_map(|(container, endpoint)| {
+        let addresses = helper::addresses_of(&endpoint).into_iter();
+        addresses.map(move |address| Member { container: container.clone(), address })
+    });
     Ok(addressed.take(OTHERS).collect())
 }
 
@@ -321,9 +356,7 @@ pub(super) async fn remove_unused(connection: &Connection) -> Result<Vec<String>
     names.dedup();
     let mut removed = Vec::new();
     for name in names {
-        if remove_if_unused(connection, &NetworkSpec { name: name.clone(), ..default_spec(&connection.options) })
-            .await?
-        {
+        if remove_if_unused(connection, &name).await? {
             removed.push(name);
         }
     }
@@ -333,12 +366,12 @@ pub(super) async fn remove_unused(connection: &Connection) -> Result<Vec<String>
     Ok(removed)
 }
 
-async fn remove_if_unused(connection: &Connection, spec: &NetworkSpec) -> Result<bool> {
-    let Some(network) = inspect(connection, spec, &spec.name).await? else { return Ok(false) };
+async fn remove_if_unused(connection: &Connection, name: &str) -> Result<bool> {
+    let Some(network) = inspect(connection, name, name).await? else { return Ok(false) };
     let ours = network.labels.as_ref().is_some_and(|labels| labels.contains_key(ROLE_LABEL));
     let Some(id) = network.id.filter(|_| ours) else { return Ok(false) };
     // The engine itself only minds containers that run. Those it lists under the id, the others under the name.
-    let filters = HashMap::from([("network".to_owned(), vec![id.clone(), spec.name.clone()])]);
+    let filters = HashMap::from([("network".to_owned(), vec![id.clone(), name.to_owned()])]);
     let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
     let call = connection.client.list_containers(Some(options));
     if !connection.call("looking who is in the network", call).await?.is_empty() {
@@ -363,10 +396,11 @@ async fn inspect_by_id(connection: &Connection, id: &str) -> Result<Option<Netwo
     }
 }
 
-async fn inspect(connection: &Connection, spec: &NetworkSpec, reference: &str) -> Result<Option<NetworkInspect>> {
+/// The network of that name, by a reference that may be the name too.
+async fn inspect(connection: &Connection, name: &str, reference: &str) -> Result<Option<NetworkInspect>> {
     match inspect_by_id(connection, reference).await {
         // Two have the name (see `make`); the engine wants an id.
-        Err(error) if error.to_string().contains("is ambiguous") => oldest(connection, &spec.name).await,
+        Err(error) if error.to_string().contains("is ambiguous") => oldest(connection, name).await,
         answer => answer,
     }
 }
@@ -381,8 +415,9 @@ async fn make(connection: &Connection, spec: &NetworkSpec) -> Result<Ensured> {
         return Ok(Ensured::SubnetTaken(whose));
     }
     let what = format!("making the network {name:?}");
+    let traits = Traits::of(connection, name).await?;
     for _ in 0..LOOKS {
-        let call = connection.client.create_network(request(connection, spec).await?);
+        let call = connection.client.create_network(request(connection, spec, &traits));
         let made = match connection.call(&what, call).await {
             Ok(made) => Some(made.id),
             Err(error) if overlaps(&error) => {
@@ -393,16 +428,17 @@ async fn make(connection: &Connection, spec: &NetworkSpec) -> Result<Ensured> {
             Err(error) => return Err(error),
         };
         match oldest(connection, name).await? {
-            Some(oldest) if oldest.id == made && !spec.meet && !keeps_apart(&oldest) => {
+            Some(oldest) if oldest.id == made && !spec.meet && !keeps_apart(&oldest, &traits) => {
                 // It would only be in the way of whoever asks next.
                 let unused = oldest.id.unwrap_or_default();
                 connection.call("removing the network", connection.client.remove_network(&unused)).await?;
                 let message = "the engine makes no network whose containers are kept apart, and workspaces must be";
                 return Err(Error::new(ErrorKind::Unsupported, message).hint(
-                    "Docker does; where all workspaces are one person's, DockerOptions::containers_may_meet takes what there is",
+                    "Docker does, and so do this host's own firewall rules, unless DockerOptions::host_may_be_reached leaves them out; \
+                     where all workspaces are one person's, DockerOptions::containers_may_meet takes what there is",
                 ));
             }
-            Some(oldest) => return check(oldest, spec).map(Ensured::There),
+            Some(oldest) => return check(oldest, spec, &traits).map(Ensured::There),
             // The other one isn't listed yet, or is gone again.
             None => tokio::time::sleep(BETWEEN_LOOKS).await,
         }
@@ -411,7 +447,7 @@ async fn make(connection: &Connection, spec: &NetworkSpec) -> Result<Ensured> {
     Err(Error::new(ErrorKind::Conflict, message).hint("try again"))
 }
 
-async fn request(connection: &Connection, spec: &NetworkSpec) -> Result<NetworkCreateRequest> {
+fn request(connection: &Connection, spec: &NetworkSpec, traits: &Traits) -> NetworkCreateRequest {
     let ipam = spec.subnet.map(|subnet| Ipam {
         config: Some(vec![IpamConfig {
             subnet: Some(subnet.to_string()),
@@ -420,12 +456,12 @@ async fn request(connection: &Connection, spec: &NetworkSpec) -> Result<NetworkC
         }]),
         ..Ipam::default()
     });
-    Ok(NetworkCreateRequest {
+    NetworkCreateRequest {
         name: spec.name.clone(),
         driver: Some("bridge".to_owned()),
         options: Some(HashMap::from([
-            (INTER_CONTAINER.to_owned(), spec.meet.to_string()),
-            (BRIDGE_NAME.to_owned(), bridge_name(connection, &spec.name).await?),
+            (bridge::INTER_CONTAINER.to_owned(), spec.meet.to_string()),
+            (bridge::NAME.to_owned(), traits.bridge.clone()),
         ])),
         labels: Some(HashMap::from([
             (ROLE_LABEL.to_owned(), "network".to_owned()),
@@ -433,7 +469,7 @@ async fn request(connection: &Connection, spec: &NetworkSpec) -> Result<NetworkC
         ])),
         ipam,
         ..NetworkCreateRequest::default()
-    })
+    }
 }
 
 /// Whether the engine has given the addresses to another network: "Pool overlaps with other one on this address space", or, as Podman
@@ -481,106 +517,27 @@ async fn keep_oldest(connection: &Connection, name: &str) -> Result<Option<Strin
     Ok(Some(oldest))
 }
 
-fn keeps_apart(network: &NetworkInspect) -> bool {
-    let between = network.options.as_ref().and_then(|options| options.get(INTER_CONTAINER));
-    between.is_some_and(|value| value.eq_ignore_ascii_case("false"))
-}
-
-/// Takes a network only if it keeps its members apart, unless it need not.
-fn check(network: NetworkInspect, spec: &NetworkSpec) -> Result<Network> {
-    let name = &spec.name;
-    if network.driver.as_deref() == Some("null") {
-        let message = format!("the network {name:?} has no way in: not even the agent of a container could be reached");
-        return Err(Error::new(ErrorKind::Unsupported, message).hint("configure another name; it is made on demand"));
-    }
-    if !spec.meet && !keeps_apart(&network) {
-        let message = format!("the network {name:?} exists, but lets its containers reach each other");
-        return Err(Error::new(ErrorKind::Conflict, message).hint(format!(
-            "remove it (`docker network rm {name}`), so that it is made anew, or configure another name"
-        )));
-    }
-    let bridge = bridge_of(&network);
-    let id = network.id.unwrap_or_default();
-    let gateway =
-        network.ipam.and_then(|ipam| ipam.config).into_iter().flatten().find_map(|config| config.gateway?.parse().ok());
-    let direct = gateway.is_some_and(|gateway| reached_directly(&bridge, gateway));
-    let internal = network.internal == Some(true);
-    let publishes_nothing = internal.then(|| format!("the network {name:?} is internal"));
-    Ok(Network { id, bridge, gateway, direct, publishes_nothing, set: None })
-}
-
-/// The bridge's name: as it was chosen, else as the engine chooses.
-fn bridge_of(network: &NetworkInspect) -> String {
-    let chosen = network.options.as_ref().and_then(|options| options.get(BRIDGE_NAME)).cloned();
-    let id = network.id.as_deref().unwrap_or_default();
-    chosen.unwrap_or_else(|| format!("br-{}", id.get(..12).unwrap_or(id)))
-}
-
-/// The bridge's name of a network that is made: of at most 15 characters, as the kernel has it, and another one for each network of
-/// each engine, since an engine takes a bridge that is there already, whosever it is.
-async fn bridge_name(connection: &Connection, network: &str) -> Result<String> {
-    let facts = connection.facts().await?;
-    let mut hasher = blake3::Hasher::new();
-    for part in [facts.name.as_deref(), facts.docker_root_dir.as_deref(), Some(network)] {
-        hasher.update(part.unwrap_or_default().as_bytes()).update(b"\0");
-    }
-    Ok(format!("ch{}", &hasher.finalize().to_hex()[..12]))
-}
-
-/// Whether a bridge network is one of this host's own, so that its members are reached at their own addresses.
-///
-/// Its gateway must be an address that this process can bind, and its bridge must be here too: another machine's engine, behind a
-/// forwarded socket, may well use the same subnet.
-fn reached_directly(bridge: &str, gateway: IpAddr) -> bool {
-    std::net::UdpSocket::bind((gateway, 0)).is_ok() && Path::new("/sys/class/net").join(bridge).exists()
-}
-
 #[cfg(test)]
 mod tests {
-    use bollard::models::{Ipam, IpamConfig};
+    use bollard::models::{EndpointSettings, HostConfig, NetworkSettings};
 
     use super::*;
 
-    fn network(icc: Option<&str>) -> NetworkInspect {
-        NetworkInspect {
-            id: Some("0123456789abcdef".to_owned()),
-            options: icc.map(|value| HashMap::from([(INTER_CONTAINER.to_owned(), value.to_owned())])),
-            ipam: Some(Ipam {
-                config: Some(vec![IpamConfig { gateway: Some("127.0.0.1".to_owned()), ..IpamConfig::default() }]),
-                ..Ipam::default()
+    #[test]
+    fn a_container_of_the_default_network_is_known_on_each_engine() {
+        let container = |mode: &str, network: &str| ContainerInspectResponse {
+            host_config: Some(HostConfig { network_mode: Some(mode.to_owned()), ..HostConfig::default() }),
+            network_settings: Some(NetworkSettings {
+                networks: Some(HashMap::from([(network.to_owned(), EndpointSettings::default())])),
+                ..NetworkSettings::default()
             }),
-            ..NetworkInspect::default()
+            ..ContainerInspectResponse::default()
+        };
+        let options = DockerOptions::default();
+        for ours in [container("corehold", "corehold"), container("bridge", "corehold"), container("corehold", "lost")]
+        {
+            assert_eq!(spec_of(&ours, &options), Some(default_spec(&options)));
         }
-    }
-
-    fn spec(name: &str) -> NetworkSpec {
-        NetworkSpec { name: name.to_owned(), ..default_spec(&DockerOptions::default()) }
-    }
-
-    #[test]
-    fn a_network_that_does_not_isolate_is_refused() {
-        for open in [None, Some("true")] {
-            let error = check(network(open), &spec("corehold")).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Conflict);
-            assert!(error.hint_text().unwrap().contains("docker network rm corehold"));
-            let configured = DockerOptions { containers_may_meet: true, ..DockerOptions::default() };
-            assert!(check(network(open), &default_spec(&configured)).is_ok(), "unless the configuration says so");
-        }
-    }
-
-    #[test]
-    fn networks_that_publish_nothing_are_known() {
-        assert_eq!(check(network(Some("false")), &spec("corehold")).unwrap().publishes_nothing, None);
-        let internal = NetworkInspect { internal: Some(true), ..network(Some("false")) };
-        let why = check(internal, &spec("closed")).unwrap().publishes_nothing.unwrap();
-        assert!(why.contains("\"closed\" is internal"), "{why}");
-        let none = NetworkInspect { driver: Some("null".to_owned()), ..network(None) };
-        assert_eq!(check(none, &spec("corehold")).unwrap_err().kind(), ErrorKind::Unsupported);
-    }
-
-    #[test]
-    fn an_address_of_this_host_alone_does_not_make_a_network_its_own() {
-        // 127.0.0.1 can be bound, but there is no such bridge.
-        assert!(!check(network(Some("false")), &spec("corehold")).unwrap().direct);
+        assert_eq!(spec_of(&container("bridge", "podman"), &options), None);
     }
 }

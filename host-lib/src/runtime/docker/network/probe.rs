@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     super::connection::Connection,
+    bridge::reached_directly,
     helper::{Ended, Helper, Task},
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -17,8 +18,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// A port that nothing listens on (nobody assigned it): where it is reached, it is refused.
 const NOBODYS_PORT: u16 = 4;
 
-/// Tries each `name address port` that it is told at once, up to a line with a dot, and says `name address port: reached|closed`.
+/// Says which resolvers it is to ask; tries each `name address port` that it is told at once, up to a line with a dot, and says
+/// `name address port: reached|closed`.
 const LOOK: &str = r#"
+while read -r word server _; do
+  [ "$word" != nameserver ] || echo "resolver $server"
+done </etc/resolv.conf
 while read -r name address port && [ "$name" != . ]; do
   {
     said=$(LC_ALL=C timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$address" "$port" 2>&1)
@@ -62,14 +67,21 @@ pub(super) struct Member {
 pub(super) struct Probe<'a> {
     /// The network's id.
     pub(super) network: &'a str,
-    /// Its gateway.
-    pub(super) gateway: Option<IpAddr>,
-    /// Whether this host reaches its members at their own addresses.
-    pub(super) direct: bool,
+    /// Its bridge.
+    pub(super) bridge: &'a str,
+    /// Its gateways.
+    pub(super) gateways: &'a [IpAddr],
     /// Whether its members may reach each other.
     pub(super) meet: bool,
     /// Containers of other networks.
     pub(super) others: Vec<Member>,
+}
+
+/// What was seen besides, in a network that is closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Whom its members are told to ask for names.
+    pub(super) resolvers: Vec<IpAddr>,
 }
 
 impl Probe<'_> {
@@ -82,7 +94,7 @@ impl Probe<'_> {
         connection: &Connection,
         name: &str,
         closing: impl Future<Output = Result<()>>,
-    ) -> Result<()> {
+    ) -> Result<Seen> {
         let what = format!("looking whether the network {name:?} is closed");
         let helper = |script| {
             let (network, arguments) = (self.network.to_owned(), Vec::new());
@@ -91,21 +103,22 @@ impl Probe<'_> {
         let (peer, looker) = tokio::try_join!(helper("sleep 60"), helper(LOOK))?;
         let started = async {
             peer.start().await?;
-            peer.address().await
+            peer.addresses().await
         };
         let looked = async {
             let (peer, mut looking, ()) = tokio::try_join!(started, looker.begin(), closing)?;
             // A port of this machine, on all its addresses: where the engine is elsewhere, nobody's.
             let listener = TcpListener::bind(("0.0.0.0", 0)).await?;
             let listening = listener.local_addr()?.port();
-            let targets = self.targets(peer, listening);
+            let targets = self.targets(&peer, listening);
             let lines = targets
                 .iter()
                 .map(|target| format!("{} {} {}\n", target.name, target.address.ip(), target.address.port()));
             looking.tell(&(lines.collect::<String>() + ".\n")).await?;
             let ended = looking.ended().await?;
-            if let Some(peer) = peer.filter(|_| self.direct) {
-                reaches(peer).await.map_err(|error| error.context(&what))?;
+            let reached = peer.iter().find(|peer| peer.is_ipv4());
+            if let Some(peer) = reached.filter(|_| reached_directly(self.bridge, self.gateways)) {
+                reaches(*peer).await.map_err(|error| error.context(&what))?;
             }
             let mut open = open(&targets, &ended);
             if open.iter().any(|target| target.name == OTHER) {
@@ -114,7 +127,8 @@ impl Probe<'_> {
                 let still = |address| self.others.iter().any(|other| other.address == address && now.contains(other));
                 open.retain(|target| target.name != OTHER || still(target.address.ip()));
             }
-            verdict(&what, &open, &ended)
+            verdict(&what, &open, &ended)?;
+            Ok(Seen { resolvers: resolvers(&ended) })
         }
         .await;
         // Before the network may have to be.
@@ -122,11 +136,15 @@ impl Probe<'_> {
         looked
     }
 
-    fn targets(&self, peer: Option<IpAddr>, listening: u16) -> Vec<Target> {
-        let gateway = self.gateway.into_iter().flat_map(|gateway| {
-            [listening, NOBODYS_PORT].map(|port| Target { name: GATEWAY, address: SocketAddr::new(gateway, port) })
+    fn targets(&self, peer: &[IpAddr], listening: u16) -> Vec<Target> {
+        let gateway = self.gateways.iter().flat_map(|gateway| {
+            // It listens by IPv4.
+            let listening = Some(listening).filter(|_| gateway.is_ipv4());
+            let ports = [listening, Some(NOBODYS_PORT)].into_iter().flatten();
+            ports.map(move |port| Target { name: GATEWAY, address: SocketAddr::new(*gateway, port) })
         });
-        let peer = peer.filter(|_| !self.meet).map(|peer| Target { name: PEER, address: (peer, NOBODYS_PORT).into() });
+        let peer = peer.iter().filter(|_| !self.meet);
+        let peer = peer.map(|peer| Target { name: PEER, address: (*peer, NOBODYS_PORT).into() });
         let others =
             self.others.iter().map(|other| Target { name: OTHER, address: (other.address, NOBODYS_PORT).into() });
         gateway.chain(peer).chain(others).collect()
@@ -142,6 +160,10 @@ async fn reaches(peer: IpAddr) -> Result<()> {
         _ => Err(Error::new(ErrorKind::Unsupported, "this host doesn't reach a container in it")
             .hint("a firewall of the machine may be in the way; with DockerOptions::publish_agent it isn't gone by")),
     }
+}
+
+fn resolvers(ended: &Ended) -> Vec<IpAddr> {
+    ended.output.lines().filter_map(|line| line.strip_prefix("resolver ")?.trim().parse().ok()).collect()
 }
 
 /// What may be open: whatever wasn't seen closed.
@@ -169,7 +191,8 @@ fn verdict(what: &str, open: &[Target], ended: &Ended) -> Result<()> {
     Err(Error::new(ErrorKind::Unsupported, message)
         .hint(
             "something undoes the engine's rules or ours, such as a second engine or a firewall manager: `nft list ruleset` \
-             on its machine shows the rules, and restarting the engine puts its own in place again",
+             on its machine shows the rules, and restarting the engine puts its own in place again; where it is another \
+             container of the network, its machine's kernel may show no rule what a bridge carries: `modprobe br_netfilter`",
         )
         .with_output(ended.output.trim()))
 }
@@ -181,12 +204,12 @@ mod tests {
     fn targets() -> Vec<Target> {
         let probe = Probe {
             network: "n",
-            gateway: Some("10.213.0.1".parse().unwrap()),
-            direct: true,
+            bridge: "b",
+            gateways: &["10.213.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             meet: false,
             others: vec![Member { container: "c".to_owned(), address: "172.17.0.2".parse().unwrap() }],
         };
-        probe.targets(Some("10.213.0.2".parse().unwrap()), 40_000)
+        probe.targets(&["10.213.0.2".parse().unwrap()], 40_000)
     }
 
     fn judge(output: &str) -> Result<()> {
@@ -194,7 +217,7 @@ mod tests {
         verdict("x", &open(&targets(), &ended), &ended)
     }
 
-    const CLOSED: &str = "gateway 10.213.0.1 40000: closed\ngateway 10.213.0.1 4: closed\npeer 10.213.0.2 4: closed\nother 172.17.0.2 4: closed\n";
+    const CLOSED: &str = "gateway 10.213.0.1 40000: closed\ngateway 10.213.0.1 4: closed\ngateway fd00::1 4: closed\npeer 10.213.0.2 4: closed\nother 172.17.0.2 4: closed\n";
 
     #[test]
     fn only_what_was_seen_closed_is_closed() {
@@ -213,7 +236,14 @@ mod tests {
 
     #[test]
     fn members_that_may_meet_are_not_kept_apart() {
-        let probe = Probe { network: "n", gateway: None, direct: false, meet: true, others: Vec::new() };
-        assert!(probe.targets(Some("10.213.0.2".parse().unwrap()), 1).is_empty());
+        let probe = Probe { network: "n", bridge: "b", gateways: &[], meet: true, others: Vec::new() };
+        assert!(probe.targets(&["10.213.0.2".parse().unwrap()], 1).is_empty());
+    }
+
+    #[test]
+    fn whom_members_ask_for_names_is_seen() {
+        let output = "resolver 10.213.0.1\nresolver fd00::1\nresolver x\ngateway 10.213.0.1 4: closed\n".to_owned();
+        let named = ["10.213.0.1", "fd00::1"].map(|address| address.parse::<IpAddr>().unwrap());
+        assert_eq!(resolvers(&Ended { code: 0, output }), named);
     }
 }
