@@ -185,17 +185,25 @@ pub(crate) async fn existing(host: &Arc<HostInner>, id: &WorkspaceId) -> Result<
     }
 }
 
-/// Whether a name is taken by a workspace that there is, or is being made.
+/// Whether a name is taken by a workspace that there is, or is being made. One that is being removed is waited for.
 pub(crate) async fn is_in_use(host: &Arc<HostInner>, id: &WorkspaceId) -> Result<bool> {
-    let Some(entry) = host.store.get(id).await? else { return Ok(false) };
-    if entry.actor.is_some() {
-        if is_attended(host, &entry) {
-            return Ok(true);
+    loop {
+        let Some(entry) = host.store.get(id).await? else { return Ok(false) };
+        if entry.actor.is_some() {
+            match is_attended(host, &entry) {
+                true if entry.state == WorkspaceState::Removing => wait_for_others(host).await,
+                true => return Ok(true),
+                false => drop(recover(host, entry).await?),
+            }
+            continue;
         }
-        recover(host, entry).await?;
-        return Ok(host.store.get(id).await?.is_some());
+        match truth(host, entry, TransitionCause::Engine).await? {
+            None => return Ok(false),
+            Some(entry) if entry.actor.is_none() => return Ok(true),
+            // Somebody was faster, who may be about to remove it.
+            Some(_) => {}
+        }
     }
-    Ok(truth(host, entry, TransitionCause::Engine).await?.is_some())
 }
 
 pub(super) fn container(entry: &Entry) -> Result<ContainerId> {

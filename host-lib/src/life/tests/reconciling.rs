@@ -1,6 +1,9 @@
 //! What is found after anything happened while no host looked.
 
-use super::*;
+use super::{
+    turn::{Taking, Turn},
+    *,
+};
 use crate::{WorkspaceInfo, runtime::Runtime as _};
 
 fn ids(all: &[crate::WorkspaceId]) -> Vec<&str> {
@@ -30,6 +33,24 @@ async fn a_name_whose_container_is_gone_is_free_without_a_reconcile() {
     host.create(CreateWorkspace::empty().id("w")).await.unwrap();
     fixture.engine.forget("corehold-w");
     host.create(CreateWorkspace::empty().id("w")).await.unwrap();
+}
+
+/// As when another host finds at the same time that its container is gone.
+#[tokio::test]
+async fn a_name_is_waited_for_while_its_workspace_is_removed() {
+    let fixture = fixture().await;
+    let host = another(&fixture).await;
+    host.create(CreateWorkspace::empty().id("w")).await.unwrap();
+    let inner = &fixture.host.inner;
+    let entry = inner.store.get(&"w".parse().unwrap()).await.unwrap().unwrap();
+    let taking = Turn::take(inner, entry, WorkspaceState::Removing, TransitionCause::Engine).await.unwrap();
+    let Taking::Taken(turn) = taking else { panic!("nobody else is at it") };
+    fixture.engine.forget("corehold-w");
+    let mut creation = std::pin::pin!(host.create(CreateWorkspace::empty().id("w")));
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut creation).await;
+    assert!(early.is_err(), "{early:?}");
+    turn.forget().await.unwrap();
+    creation.await.unwrap();
 }
 
 #[tokio::test]
