@@ -1,9 +1,10 @@
 //! How much workspaces write to the engine's disk: measured, and acted upon, where no engine limits it.
 //!
 //! Few engines have a quota for a container (`ENGINES.md`), and none counts files. So a host looks itself, in rounds: at all that run and
-//! have a limit, and at the named volumes if those have one. A round costs as much as a walk through their files, so it is left out while the disk as a whole has hardly become
-//! fuller. What is written between two rounds is over the limit before anybody sees it: a limit here bounds what stays, not what is
-//! written at once. What holds against that is the floor, below which nothing more is made.
+//! have a limit, and at the named volumes if those have one. A round costs as much as a walk through their files, so it is left out
+//! while the disk as a whole has hardly become fuller. What is written between two rounds is over the limit before anybody sees it:
+//! a limit here bounds what stays, not what is written at once. What holds against that is the floor, below which nothing more is
+//! made.
 
 mod watch;
 

@@ -38,7 +38,11 @@ impl Store {
     /// What an account has, and what is stored of it.
     pub(crate) async fn usage(&self, account: &Account) -> Result<(StoredAccount, Totals)> {
         let account = account.clone();
-        self.call(move |connection| Ok((stored(connection, &account)?, used(connection, &account, "")?))).await
+        self.call(move |connection| {
+            let volumes = Some(volumes(connection, &account)?);
+            Ok((stored(connection, &account)?, Totals { volumes, ..used(connection, &account, "")? }))
+        })
+        .await
     }
 
     pub(crate) async fn set_plan(&self, account: &Account, plan: Option<String>) -> Result<()> {
@@ -119,7 +123,7 @@ fn stored(connection: &Connection, account: &Account) -> rusqlite::Result<Stored
     Ok(row.optional()?.unwrap_or_default())
 }
 
-/// What an account has, but for one workspace.
+/// What an account has of workspaces, but for one.
 fn used(connection: &Connection, account: &Account, without: &str) -> rusqlite::Result<Totals> {
     let (whose, name) = match account {
         Account::Owner(name) => (of_recipe("owner"), name.as_str()),
@@ -130,7 +134,6 @@ fn used(connection: &Connection, account: &Account, without: &str) -> rusqlite::
         let amount = of_recipe(path);
         format!("coalesce(sum(CASE WHEN state NOT IN ({without}) THEN {amount} END), 0)")
     };
-    let volumes = volumes(connection, account)?;
     let (memory, cpu, disk) = (sum("memoryBytes", AT_REST), sum("cpuMillis", AT_REST), sum("diskBytes", AWAY));
     let line = format!(
         "SELECT count(*), {memory}, {cpu}, {disk} FROM workspaces WHERE {whose} = :name AND id <> :without AND state <> 'removed'"
@@ -138,8 +141,7 @@ fn used(connection: &Connection, account: &Account, without: &str) -> rusqlite::
     let values = named_params! { ":name": name, ":without": without };
     connection.prepare_cached(&line)?.query_row(values, |row| {
         let amount = |column: usize| row.get::<_, i64>(column).map(|amount| Some(amount.unsigned_abs()));
-        let volumes = Some(volumes);
-        Ok(Totals { volumes, ..Totals::of(amount(0)?, amount(1)?, amount(2)?, amount(3)?) })
+        Ok(Totals::of(amount(0)?, amount(1)?, amount(2)?, amount(3)?))
     })
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct VolumeRow {
 }
 
 /// In what the rows differ from what the engine has.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct VolumeChanges {
     /// Rows of what isn't there any more.
     pub(crate) gone: Vec<i64>,
@@ -51,6 +51,9 @@ impl Store {
 
     /// Brings the rows to what the engine has.
     pub(crate) async fn change_volumes(&self, changes: VolumeChanges) -> Result<()> {
+        if changes == VolumeChanges::default() {
+            return Ok(());
+        }
         self.write(move |connection| {
             let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
             change(&transaction, &changes)?;
