@@ -10,13 +10,7 @@ mod router;
 pub(crate) mod upgrade;
 pub(crate) mod upload;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request};
 use corehold_types::Standing;
@@ -107,12 +101,8 @@ impl Server {
         async move {
             // Small answers must not wait for the acknowledgement of the ones before.
             let _ = stream.set_nodelay(true);
-            let known = AtomicBool::new(false);
             let service = service_fn(|request: Request<Incoming>| {
-                if !known.load(Ordering::Relaxed) && agent.access.identify(request.headers(), Standing::Any).is_ok() {
-                    known.store(true, Ordering::Relaxed);
-                    place.keep();
-                }
+                place.keep_if(|| agent.access.identify(request.headers(), Standing::Any).is_ok());
                 router.clone().call(request.map(Body::new))
             });
             let mut connection = std::pin::pin!(

@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -30,6 +33,7 @@ pub(super) struct Place {
     number: u64,
     strangers: Arc<Strangers>,
     to_go: CancellationToken,
+    kept: AtomicBool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -49,14 +53,18 @@ impl Places {
         };
         let to_go = CancellationToken::new();
         let number = self.strangers.add(to_go.clone());
-        Some(Place { number, strangers: Arc::clone(&self.strangers), to_go, _permit: permit })
+        let strangers = Arc::clone(&self.strangers);
+        Some(Place { number, strangers, to_go, kept: AtomicBool::new(false), _permit: permit })
     }
 }
 
 impl Place {
-    /// Whoever has it has shown a valid token.
-    pub(super) fn keep(&self) {
-        self.strangers.lock().to_go.remove(&self.number);
+    /// Whoever has it keeps it from now on if a valid token is shown, which is asked until one was.
+    pub(super) fn keep_if(&self, is_shown: impl FnOnce() -> bool) {
+        if !self.kept.load(Ordering::Relaxed) && is_shown() {
+            self.kept.store(true, Ordering::Relaxed);
+            self.strangers.lock().to_go.remove(&self.number);
+        }
     }
 
     /// Ends when somebody else is to have it.
@@ -67,7 +75,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.keep();
+        self.keep_if(|| true);
     }
 }
 
@@ -102,15 +110,17 @@ mod tests {
     async fn who_came_first_and_has_shown_no_token_has_to_go() {
         let places = Places::new(Arc::new(Semaphore::new(3)));
         let kept = places.take().await.unwrap();
-        kept.keep();
+        kept.keep_if(|| true);
+        kept.keep_if(|| unreachable!("it has shown one"));
         let (first, second) = (places.take().await.unwrap(), places.take().await.unwrap());
+        second.keep_if(|| false);
         {
             let mut third = Box::pin(places.take());
             assert!(third.as_mut().now_or_never().is_none(), "it has not gone yet");
             first.wanted().await;
             assert!(second.wanted().now_or_never().is_none() && kept.wanted().now_or_never().is_none());
             drop(first);
-            third.await.unwrap().keep();
+            third.await.unwrap().keep_if(|| true);
         }
         // That one is free again; then only strangers go, and who is kept is waited for.
         let _third = places.take().now_or_never().expect("there is one").unwrap();
@@ -118,7 +128,7 @@ mod tests {
         assert!(fourth.as_mut().now_or_never().is_none());
         second.wanted().await;
         drop(second);
-        fourth.await.unwrap().keep();
+        fourth.await.unwrap().keep_if(|| true);
         assert!(kept.wanted().now_or_never().is_none());
     }
 
@@ -126,7 +136,7 @@ mod tests {
     async fn while_all_are_kept_a_place_is_waited_for() {
         let places = Places::new(Arc::new(Semaphore::new(1)));
         let kept = places.take().await.unwrap();
-        kept.keep();
+        kept.keep_if(|| true);
         let mut next = Box::pin(places.take());
         assert!(next.as_mut().now_or_never().is_none());
         assert!(kept.wanted().now_or_never().is_none());
