@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use bollard::{models::NetworkInspect, query_parameters::ListNetworksOptions};
+use bollard::{
+    models::{self, NetworkInspect},
+    query_parameters::ListNetworksOptions,
+};
 
 use super::{
     super::{ROLE_LABEL, connection::Connection, engine::Engine},
@@ -48,7 +51,7 @@ impl Traits {
         let chosen = network.options.as_ref().and_then(|options| options.get(NAME)).cloned();
         let id = network.id.as_deref().unwrap_or_default();
         match self.engine {
-            Engine::Podman if is_ours(network) => self.bridge.clone(),
+            Engine::Podman if is_ours(network.labels.as_ref()) => self.bridge.clone(),
             Engine::Podman => String::new(),
             Engine::Docker => chosen.unwrap_or_else(|| format!("br-{}", id.get(..12).unwrap_or(id))),
         }
@@ -64,16 +67,27 @@ pub(super) fn prefix(engine: Engine) -> &'static str {
     }
 }
 
-fn is_ours(network: &NetworkInspect) -> bool {
-    network.labels.as_ref().is_some_and(|labels| labels.contains_key(ROLE_LABEL))
+/// Whether a network of these labels is ours.
+pub(super) fn is_ours(labels: Option<&HashMap<String, String>>) -> bool {
+    labels.is_some_and(|labels| labels.contains_key(ROLE_LABEL))
+}
+
+/// The networks of ours that the engine has.
+pub(super) async fn ours(connection: &Connection) -> Result<Vec<models::Network>> {
+    list(connection, "label", &format!("{ROLE_LABEL}=network")).await
+}
+
+/// The networks for which something is so, by one of the engine's filters.
+pub(super) async fn list(connection: &Connection, what: &str, is: &str) -> Result<Vec<models::Network>> {
+    let filters = Some(HashMap::from([(what.to_owned(), vec![is.to_owned()])]));
+    let options = Some(ListNetworksOptions { filters });
+    connection.call("listing networks", connection.client.list_networks(options)).await
 }
 
 /// The bridges of all networks of ours that the engine has.
 pub(super) async fn all(connection: &Connection) -> Result<Vec<String>> {
-    let filters = HashMap::from([("label".to_owned(), vec![format!("{ROLE_LABEL}=network")])]);
-    let options = ListNetworksOptions { filters: Some(filters) };
     let mut bridges = Vec::new();
-    for network in connection.call("listing networks", connection.client.list_networks(Some(options))).await? {
+    for network in ours(connection).await? {
         let name = network.name.unwrap_or_default();
         bridges.push(Traits::of(connection, &name).await?.bridge);
     }
@@ -83,7 +97,7 @@ pub(super) async fn all(connection: &Connection) -> Result<Vec<String>> {
 /// Whether the members of a network don't reach each other, or won't when it is closed.
 pub(super) fn keeps_apart(network: &NetworkInspect, traits: &Traits) -> bool {
     let between = network.options.as_ref().and_then(|options| options.get(INTER_CONTAINER));
-    let by_rules = traits.engine == Engine::Podman && traits.rules && is_ours(network);
+    let by_rules = traits.engine == Engine::Podman && traits.rules && is_ours(network.labels.as_ref());
     by_rules || between.is_some_and(|value| value.eq_ignore_ascii_case("false"))
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use bollard::{
     models::{ContainerInspectResponse, Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, NetworkInspect},
-    query_parameters::{InspectNetworkOptions, ListContainersOptions, ListNetworksOptions},
+    query_parameters::{InspectNetworkOptions, ListContainersOptions},
 };
 use tokio::sync::Mutex;
 
@@ -315,10 +315,7 @@ pub(super) async fn can_be_closed(connection: &Connection) -> Result<()> {
 /// Some containers that run in other networks of ours, with their addresses. Not in any network: what is somebody else's may come and go
 /// as it likes, and its address mean another machine then.
 async fn members_of_others(connection: &Connection, network: &str) -> Result<Vec<Member>> {
-    let filters = HashMap::from([("label".to_owned(), vec![format!("{ROLE_LABEL}=network")])]);
-    let options = ListNetworksOptions { filters: Some(filters) };
-    let networks = connection.call("listing networks", connection.client.list_networks(Some(options))).await?;
-    let others = networks.into_iter().filter(|other| other.id.as_deref() != Some(network));
+    let others = bridge::ours(connection).await?.into_iter().filter(|other| other.id.as_deref() != Some(network));
     // Podman names them where Docker has their ids.
     let ours: Vec<_> = others.flat_map(|other| [other.id, other.name]).flatten().collect();
     let call = connection.client.list_containers(None::<ListContainersOptions>);
@@ -347,8 +344,7 @@ pub(super) fn is_lost(error: &Error) -> bool {
 pub(super) async fn remove_unused(connection: &Connection) -> Result<Vec<String>> {
     helper::remove_ended(connection).await?;
     let of = format!("{OF_LABEL}={}", connection.options.network);
-    let options = ListNetworksOptions { filters: Some(HashMap::from([("label".to_owned(), vec![of])])) };
-    let listed = connection.call("listing networks", connection.client.list_networks(Some(options))).await?;
+    let listed = bridge::list(connection, "label", &of).await?;
     let mut names: Vec<_> = listed.into_iter().filter_map(|network| network.name).collect();
     // One of before has no label.
     names.push(connection.options.network.clone());
@@ -368,7 +364,7 @@ pub(super) async fn remove_unused(connection: &Connection) -> Result<Vec<String>
 
 async fn remove_if_unused(connection: &Connection, name: &str) -> Result<bool> {
     let Some(network) = inspect(connection, name, name).await? else { return Ok(false) };
-    let ours = network.labels.as_ref().is_some_and(|labels| labels.contains_key(ROLE_LABEL));
+    let ours = bridge::is_ours(network.labels.as_ref());
     let Some(id) = network.id.filter(|_| ours) else { return Ok(false) };
     // The engine itself only minds containers that run. Those it lists under the id, the others under the name.
     let filters = HashMap::from([("network".to_owned(), vec![id.clone(), name.to_owned()])]);
@@ -495,14 +491,12 @@ async fn oldest(connection: &Connection, name: &str) -> Result<Option<NetworkIns
 
 /// The id of the oldest network with the name; the others are removed, whoever made them and was killed before it could.
 async fn keep_oldest(connection: &Connection, name: &str) -> Result<Option<String>> {
-    let filters = HashMap::from([("name".to_owned(), vec![name.to_owned()])]);
-    let options = ListNetworksOptions { filters: Some(filters) };
-    let listed = connection.call("listing networks", connection.client.list_networks(Some(options))).await?;
+    let listed = bridge::list(connection, "name", name).await?;
     // The engine's filter takes parts of names too.
     let mut named: Vec<_> = listed.into_iter().filter(|network| network.name.as_deref() == Some(name)).collect();
     named.sort_by_key(|network| (network.created.clone(), network.id.clone()));
     let mut ids = named.into_iter().filter_map(|network| {
-        let ours = network.labels.is_some_and(|labels| labels.contains_key(ROLE_LABEL));
+        let ours = bridge::is_ours(network.labels.as_ref());
         Some((network.id?, ours))
     });
     let Some((oldest, _)) = ids.next() else { return Ok(None) };
