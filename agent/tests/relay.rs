@@ -14,7 +14,12 @@ use std::{
 };
 
 use corehold_types::relay::{END, FRAME_BYTES, GREETING, header};
-use rustix::{fd::AsFd as _, net::sockopt};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::AsFd as _,
+    net::sockopt,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 
 /// Only a broken relay is waited for so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -78,17 +83,13 @@ impl Relayed {
 }
 
 fn ended(process: &mut Child) -> (ExitStatus, String) {
-    let late = Instant::now() + PATIENCE;
-    let status = loop {
-        match process.try_wait().unwrap() {
-            Some(status) => break status,
-            None if Instant::now() > late => {
-                process.kill().unwrap();
-                panic!("it goes on");
-            }
-            None => thread::sleep(Duration::from_millis(2)),
-        }
-    };
+    let ends = pidfd_open(Pid::from_child(process), PidfdFlags::empty()).unwrap();
+    let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+    if poll(&mut [PollFd::new(&ends, PollFlags::IN)], Some(&patience)).unwrap() == 0 {
+        process.kill().unwrap();
+        panic!("it goes on");
+    }
+    let status = process.wait().unwrap();
     let mut said = String::new();
     process.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     (status, said)
