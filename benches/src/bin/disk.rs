@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use corehold_benches::{engine, figures::Samples};
+use corehold_benches::{engine, figures::Samples, remove_all};
 use corehold_host::{
     CreateWorkspace, Host,
     runtime::{
@@ -36,12 +36,7 @@ async fn main() -> Result<()> {
     let docker = Docker::connect(DockerAddress::Auto).await?;
     let host = Host::builder().runtime(Arc::new(docker.clone())).home(home.path()).build().await?;
     let measured = measure(&host, &docker, count, files, rounds).await;
-    let ids: Vec<_> = host.list().await?.into_iter().map(|info| info.id).collect();
-    let removals = stream::iter(ids).map(|id| {
-        let host = &host;
-        async move { host.workspace(id.as_str()).await?.remove().await }
-    });
-    removals.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+    remove_all(&host, AT_ONCE).await?;
     measured
 }
 
