@@ -1,6 +1,6 @@
 //! The command line, run to its end, and what it said.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use crate::corehold::Corehold;
 
@@ -21,6 +21,16 @@ pub fn done(corehold: &Corehold, arguments: &[&str]) -> String {
     let output = run(corehold, arguments);
     assert!(output.status.success(), "{arguments:?}: {}{}", out(&output), err(&output));
     out(&output)
+}
+
+/// Runs the docker command, which has to work, and gives its standard output without the last line's end.
+///
+/// # Panics
+/// When it fails, with what it said.
+pub fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).output().expect("the docker command is there");
+    assert!(output.status.success(), "docker {arguments:?}: {}", err(&output));
+    out(&output).trim_end().to_owned()
 }
 
 /// Its standard output.

@@ -2,21 +2,17 @@
 //! namespace of their own, as those of another machine are. And a way to it over TCP that can be cut.
 
 use std::{
-    fs::{self, File},
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
-use corehold_host::{
-    config::DEFAULT_IMAGE,
-    runtime::docker::{Docker, DockerAddress},
-};
+use corehold_host::config::DEFAULT_IMAGE;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
@@ -25,10 +21,10 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use crate::own_engine::thaw;
-
-/// For an engine on a busy machine to start.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::{
+    command_line::docker,
+    own_engine::{answers, begin, thaw},
+};
 
 /// The engine, with the core image of the tests' own. It ends with this, and all that runs in it.
 pub struct Elsewhere {
@@ -44,50 +40,30 @@ impl Elsewhere {
     /// Without root, dockerd, ip and unshare, and without the core image.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let path = |name: &str| folder.path().join(name);
-        let image = path("image.tar");
+        let image = folder.path().join("image.tar");
         docker(&["save", "--output", text(&image), DEFAULT_IMAGE]);
-        let log = File::create(path("log")).expect("a log");
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "--pid", "--fork", "--mount-proc"]);
         command.args(["sh", "-c", "ip link set lo up && exec dockerd \"$@\"", "sh"]);
-        command
-            .arg("--host")
-            .arg(format!("unix://{}", path("docker.sock").display()))
-            .args(["--storage-driver", "overlay2"]);
-        for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
-            command.arg(option).arg(path(name));
-        }
-        let errors = log.try_clone().expect("the log twice");
-        let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
-        let process = process.expect("unshare (of Debian's util-linux) starts");
+        let address = address_in(folder.path());
+        let process = begin(command, folder.path(), &address);
         let mut engine = Self { process, folder };
-        let answers = async {
-            while Docker::connect(DockerAddress::At(engine.address())).await.is_err() {
-                let ended = engine.process.try_wait().expect("it is ours");
-                assert!(
-                    ended.is_none(),
-                    "this needs root, dockerd and ip; `-- --skip elsewhere` leaves it out. The engine has ended:\n{}",
-                    fs::read_to_string(engine.folder.path().join("log")).unwrap_or_default()
-                );
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, answers).await.expect("the engine answers");
-        docker(&["--host", &engine.address(), "load", "--quiet", "--input", text(&image)]);
+        let needs = "this needs root, dockerd and ip; `-- --skip elsewhere` leaves it out";
+        answers(&mut engine.process, engine.folder.path(), &address, needs).await;
+        docker(&["--host", &address, "load", "--quiet", "--input", text(&image)]);
         engine
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("unix://{}", self.socket().display())
+        address_in(self.folder.path())
     }
 
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("docker.sock")
+        socket_in(self.folder.path())
     }
 
     /// What runs in a container, whoever started it: the command lines.
@@ -111,14 +87,16 @@ impl Drop for Elsewhere {
     }
 }
 
-fn text(path: &Path) -> &str {
-    path.to_str().expect("temporary folders have names in UTF-8")
+fn socket_in(folder: &Path) -> PathBuf {
+    folder.join("docker.sock")
 }
 
-fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker").args(arguments).output().expect("the docker command is there");
-    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+fn address_in(folder: &Path) -> String {
+    format!("unix://{}", socket_in(folder).display())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have names in UTF-8")
 }
 
 /// A TCP port that leads to an engine's socket, until it is cut.

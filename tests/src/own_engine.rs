@@ -5,6 +5,7 @@
 //! neither engine upsets the other and nothing of it outlives the program: see [`run_apart`].
 
 use std::{
+    fs::File,
     io::Read,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -52,7 +53,7 @@ pub fn run_apart(program: &str, arguments: &[&Path], last_line: &str, test: &str
     let output = Output { status: running.wait().expect("it is ours"), stdout, stderr };
     let saved = save.wait().expect("it is ours");
     let log = || {
-        let log = std::fs::read_to_string(path("log")).unwrap_or_default();
+        let log = said(folder.path());
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(50)..].join("\n")
     };
@@ -83,6 +84,30 @@ pub(crate) fn thaw(data: &Path) {
     }
 }
 
+/// Starts a dockerd that listens at an address, by a command that its options are added to. What it has is in a folder: `data`, and its `log`.
+pub(crate) fn begin(mut command: Command, folder: &Path, address: &str) -> Child {
+    let log = File::options().create(true).append(true).open(folder.join("log")).expect("a log");
+    command.arg("--host").arg(address).args(["--storage-driver", "overlay2"]);
+    for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
+        command.arg(option).arg(folder.join(name));
+    }
+    let errors = log.try_clone().expect("the log twice");
+    let started = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
+    started.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Waits until it answers. `needs` is told when it ends instead.
+pub(crate) async fn answers(engine: &mut Child, folder: &Path, address: &str, needs: &str) {
+    let answers = async {
+        while Docker::connect(DockerAddress::At(address.to_owned())).await.is_err() {
+            let ended = engine.try_wait().expect("it is ours");
+            assert!(ended.is_none(), "{needs}. The engine has ended:\n{}", said(folder));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, answers).await.expect("the engine answers");
+}
+
 /// A dockerd, ended with this.
 pub struct OwnEngine(Child);
 
@@ -100,24 +125,12 @@ impl OwnEngine {
     /// # Panics
     /// When it doesn't answer.
     pub async fn start_in(folder: &Path, address: &str, options: &[&str], group: Option<&Path>) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log");
         let enter = group.map_or_else(String::new, |group| format!("echo $$ >'{}/cgroup.procs' && ", group.display()));
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{enter}exec dockerd \"$@\""), "dockerd"]);
-        command.arg("--host").arg(address).arg("--storage-driver").arg("overlay2").args(options);
-        for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
-            command.arg(option).arg(folder.join(name));
-        }
-        let errors = log.try_clone().expect("the log twice");
-        let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("sh starts");
-        let mut engine = Self(child);
-        let answers = async {
-            while Docker::connect(DockerAddress::At(address.to_owned())).await.is_err() {
-                assert!(engine.runs(), "the engine has ended:\n{}", said(folder));
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, answers).await.expect("the engine answers");
+        command.args(options);
+        let mut engine = Self(begin(command, folder, address));
+        answers(&mut engine.0, folder, address, "dockerd of Debian's docker.io is needed").await;
         engine
     }
 

@@ -7,12 +7,12 @@ use std::{
     collections::BTreeSet,
     fmt::Debug,
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use corehold_e2e::{
+    command_line::docker,
     corehold::Corehold,
     own_engine::{OwnEngine, PATIENCE, SmallDisk},
 };
@@ -66,12 +66,6 @@ async fn main() {
     assert_eq!(docker(&["ps", "--all", "--quiet"]), "");
     engine.stop().await;
     println!("all is well again");
-}
-
-fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker").args(arguments).output().expect("the docker command is there");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// Told as what it is, with these words, and the next step.

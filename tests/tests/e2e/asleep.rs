@@ -4,11 +4,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
 use corehold_e2e::{
+    command_line::docker,
     corehold::Corehold,
     tree::{fill, run, tell},
     watching::{until, until_state},
@@ -136,8 +136,8 @@ async fn who_sleeps_wakes_in_the_image_that_there_is_then_or_waits_for_one() {
 
     // The next version of it.
     let made = docker(&["create", corehold_host::config::DEFAULT_IMAGE]);
-    docker(&["commit", "--change", "ENV VERSION=next", made.trim(), &image]);
-    docker(&["rm", made.trim()]);
+    docker(&["commit", "--change", "ENV VERSION=next", &made, &image]);
+    docker(&["rm", &made]);
     let woken = workspace.wake().await;
     let told = match &woken {
         Ok(()) => Some((run(&workspace, "echo $VERSION").await, tell(&workspace).await)),
@@ -147,12 +147,6 @@ async fn who_sleeps_wakes_in_the_image_that_there_is_then_or_waits_for_one() {
     docker(&["rmi", &image]);
     woken.unwrap();
     assert_eq!(told, Some(("next\n".to_owned(), before)));
-}
-
-fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker").args(arguments).output().expect("the docker command is there");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
