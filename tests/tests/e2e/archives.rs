@@ -52,40 +52,40 @@ async fn the_command_line_saves_loads_compares_and_copies() {
         let output = command_line::run(&corehold, arguments);
         (output.status.code(), command_line::out(&output), command_line::err(&output))
     };
-    let up = cli(&["up", "node-api", "--name", "demo"]);
+    let up = cli(&["up", "node-api", "--name", "compared"]);
     assert_eq!(up.0, Some(0), "{}", up.2);
-    assert_eq!(cli(&["diff", "demo"]).1, "", "it is its template");
-    let saved = cli(&["save", "demo"]);
+    assert_eq!(cli(&["diff", "compared"]).1, "", "it is its template");
+    let saved = cli(&["save", "compared"]);
     let archive = saved.1.trim().to_owned();
-    assert!(archive.starts_with("demo/"), "{}{}", saved.1, saved.2);
-    assert_eq!(cli(&["exec", "demo", "--", "sh", "-c", "echo x > added"]).0, Some(0));
-    assert_eq!(cli(&["diff", "demo"]).1, "A added\n");
-    assert_eq!(cli(&["diff", "demo", "--against", &archive]).1, "A added\n");
+    assert!(archive.starts_with("compared/"), "{}{}", saved.1, saved.2);
+    assert_eq!(cli(&["exec", "compared", "--", "sh", "-c", "echo x > added"]).0, Some(0));
+    assert_eq!(cli(&["diff", "compared"]).1, "A added\n");
+    assert_eq!(cli(&["diff", "compared", "--against", &archive]).1, "A added\n");
     let forging = "mkdir -p made/deep; touch made/deep/one made/two; touch \"$(printf 'made-up\\nM package.json')\"";
-    assert_eq!(cli(&["exec", "demo", "--", "sh", "-c", forging]).0, Some(0));
+    assert_eq!(cli(&["exec", "compared", "--", "sh", "-c", forging]).0, Some(0));
     let folded = "A added\nA made/ (3 in it)\nA made-up\u{fffd}M package.json\n";
     assert_eq!(
-        cli(&["diff", "demo"]).1,
+        cli(&["diff", "compared"]).1,
         folded,
         "a directory stands for what is in it, and no name is a line of its own"
     );
-    assert_eq!(cli(&["diff", "demo", "--all"]).1.lines().count(), 6);
-    assert!(cli(&["archives", "demo"]).1.contains(&archive));
+    assert_eq!(cli(&["diff", "compared", "--all"]).1.lines().count(), 6);
+    assert!(cli(&["archives", "compared"]).1.contains(&archive));
     assert_eq!(cli(&["archives", "verify", &archive]).0, Some(0));
-    assert_eq!(cli(&["load", "demo", "--into", "demo"]).0, Some(0));
-    assert_eq!(cli(&["diff", "demo"]).1, "");
+    assert_eq!(cli(&["load", "compared", "--into", "compared"]).0, Some(0));
+    assert_eq!(cli(&["diff", "compared"]).1, "");
     // A new one: with its dev server, without its set-up.
     let load = cli(&["load", &archive, "--name", "again"]);
     assert!(load.0 == Some(0) && load.1.contains("http://"), "{}{}", load.1, load.2);
-    assert_eq!(cli(&["diff", "again", "--against", "demo"]).1, "");
-    let forked = cli(&["fork", "demo", "2", "--json"]);
+    assert_eq!(cli(&["diff", "again", "--against", "compared"]).1, "");
+    let forked = cli(&["fork", "compared", "2", "--json"]);
     assert_eq!((forked.0, forked.1.lines().count()), (Some(0), 2), "{}", forked.2);
     // Each has its dev server, at an address that outlives the command.
     for copy in forked.1.lines() {
         let copy: serde_json::Value = serde_json::from_str(copy).unwrap();
         assert_eq!(get(copy["previewUrl"].as_str().expect("an address"), "/").await.0, 200, "{copy}");
     }
-    let forked = cli(&["fork", "demo"]);
+    let forked = cli(&["fork", "compared"]);
     assert!(forked.0 == Some(0) && forked.1.contains("   http://127.0.0.1:"), "{}{}", forked.1, forked.2);
     assert_eq!(cli(&["archives", "delete", &archive]).0, Some(0));
     assert_eq!(cli(&["archives", "prune", "--json"]).0, Some(0));

@@ -18,7 +18,7 @@ fn has_duration(line: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn up_use_and_down() {
     let corehold = Corehold::start().await;
-    let up = run(&corehold, &["up", "node-api", "--name", "demo"]);
+    let up = run(&corehold, &["up", "node-api", "--name", "used-up"]);
     assert!(up.status.success(), "{}", err(&up));
     let url = out(&up).split_whitespace().last().expect("an address").to_owned();
     assert_eq!(get(&url, "/").await.0, 200);
@@ -29,40 +29,40 @@ async fn up_use_and_down() {
     assert!(!err(&up).contains('\u{1b}'), "{}", err(&up));
 
     let listed: serde_json::Value = serde_json::from_slice(&run(&corehold, &["ls", "--json"]).stdout).unwrap();
-    assert_eq!(listed[0]["id"], "demo");
+    assert_eq!(listed[0]["id"], "used-up");
     assert_eq!(listed[0]["state"], "ready");
     assert_eq!(listed[0]["previewUrl"], url.trim_end_matches('/'));
-    assert!(out(&run(&corehold, &["ls"])).contains("demo"));
+    assert!(out(&run(&corehold, &["ls"])).contains("used-up"));
 
-    let exec = run(&corehold, &["exec", "demo", "--env", "A=b", "--", "sh", "-c", "echo $A; echo err >&2; exit 42"]);
+    let exec = run(&corehold, &["exec", "used-up", "--env", "A=b", "--", "sh", "-c", "echo $A; echo err >&2; exit 42"]);
     assert_eq!((exec.status.code(), out(&exec).as_str(), err(&exec).as_str()), (Some(42), "b\n", "err\n"));
-    assert_eq!(run(&corehold, &["exec", "demo", "--", "sh", "-c", "kill -9 $$"]).status.code(), Some(137));
-    assert_eq!(run(&corehold, &["exec", "demo", "--timeout", "1", "--", "sleep", "100"]).status.code(), Some(124));
-    let missing = run(&corehold, &["exec", "demo", "--", "no-such-program"]);
+    assert_eq!(run(&corehold, &["exec", "used-up", "--", "sh", "-c", "kill -9 $$"]).status.code(), Some(137));
+    assert_eq!(run(&corehold, &["exec", "used-up", "--timeout", "1", "--", "sleep", "100"]).status.code(), Some(124));
+    let missing = run(&corehold, &["exec", "used-up", "--", "no-such-program"]);
     assert_eq!(missing.status.code(), Some(125));
     assert!(err(&missing).contains("no-such-program"), "{}", err(&missing));
 
-    assert!(out(&run(&corehold, &["logs", "demo"])).contains("4321"));
-    let agent = run(&corehold, &["logs", "demo", "--agent"]);
+    assert!(out(&run(&corehold, &["logs", "used-up"])).contains("4321"));
+    let agent = run(&corehold, &["logs", "used-up", "--agent"]);
     assert!(agent.status.success() && !out(&agent).is_empty(), "{}{}", out(&agent), err(&agent));
 
     // Who follows learns of the end, and ends then.
-    let workspace = corehold.host.workspace("demo").await.unwrap();
+    let workspace = corehold.host.workspace("used-up").await.unwrap();
     let dev = workspace.latest_command(DEV).await.unwrap().expect("it runs");
     let kill = CommandSignalRequest { id: dev.id, signal: Signal::Kill };
     workspace.call::<CommandSignal>(&kill).await.unwrap();
-    let followed = run(&corehold, &["logs", "demo", "--follow"]);
+    let followed = run(&corehold, &["logs", "used-up", "--follow"]);
     assert!(out(&followed).contains("4321"), "{}{}", out(&followed), err(&followed));
     assert!(err(&followed).ends_with("the dev server has ended: SIGKILL\n"), "{}", err(&followed));
 
-    let twice = run(&corehold, &["up", "node-api", "--name", "demo"]);
+    let twice = run(&corehold, &["up", "node-api", "--name", "used-up"]);
     assert_eq!(twice.status.code(), Some(1));
-    assert!(err(&twice).contains("demo") && err(&twice).contains("hint:"), "{}", err(&twice));
+    assert!(err(&twice).contains("used-up") && err(&twice).contains("hint:"), "{}", err(&twice));
 
-    let down = run(&corehold, &["down", "demo"]);
-    assert_eq!((down.status.code(), out(&down).as_str()), (Some(0), "removed demo\n"));
+    let down = run(&corehold, &["down", "used-up"]);
+    assert_eq!((down.status.code(), out(&down).as_str()), (Some(0), "removed used-up\n"));
     assert_eq!(out(&run(&corehold, &["ls", "--json"])), "[]\n");
-    assert_eq!(run(&corehold, &["exec", "demo", "--", "true"]).status.code(), Some(125));
+    assert_eq!(run(&corehold, &["exec", "used-up", "--", "true"]).status.code(), Some(125));
 }
 
 /// Regression: colours of the log, asked for on a terminal only, ended every command there with a panic.
@@ -155,11 +155,11 @@ async fn an_archive_is_a_template_too() {
     assert!(status.expect("tar is there").success());
     let temporary = corehold.folder("temporary", &[]);
     let path = archive.to_str().unwrap();
-    let up = corehold.cli(&["up", path, "--name", "demo"]).env("TMPDIR", &temporary).output().unwrap();
+    let up = corehold.cli(&["up", path, "--name", "unpacked"]).env("TMPDIR", &temporary).output().unwrap();
     assert!(up.status.success(), "{}", err(&up));
     assert_eq!(get(out(&up).split_whitespace().last().unwrap(), "/").await.1, "<p>hello</p>");
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "what it was unpacked into is gone");
-    assert_eq!(out(&run(&corehold, &["exec", "demo", "--", "ls"])), "index.html\nrun.sh\n");
+    assert_eq!(out(&run(&corehold, &["exec", "unpacked", "--", "ls"])), "index.html\nrun.sh\n");
     let listed: serde_json::Value = serde_json::from_slice(&run(&corehold, &["ls", "--json"]).stdout).unwrap();
     assert_eq!(listed[0]["template"], "my-site");
 }
