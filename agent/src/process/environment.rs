@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::{OsStr, OsString},
+    ffi::{CStr, CString, NulError, OsStr, OsString},
     os::unix::ffi::OsStrExt as _,
     path::Path,
 };
@@ -36,6 +36,34 @@ pub fn of_commands(agent: impl IntoIterator<Item = (OsString, OsString)>) -> BTr
         variables.entry(name.into()).or_insert_with(|| value.into());
     }
     variables
+}
+
+/// Variables as programs are given them. What all commands have is made once.
+pub(super) struct Prepared(BTreeMap<OsString, CString>);
+
+impl Prepared {
+    /// # Errors
+    /// A name or a value holds a NUL byte.
+    pub(super) fn new<'a>(variables: impl Iterator<Item = (&'a OsStr, &'a OsStr)>) -> Result<Self, NulError> {
+        let written = variables.map(|(name, value)| {
+            let bytes = [name.as_bytes(), b"=", value.as_bytes()].concat();
+            Ok((name.to_owned(), CString::new(bytes)?))
+        });
+        written.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The value of a variable.
+    pub(super) fn get(&self, name: &str) -> Option<&OsStr> {
+        let written = self.0.get(OsStr::new(name))?;
+        written.as_bytes().get(name.len() + 1..).map(OsStr::from_bytes)
+    }
+
+    /// All of them, but those that are among `others` too, and then those; the names are in order among each. But for
+    /// [`COMMAND`], which whoever starts a command adds.
+    pub(super) fn with<'a>(&'a self, others: &'a Self) -> impl Iterator<Item = &'a CStr> {
+        let own = self.0.iter().filter(|(name, _)| !others.0.contains_key(*name));
+        own.chain(&others.0).filter(|(name, _)| *name != COMMAND).map(|(_, written)| written.as_c_str())
+    }
 }
 
 /// Who the agent runs as. Read from `/etc/passwd`, since a static glibc has no NSS.
@@ -114,6 +142,19 @@ mod tests {
         assert_eq!(get("HOME"), Some("/home/me"));
         assert_eq!(get("PATH"), Some(DEFAULT_PATH));
         assert_eq!(get("LANG"), Some("C.UTF-8"));
+    }
+
+    #[test]
+    fn what_one_command_has_besides_takes_precedence_and_none_names_itself() {
+        let prepared = |variables: &[(&str, &str)]| {
+            Prepared::new(variables.iter().map(|(name, value)| (OsStr::new(*name), OsStr::new(*value))))
+        };
+        let all = prepared(&[("A", "1"), ("B", "2=3"), ("C", ""), (COMMAND, "all")]).unwrap();
+        let one = prepared(&[("B", "4"), ("D", "5"), (COMMAND, "one")]).unwrap();
+        let written: Vec<_> = all.with(&one).map(|written| written.to_str().unwrap()).collect();
+        assert_eq!(written, ["A=1", "C=", "B=4", "D=5"]);
+        assert_eq!((all.get("B"), all.get("C"), all.get("D")), (Some(OsStr::new("2=3")), Some(OsStr::new("")), None));
+        assert!(prepared(&[("A", "\0")]).is_err());
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) struct Plan<'a> {
     /// Its arguments, the first being its name.
     pub(super) arguments: &'a [CString],
     /// `NAME=value` each.
-    pub(super) environment: &'a [CString],
+    pub(super) environment: &'a [&'a CStr],
     /// Where it starts.
     pub(super) directory: BorrowedFd<'a>,
     /// Its standard input, output and error. Each above 2.
@@ -29,6 +29,8 @@ pub(super) struct Plan<'a> {
     pub(super) is_terminal: bool,
     /// The limits that it gets, of which open files are one: the agent's own was raised.
     pub(super) limits: &'a [Limit],
+    /// Of [`changed_signals`].
+    pub(super) changed_signals: &'a [c_int],
 }
 
 /// A process that runs its program.
@@ -106,6 +108,34 @@ impl Drop for ChildStack {
     }
 }
 
+/// What a signal does, as the kernel has it, with room for more. All zeros is what it does by default, whatever the order of its fields.
+type Action = [u64; 8];
+
+const DEFAULT_ACTION: Action = [0; 8];
+
+/// Sets or asks what a signal does. By the bare system call: the C library keeps the first real-time signals to itself and leaves them
+/// as whoever started the agent had them.
+///
+/// # Safety
+/// Each pointer is null or to an [`Action`] that lives; handlers that are set may be run at any time.
+unsafe fn act(signal: c_int, new: *const u64, old: *mut u64) -> bool {
+    const SET_SIZE: usize = 8;
+    // SAFETY: as the caller promises; the kernel writes no more than its own fields, which are fewer.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old, SET_SIZE) == 0 }
+}
+
+/// The signals that don't do what they do by default: they are ignored or handled. The agent changes none while it runs.
+pub(super) fn changed_signals() -> Vec<c_int> {
+    let is_changed = |signal: &c_int| {
+        let mut action = DEFAULT_ACTION;
+        // SAFETY: the pointer is to a live local, and nothing is set.
+        let known = unsafe { act(*signal, ptr::null(), action.as_mut_ptr()) };
+        // Its flags may be anything; the first field of all is the handler.
+        known && action[0] != 0
+    };
+    (1..=64).filter(is_changed).collect()
+}
+
 /// What parent and child share. Plain numbers and pointers, made before the child is.
 struct Shared {
     program: *const c_char,
@@ -116,6 +146,8 @@ struct Shared {
     is_terminal: bool,
     limits: *const Limit,
     limit_count: usize,
+    changed_signals: *const c_int,
+    changed_signal_count: usize,
     failed_step: c_int,
     errno: c_int,
 }
@@ -129,11 +161,9 @@ struct Shared {
 /// # Errors
 /// [`Failed`] with the step and the kernel's error.
 pub(super) fn spawn(stack: &mut ChildStack, plan: &Plan<'_>) -> Result<Spawned, Failed> {
-    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-        strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
-    };
-    let arguments = pointers(plan.arguments);
-    let environment = pointers(plan.environment);
+    let end = [ptr::null::<c_char>()];
+    let arguments: Vec<_> = plan.arguments.iter().map(|string| string.as_ptr()).chain(end).collect();
+    let environment: Vec<_> = plan.environment.iter().map(|string| string.as_ptr()).chain(end).collect();
     let mut shared = Shared {
         program: plan.program.as_ptr(),
         arguments: arguments.as_ptr(),
@@ -143,6 +173,8 @@ pub(super) fn spawn(stack: &mut ChildStack, plan: &Plan<'_>) -> Result<Spawned, 
         is_terminal: plan.is_terminal,
         limits: plan.limits.as_ptr(),
         limit_count: plan.limits.len(),
+        changed_signals: plan.changed_signals.as_ptr(),
+        changed_signal_count: plan.changed_signals.len(),
         failed_step: -1,
         errno: 0,
     };
@@ -194,13 +226,9 @@ unsafe fn run(shared: *const Shared) -> Step {
     // SAFETY: the caller vouches for `shared`; every call below is async-signal-safe and given live pointers.
     unsafe {
         // Ignored signals stay ignored over exec, and Rust's runtime ignores SIGPIPE. Handlers are reset before signals
-        // are let in, since one that ran now would run in the agent's memory. By the bare system call: the C library
-        // keeps the first real-time signals to itself and leaves them as whoever started the agent had them. All zeros
-        // is the default action, whatever the order of the kernel's fields; 8 is the size of its set of signals.
-        let default_action = [0_u64; 8];
-        for signal in 1..=64 as c_int {
-            let old = ptr::null_mut::<c_void>();
-            libc::syscall(libc::SYS_rt_sigaction, signal, default_action.as_ptr(), old, 8_usize);
+        // are let in, since one that ran now would run in the agent's memory.
+        for index in 0..(*shared).changed_signal_count {
+            act(*(*shared).changed_signals.add(index), DEFAULT_ACTION.as_ptr(), ptr::null_mut());
         }
         if libc::setsid() < 0 {
             return Step::Setup;

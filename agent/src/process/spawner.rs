@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::{CString, OsStr, OsString},
-    io,
+    ffi::{CStr, CString, NulError, OsStr},
+    io, iter,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
@@ -27,7 +27,7 @@ use super::{
     arrival::{Arrival, Feed},
     command::{Command, Identity},
     confine::{self, Restricted},
-    environment,
+    environment::{self, Prepared},
     error::StartError,
     input::Input,
     limits,
@@ -111,6 +111,10 @@ pub(super) struct Spawner {
     open_files: Option<libc::rlimit>,
     /// What commands get as `oom_score_adj`.
     oom_score: String,
+    /// The variables that all commands have, and whether those are among them that came with a claim.
+    variables: Option<(Arc<Prepared>, bool)>,
+    /// What a signal does in the agent that is to do in commands what it does by default.
+    changed_signals: Vec<i32>,
 }
 
 /// How much more than the agent's a command's `oom_score_adj` is: 100 counts as a tenth of the container's memory.
@@ -128,8 +132,16 @@ pub(super) fn start(
     open_files: Option<libc::rlimit>,
 ) -> io::Result<(mpsc::Sender<Job>, Restricted)> {
     let nothing = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut spawner =
-        Spawner { shared, file, stack: ChildStack::new()?, nothing, open_files, oom_score: oom_score_of_commands() };
+    let mut spawner = Spawner {
+        shared,
+        file,
+        stack: ChildStack::new()?,
+        nothing,
+        open_files,
+        oom_score: oom_score_of_commands(),
+        variables: None,
+        changed_signals: spawn::changed_signals(),
+    };
     #[expect(clippy::disallowed_methods, reason = "each job holds a slot, so there are no more than commands may run")]
     let (jobs, to_do) = mpsc::channel::<Job>();
     let (ready, is_ready) = mpsc::sync_channel(1);
@@ -151,9 +163,8 @@ impl Spawner {
         if self.shared.registry.is_closed() {
             return Err(StartError::ShuttingDown);
         }
-        let mut variables = self.environment(&identity.id, start.environment);
-        let search = variables.get(OsStr::new("PATH")).cloned().unwrap_or_else(|| lookup::DEFAULT_PATH.into());
-        let search = search.as_os_str();
+        let (of_all, own) = (self.variables()?, prepare(&start.environment)?);
+        let search = own.get("PATH").or_else(|| of_all.get("PATH")).unwrap_or(OsStr::new(lookup::DEFAULT_PATH));
         let (program, arguments) = match start.program {
             Program::Line(line) => ("/bin/sh".to_owned(), vec!["/bin/sh".to_owned(), "-c".to_owned(), line]),
             Program::Arguments(arguments) => (arguments.first().cloned().unwrap_or_default(), arguments),
@@ -169,13 +180,9 @@ impl Spawner {
         let limits = limits::to_set(&start.limits, self.open_files)?;
         let mut arguments: Vec<CString> =
             arguments.into_iter().map(|argument| c_string(argument.as_bytes())).collect::<Result<_, _>>()?;
-        let cookie = variables.remove_entry(OsStr::new(environment::COMMAND));
+        let cookie = c_string(format!("{}={}", environment::COMMAND, identity.id).as_bytes())?;
         // First, so that it is found within the first bytes of a huge environment.
-        let environment = cookie
-            .into_iter()
-            .chain(variables)
-            .map(|(name, value)| c_string(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
-            .collect::<Result<Vec<_>, _>>()?;
+        let environment: Vec<&CStr> = iter::once(cookie.as_c_str()).chain(of_all.with(&own)).collect();
         let mut file_to_run = c_string(path.as_os_str().as_bytes())?;
         let mut tried_as_script = false;
         let kills_before = self.shared.memory_events.kills();
@@ -189,6 +196,7 @@ impl Spawner {
                 streams: ends.of_command(&self.nothing),
                 is_terminal: start.terminal.is_some(),
                 limits: &limits,
+                changed_signals: &self.changed_signals,
             };
             // From before the process exists until it is entered, so that its status isn't lost if it ends at once.
             let starting = Starting::begin();
@@ -242,14 +250,27 @@ impl Spawner {
         }
     }
 
-    /// The command's variables, with the cookie that names it.
-    fn environment(&self, id: &str, additions: BTreeMap<String, String>) -> BTreeMap<OsString, OsString> {
-        let mut variables = self.shared.config.environment.clone();
-        variables.extend(self.shared.handed.variables().map(|(name, value)| (name.into(), value.into())));
-        variables.extend(additions.into_iter().map(|(name, value)| (name.into(), value.into())));
-        variables.insert(environment::COMMAND.into(), id.into());
-        variables
+    /// The variables that all commands have.
+    fn variables(&mut self) -> Result<Arc<Prepared>, StartError> {
+        let handed: Vec<_> = self.shared.handed.variables().collect();
+        if let Some((variables, with_handed)) = &self.variables
+            && *with_handed != handed.is_empty()
+        {
+            return Ok(Arc::clone(variables));
+        }
+        let own = self.shared.config.environment.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+        // The last of a name counts.
+        let all = own.chain(handed.iter().map(|(name, value)| (OsStr::new(name), OsStr::new(value))));
+        let prepared = Arc::new(Prepared::new(all).map_err(no_nul)?);
+        self.variables = Some((Arc::clone(&prepared), !handed.is_empty()));
+        Ok(prepared)
     }
+}
+
+/// The variables that one command has besides.
+fn prepare(variables: &BTreeMap<String, String>) -> Result<Prepared, StartError> {
+    let variables = variables.iter().map(|(name, value)| (OsStr::new(name), OsStr::new(value)));
+    Prepared::new(variables).map_err(no_nul)
 }
 
 /// A pipe that we read without waiting and a command writes as to any pipe.
@@ -325,7 +346,11 @@ fn no_descriptor(errno: Errno) -> StartError {
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, StartError> {
-    CString::new(bytes).map_err(|_| StartError::Invalid("an argument or a variable holds a NUL byte"))
+    CString::new(bytes).map_err(no_nul)
+}
+
+fn no_nul(_: NulError) -> StartError {
+    StartError::Invalid("an argument or a variable holds a NUL byte")
 }
 
 fn explain_miss(program: &str, miss: Miss, search: &OsStr, directory: &OwnedFd) -> StartError {
