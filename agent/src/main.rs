@@ -61,8 +61,7 @@ fn serve() -> Result<(), Failed> {
         let listener =
             tokio::net::TcpListener::bind(address).await.map_err(|error| Failed::Listen { address, error })?;
         logging::started(&agent, &listener);
-        server::run(listener, Arc::clone(&agent), agent.processes.told_to_end()).await;
-        Ok(())
+        server::run(listener, Arc::clone(&agent), agent.processes.told_to_end()).await.map_err(Failed::Runtime)
     })
 }
 
@@ -75,7 +74,7 @@ enum Failed {
     Processes(std::io::Error),
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error("the threads that serve can't be started: {0}")]
+    #[error("what serves can't be started: {0}")]
     Runtime(std::io::Error),
     #[error("can't listen on {address}: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },

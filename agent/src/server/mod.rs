@@ -24,7 +24,10 @@ pub use boundary::RequestId;
 pub(crate) use boundary::{log_in_stream, panicked};
 pub use router::router;
 
-use self::places::{Place, Places};
+use self::{
+    again::Bell,
+    places::{Place, Places},
+};
 use crate::{agent::Agent, config::Limit};
 
 /// Pause after the operating system refused a connection, since it will refuse the next one too (no descriptors left).
@@ -32,7 +35,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until told to end: then takes no more connections, lets requests and commands finish for the configured grace,
 /// and ends what is left.
-pub async fn run(listener: TcpListener, agent: Arc<Agent>, told_to_end: impl Future<Output = ()>) {
+///
+/// # Errors
+/// There is no descriptor left for what it needs itself.
+pub async fn run(
+    listener: TcpListener,
+    agent: Arc<Agent>,
+    told_to_end: impl Future<Output = ()>,
+) -> std::io::Result<()> {
     if let Ok(address) = listener.local_addr() {
         agent.listens_on(address.port());
     }
@@ -41,6 +51,7 @@ pub async fn run(listener: TcpListener, agent: Arc<Agent>, told_to_end: impl Fut
         idle: agent.config.limits.idle_ms.as_duration(),
         unread: agent.config.limits.send_ms,
         places: Places::new(agent.config.limits.connections.permits()),
+        bell: Arc::new(Bell::new()?),
         agent: Arc::clone(&agent),
         connections: TaskTracker::new(),
         ending: CancellationToken::new(),
@@ -62,6 +73,7 @@ pub async fn run(listener: TcpListener, agent: Arc<Agent>, told_to_end: impl Fut
     if finished.is_err() {
         tracing::warn!(connections = server.connections.len(), "requests were cut off, the grace is over");
     }
+    Ok(())
 }
 
 struct Server {
@@ -70,6 +82,7 @@ struct Server {
     /// See [`end_unread`].
     unread: Limit,
     places: Places,
+    bell: Arc<Bell>,
     agent: Arc<Agent>,
     connections: TaskTracker,
     ending: CancellationToken,
@@ -83,7 +96,8 @@ impl Server {
                 Ok((stream, _)) => {
                     // Meanwhile others wait in the kernel's queue.
                     let Some(place) = self.places.take().await else { return };
-                    self.connections.spawn(again::at_once(self.connection(stream, place)));
+                    let connection = self.connection(stream, place);
+                    self.connections.spawn(again::at_once(connection, Arc::clone(&self.bell)));
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {

@@ -35,9 +35,10 @@ pub(crate) async fn serve_agent(agent: TestAgent) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (end, ended) = oneshot::channel();
-    let server = tokio::spawn(server::run(listener, Arc::clone(&agent.agent), async {
+    let serving = server::run(listener, Arc::clone(&agent.agent), async {
         let _ = ended.await;
-    }));
+    });
+    let server = tokio::spawn(async { serving.await.expect("there are descriptors") });
     Served { agent, address, end, server }
 }
 
