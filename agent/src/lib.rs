@@ -29,6 +29,7 @@ pub mod ownership;
 pub mod policy;
 pub mod ports;
 pub mod process;
+pub mod reach;
 pub mod relay;
 pub mod root;
 mod routes;

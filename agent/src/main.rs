@@ -8,7 +8,7 @@ use corehold_agent::{
     config::{Config, ConfigError},
     health, logging, memory,
     process::{ProcessConfig, Processes},
-    relay, server,
+    reach, relay, server,
 };
 
 const HELP: &str = "\
@@ -19,6 +19,7 @@ Usage: corehold-agent [COMMAND]
 Commands:
   (none)     serve until told to end
   health     ask the agent on this machine whether it answers; exits with 0 or 1
+  reach      say which addresses, of those on standard input, can be connected to from here
   relay PORT carry a connection to a port of this machine's loopback over standard input and output, in frames
   --version  print the version
   --help     print this
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     match arguments.iter().map(|argument| argument.to_str()).collect::<Vec<_>>().as_slice() {
         [] => done(serve()),
         [Some("health")] => done(health::ask()),
+        [Some("reach")] => done(reach::run()),
         [Some("relay"), Some(port)] => done(relay::run(port)),
         [Some("--version" | "-V")] => print(concat!("corehold-agent ", env!("CARGO_PKG_VERSION"))),
         [Some("--help" | "-h")] => print(HELP),

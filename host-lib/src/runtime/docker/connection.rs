@@ -16,6 +16,7 @@ use super::{
     address::{Address, DockerAddress, Surroundings, leads},
     engine::Engine,
     errors::{timed_out, translate},
+    network::Leaving,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -130,6 +131,8 @@ pub(super) struct Connection {
     /// What the engine says of itself; it doesn't change while the engine runs, and an engine that was restarted with
     /// another logging driver only makes the log's bound what the engine's own configuration says.
     facts: Arc<OnceCell<SystemInfo>>,
+    /// Helpers of networks that have done their work.
+    pub(super) leaving: Leaving,
 }
 
 impl Connection {
@@ -188,7 +191,7 @@ impl Connection {
             .map_err(|_| timed_out())?
             .map_err(|error| translate("asking the engine's version", error))?;
         let engine = Engine::admitted(&version, client.client_version())?;
-        Ok(Self { client, address, options, engine, facts: Arc::default() })
+        Ok(Self { client, address, options, engine, facts: Arc::default(), leaving: Leaving::default() })
     }
 
     /// Whether the engine is on this machine, as far as its address tells: it has this host's clock and file names.

@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 use super::{
     super::{connection::Connection, engine::Engine},
     bridge,
-    helper::{self, Ended, Task},
+    helper::{self, Ended, Program, Task},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -306,14 +306,11 @@ impl Rules {
     /// `Unsupported` where no firewall can be set through the engine, with why.
     pub(super) async fn set(&self, connection: &Connection, network: &str) -> Result<String> {
         let what = format!("closing the network {network:?} to the engine's machine");
+        let gateway = self.gateway_v4().map_or_else(String::new, |gateway| gateway.to_string());
+        let arguments = vec![self.script(self.mark()), gateway, self.between()];
         let task = Task {
             what: what.clone(),
-            script: SET,
-            arguments: vec![
-                self.script(self.mark()),
-                self.gateway_v4().map_or_else(String::new, |gateway| gateway.to_string()),
-                self.between(),
-            ],
+            program: Program::Script(SET, arguments),
             network: "host".to_owned(),
             administers: true,
         };
@@ -355,8 +352,7 @@ pub(super) async fn try_out(connection: &Connection) -> Result<()> {
     let apart = if connection.engine == Engine::Podman { "apart" } else { "" };
     let task = Task {
         what: what.to_owned(),
-        script: TRY,
-        arguments: vec![rules.script(*MARKS.start()), rules.between(), apart.to_owned()],
+        program: Program::Script(TRY, vec![rules.script(*MARKS.start()), rules.between(), apart.to_owned()]),
         network: "host".to_owned(),
         administers: true,
     };
@@ -383,10 +379,10 @@ pub(super) async fn sweep(connection: &Connection) {
         Ok(keep) => keep,
         Err(error) => return tracing::warn!(%error, "firewall rules of networks that are gone could not be removed"),
     };
+    let arguments = [prefix, others].map(str::to_owned).into_iter().chain(keep).collect();
     let task = Task {
         what: "removing firewall rules of networks that are gone".to_owned(),
-        script: SWEEP,
-        arguments: [prefix, others].map(str::to_owned).into_iter().chain(keep).collect(),
+        program: Program::Script(SWEEP, arguments),
         network: "host".to_owned(),
         administers: true,
     };

@@ -1,7 +1,12 @@
 //! Short-lived containers that do one thing for a network and end: set the firewall, or look from inside. They are of the core image,
 //! mount nothing, and have no capability but what the one needs.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bollard::{
     container::{AttachContainerResults, LogOutput},
@@ -12,9 +17,11 @@ use bollard::{
     },
 };
 use futures_util::StreamExt as _;
-use tokio::io::AsyncWriteExt as _;
+use tokio::{io::AsyncWriteExt as _, task::JoinHandle};
 
-use super::super::{ROLE_LABEL, auxiliary, connection::Connection, engine::Engine, specification::checked_reference};
+use super::super::{
+    ROLE_LABEL, auxiliary, connection::Connection, engine::Engine, inject::AGENT_PATH, specification::checked_reference,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The value of [`ROLE_LABEL`] of helpers.
@@ -31,14 +38,47 @@ const OUTPUT_BYTES: usize = 64 * 1024;
 pub(super) struct Task {
     /// What it is for, in an error's message: `closing the network "x"`.
     pub(super) what: String,
-    /// Its script, for bash.
-    pub(super) script: &'static str,
-    /// The script's arguments.
-    pub(super) arguments: Vec<String>,
+    /// What it runs.
+    pub(super) program: Program,
     /// The network it is in, or `host` for the engine's own.
     pub(super) network: String,
     /// Whether it may change the firewall: then it is root, with that capability alone.
     pub(super) administers: bool,
+}
+
+/// What a helper runs, of what the core image has.
+#[derive(Debug, Clone)]
+pub(super) enum Program {
+    /// A script, for bash, and its arguments.
+    Script(&'static str, Vec<String>),
+    /// The agent, with these arguments.
+    Agent(&'static [&'static str]),
+}
+
+/// Helpers that are being removed.
+#[derive(Clone, Default)]
+pub(in super::super) struct Leaving(Arc<Mutex<Vec<JoinHandle<()>>>>);
+
+impl Leaving {
+    fn spawn(&self, removal: impl Future<Output = ()> + Send + 'static) {
+        let mut removals = self.removals();
+        removals.retain(|removal| !removal.is_finished());
+        removals.push(tokio::spawn(removal));
+    }
+
+    /// Waits until all are gone that leave now.
+    pub(super) async fn gone(&self) {
+        let removals = std::mem::take(&mut *self.removals());
+        for removal in removals {
+            // One that panicked has been told.
+            let _ = removal.await;
+        }
+    }
+
+    fn removals(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How a helper ended.
@@ -123,6 +163,12 @@ impl Helper {
         told_of(remove(&self.connection, &self.id).await, &self.id);
         self.removed = true;
     }
+
+    /// Removes it while others go on; [`Leaving::gone`] waits for that.
+    pub(super) fn leave(self) {
+        let leaving = self.connection.leaving.clone();
+        leaving.spawn(self.remove());
+    }
 }
 
 impl Drop for Helper {
@@ -186,7 +232,7 @@ impl Running<'_> {
 pub(super) async fn run(connection: &Connection, task: Task) -> Result<Ended> {
     let helper = Helper::create(connection, task).await?;
     let ended = async { helper.begin().await?.ended().await }.await;
-    helper.remove().await;
+    helper.leave();
     ended
 }
 
@@ -219,12 +265,17 @@ async fn remove(connection: &Connection, id: &str) -> Result<()> {
 }
 
 fn body(image: &str, task: &Task) -> Result<ContainerCreateBody> {
-    // Of `bash -c SCRIPT NAME ARGUMENTS`, the name is what it calls itself in its errors.
-    let mut command = vec!["-c".to_owned(), task.script.to_owned(), "helper".to_owned()];
-    command.extend(task.arguments.iter().cloned());
+    let (program, command) = match &task.program {
+        Program::Script(script, arguments) => {
+            // Of `bash -c SCRIPT NAME ARGUMENTS`, the name is what it calls itself in its errors.
+            let before = ["-c", *script, "helper"].map(str::to_owned).into_iter();
+            ("bash", before.chain(arguments.iter().cloned()).collect())
+        }
+        Program::Agent(arguments) => (AGENT_PATH, arguments.iter().map(ToString::to_string).collect::<Vec<_>>()),
+    };
     Ok(ContainerCreateBody {
         image: Some(checked_reference(image)?.to_owned()),
-        entrypoint: Some(vec!["bash".to_owned()]),
+        entrypoint: Some(vec![program.to_owned()]),
         cmd: Some(command),
         user: Some(if task.administers { "0:0" } else { "1000:1000" }.to_owned()),
         working_dir: Some("/".to_owned()),
@@ -260,8 +311,7 @@ mod tests {
         for administers in [false, true] {
             let task = Task {
                 what: "x".to_owned(),
-                script: "true",
-                arguments: vec!["$(evil)".to_owned()],
+                program: Program::Script("true", vec!["$(evil)".to_owned()]),
                 network: "host".to_owned(),
                 administers,
             };
@@ -276,8 +326,17 @@ mod tests {
             assert_eq!((host.privileged, host.readonly_rootfs), (Some(false), Some(true)));
             assert!(host.mounts.is_none() && host.binds.is_none() && host.devices.is_none());
         }
-        let task =
-            Task { what: String::new(), script: "", arguments: Vec::new(), network: String::new(), administers: false };
+        let task = Task {
+            what: String::new(),
+            program: Program::Agent(&["reach"]),
+            network: String::new(),
+            administers: false,
+        };
         assert_eq!(body("../evil", &task).unwrap_err().kind(), ErrorKind::Invalid);
+        let body = body("image", &task).unwrap();
+        assert_eq!(
+            (body.entrypoint.unwrap(), body.cmd.unwrap()),
+            (vec![AGENT_PATH.to_owned()], vec!["reach".to_owned()])
+        );
     }
 }

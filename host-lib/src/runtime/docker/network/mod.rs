@@ -20,6 +20,7 @@ use bollard::{
 };
 use tokio::sync::Mutex;
 
+pub(super) use self::helper::Leaving;
 use self::{
     bridge::{Traits, check, keeps_apart, reached_directly},
     firewall::Rules,
@@ -140,6 +141,7 @@ impl Networks {
         let id = network.id.clone();
         let closed = network.close(connection, spec, made).await;
         if made && !matches!(closed, Ok(Ensured::There(_))) {
+            connection.leaving.gone().await;
             // It would only be in the way of whoever asks next. Where somebody is in it already, their own look tells.
             if let Err(error) = connection.call("removing the network", connection.client.remove_network(&id)).await {
                 tracing::warn!(network = id, %error, "a network that isn't closed could not be removed");
@@ -366,6 +368,7 @@ async fn remove_if_unused(connection: &Connection, name: &str) -> Result<bool> {
     let Some(network) = inspect(connection, name, name).await? else { return Ok(false) };
     let ours = bridge::is_ours(network.labels.as_ref());
     let Some(id) = network.id.filter(|_| ours) else { return Ok(false) };
+    connection.leaving.gone().await;
     // The engine itself only minds containers that run. Those it lists under the id, the others under the name.
     let filters = HashMap::from([("network".to_owned(), vec![id.clone(), name.to_owned()])]);
     let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };

@@ -11,35 +11,12 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{
     super::connection::Connection,
     bridge::reached_directly,
-    helper::{Ended, Helper, Task},
+    helper::{Ended, Helper, Program, Task},
 };
 use crate::error::{Error, ErrorKind, Result};
 
 /// A port that nothing listens on (nobody assigned it): where it is reached, it is refused.
 const NOBODYS_PORT: u16 = 4;
-
-/// Says which resolvers it is to ask; tries each `name address port` that it is told at once, up to a line with a dot, and says
-/// `name address port: reached|closed`.
-const LOOK: &str = r#"
-while read -r word server _; do
-  [ "$word" != nameserver ] || echo "resolver $server"
-done </etc/resolv.conf
-while read -r name address port && [ "$name" != . ]; do
-  {
-    said=$(LC_ALL=C timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$address" "$port" 2>&1)
-    code=$?
-    case "$code $said" in
-      0*) how=reached ;;
-      *refused* | *reset*) how=reached ;;
-      124*) how=closed ;;
-      *unreachable* | *"No route"* | *permitted* | *"Permission denied"* | *"timed out"*) how=closed ;;
-      *) how="unclear ($said)" ;;
-    esac
-    echo "$name $address $port: $how"
-  } &
-done
-wait
-"#;
 
 const GATEWAY: &str = "gateway";
 const PEER: &str = "peer";
@@ -96,11 +73,12 @@ impl Probe<'_> {
         closing: impl Future<Output = Result<()>>,
     ) -> Result<Seen> {
         let what = format!("looking whether the network {name:?} is closed");
-        let helper = |script| {
-            let (network, arguments) = (self.network.to_owned(), Vec::new());
-            Helper::create(connection, Task { what: what.clone(), script, arguments, network, administers: false })
+        let helper = |program| {
+            let network = self.network.to_owned();
+            Helper::create(connection, Task { what: what.clone(), program, network, administers: false })
         };
-        let (peer, looker) = tokio::try_join!(helper("sleep 60"), helper(LOOK))?;
+        let waits = Program::Script("sleep 60", Vec::new());
+        let (peer, looker) = tokio::try_join!(helper(waits), helper(Program::Agent(&["reach"])))?;
         let started = async {
             peer.start().await?;
             peer.addresses().await
@@ -116,6 +94,11 @@ impl Probe<'_> {
                 .map(|target| format!("{} {} {}\n", target.name, target.address.ip(), target.address.port()));
             looking.tell(&(lines.collect::<String>() + ".\n")).await?;
             let ended = looking.ended().await?;
+            if ended.output.contains("are not understood") {
+                let message = format!("{what}: the agent of the helper's image looks at nothing");
+                return Err(Error::new(ErrorKind::Unsupported, message)
+                    .hint("it is of an earlier version: build the core image anew (`corehold image build`)"));
+            }
             let reached = peer.iter().find(|peer| peer.is_ipv4());
             if let Some(peer) = reached.filter(|_| reached_directly(self.bridge, self.gateways)) {
                 reaches(*peer).await.map_err(|error| error.context(&what))?;
@@ -131,8 +114,8 @@ impl Probe<'_> {
             Ok(Seen { resolvers: resolvers(&ended) })
         }
         .await;
-        // Before the network may have to be.
-        tokio::join!(peer.remove(), looker.remove());
+        peer.leave();
+        looker.leave();
         looked
     }
 
@@ -231,7 +214,7 @@ mod tests {
             let address = line.split(' ').nth(1).unwrap();
             assert!(error.to_string().contains(address), "{error}");
         }
-        assert!(judge("bash: command not found").is_err());
+        assert!(judge("corehold-agent: command not found").is_err());
     }
 
     #[test]
