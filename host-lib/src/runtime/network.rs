@@ -50,7 +50,9 @@ pub enum With {
     Team,
 }
 
-/// What members of a network may reach outside. The resolvers of the engine's machine answer them in any case but [`None`](Self::None).
+/// What members of a network may reach outside. The resolvers that the engine's machine names in its `resolv.conf` answer them in any case
+/// but [`None`](Self::None), those of its loopback through Docker. Others, which an engine may fall back to where there are none, must be
+/// reached by the egress for names to be found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
