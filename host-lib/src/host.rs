@@ -8,6 +8,7 @@ use std::{
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, Weak},
+    time::Duration,
 };
 
 use tokio::sync::OnceCell;
@@ -88,6 +89,8 @@ pub(crate) struct HostInner {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) resources: Resources,
+    /// After which commands end that were given no time of their own, where that isn't the agent's to say.
+    pub(crate) command_time: Option<Duration>,
     /// Of workspaces that ask for none.
     pub(crate) network: Network,
     pub(crate) subnets: Subnets,
