@@ -12,7 +12,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     error::{Error, ErrorKind, Result},
     host::HostInner,
-    policy::{Isolation, Policy},
+    labels,
+    policy::{Isolation, Meet, Policy},
     runtime::{ContainerSpec, Network, NetworkMade, NetworkSpec, Runtime, Subnet, With},
     state::{Recipe, Store},
 };
@@ -60,12 +61,12 @@ impl Subnets {
 /// # Errors
 /// `Invalid` when it is to be in its owner's or team's network, and has none.
 pub(crate) fn of(host: &HostInner, recipe: &Recipe, isolation: Option<&Isolation>) -> Result<Option<NetworkSpec>> {
-    named(&host.fingerprint, recipe, isolation)
+    named(&host.fingerprint, recipe, isolation, host.policy.meeting(isolation))
 }
 
-fn named(home: &str, recipe: &Recipe, isolation: Option<&Isolation>) -> Result<Option<NetworkSpec>> {
+fn named(home: &str, recipe: &Recipe, isolation: Option<&Isolation>, meet: Meet) -> Result<Option<NetworkSpec>> {
     let asked = recipe.network.clone().unwrap_or_default();
-    let network = isolation.map_or(asked.clone(), |isolation| isolation.hold(&asked));
+    let network = meet.hold(&isolation.map_or(asked.clone(), |isolation| isolation.hold(&asked)));
     asked.check()?;
     network.check()?;
     let whose = match network.with {
@@ -80,7 +81,8 @@ fn named(home: &str, recipe: &Recipe, isolation: Option<&Isolation>) -> Result<O
 /// with the next, isn't written down.
 fn possible(home: &str, policy: &Policy, recipe: &Recipe) -> BTreeSet<String> {
     let modes = std::iter::once(None).chain(policy.isolations().iter().map(Some));
-    modes.filter_map(|mode| Some(named(home, recipe, mode).ok()??.name)).collect()
+    let ways = modes.flat_map(|mode| [Meet::Nobody, Meet::Owner, Meet::Team].map(|meet| (mode, meet)));
+    ways.filter_map(|(mode, meet)| Some(named(home, recipe, mode, meet).ok()??.name)).collect()
 }
 
 /// The same for one that isn't anybody's.

@@ -79,6 +79,7 @@ impl Plan {
         if let Some(asked) = request.network.as_ref().filter(|_| original.is_none()) {
             ceiling.check_network(asked)?;
             isolation.map_or(Ok(()), |isolation| isolation.check_network(asked))?;
+            host.policy.check_meeting(asked, isolation)?;
         }
         let network = ceiling.hold(request.network.as_ref().unwrap_or(&host.network));
         let mut env = asks.map(|template| template.env.clone()).unwrap_or_default();

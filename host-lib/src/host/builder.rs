@@ -360,6 +360,7 @@ impl HostBuilder {
             options.check()?;
         }
         self.policy.check()?;
+        self.policy.check_default(&self.network)?;
         self.disk.check()?;
         let port_range = self.port_range.or(config.port_range).map(config::check_port_range).transpose()?;
         let runtime = match self.runtime {

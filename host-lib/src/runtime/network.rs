@@ -17,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// ```
 /// use corehold_host::{Egress, Network};
 ///
-/// // The workspaces of a team reach each other, and the internet, but not the local network.
-/// let network = Network::team().meet().egress(Egress::Internet);
+/// // The workspaces of an owner reach each other, and the internet, but not the local network.
+/// let network = Network::owner().meet().egress(Egress::Internet);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -109,7 +109,8 @@ impl Network {
         Self::default().egress(Egress::None)
     }
 
-    /// Lets its members reach each other.
+    /// Lets its members reach each other, if [`Policy::meet`](crate::policy::Policy::meet) or their team's mode does: an owner's own may by
+    /// default, a team's may not.
     #[must_use]
     pub fn meet(mut self) -> Self {
         self.meet = true;
