@@ -30,7 +30,7 @@ use crate::{
     life::{self, Bed, Reconciled, Turns, WorkspaceState},
     logs::LogRooms,
     metrics::Metrics,
-    network::Subnets,
+    network::{self, Subnets},
     pack::Packer,
     policy::Policy,
     pool::{self, PoolStatus, Pools, Records, Seat},
@@ -407,7 +407,12 @@ impl fmt::Debug for Host {
 
 /// What a host does by itself, for as long as it is there.
 async fn supervise(inner: Arc<HostInner>) {
-    tokio::join!(life::supervise(inner.clone()), idle::supervise(inner.clone()), disk::watch(inner));
+    tokio::join!(
+        life::supervise(inner.clone()),
+        idle::supervise(inner.clone()),
+        network::watch(inner.clone()),
+        disk::watch(inner)
+    );
 }
 
 /// Variables of a host or a request.

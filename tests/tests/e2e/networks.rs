@@ -10,9 +10,7 @@ use std::{
 use corehold_e2e::{
     conformance::{Subject, ipv6_addresses},
     corehold::Corehold,
-    engine::{
-        Engine, OUTSIDE, OUTSIDE_LINK_LOCAL, OUTSIDE_METADATA, OUTSIDE_METADATA6, OUTSIDE_PRIVATE, OUTSIDE6,
-    },
+    engine::{Engine, OUTSIDE, OUTSIDE_LINK_LOCAL, OUTSIDE_METADATA, OUTSIDE_METADATA6, OUTSIDE_PRIVATE, OUTSIDE6},
 };
 use corehold_host::{
     CreateWorkspace, ErrorKind, Network, Workspace,
@@ -152,6 +150,38 @@ END"
     // Nothing leads to it any more.
     let removed = as_administrator(&engine, &format!("nft delete chain inet corehold mark_x{bridge}")).await;
     assert_eq!(removed.0, 0, "{removed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_that_somebody_removed_are_set_again_while_a_workspace_runs() {
+    let engine = Engine::start().await;
+    let listener = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (docker, subject) = closed(&engine, |_| ()).await;
+    let container = subject.started(&subject.spec("on")).await;
+    let named = own(&engine, &docker, "named", false, Egress::Internet).await;
+    member(&subject, "named", &named).await;
+    let labels = engine.labels();
+    assert_eq!(docker.close_networks_again(&labels).await.unwrap(), Vec::<String>::new(), "they stand");
+    let (bridge, machine) = (bridge(&engine).await, format!("{}:{port}", gateway(&engine).await));
+    let lines =
+        ["to_host", "to_others"].map(|map| format!("nft delete element inet corehold {map} '{{ \"{bridge}\" }}'"));
+    let removed =
+        as_administrator(&engine, &format!("{} && nft flush chain inet corehold mark_{bridge}", lines.join(" && ")))
+            .await;
+    assert_eq!(removed.0, 0, "{removed:?}");
+    assert_eq!(subject.ask_text(&container, &format!("connect {machine}")).await, "connected", "it is open");
+
+    // As a host asks every ten seconds; by a process that knows nothing of the network.
+    let (later, _) = closed(&engine, |_| ()).await;
+    let closed_again = later.close_networks_again(&labels).await.unwrap();
+    if docker.describe().await.unwrap().name == "podman" && closed_again.is_empty() {
+        return;
+    }
+    assert_eq!(closed_again, [engine.options().network]);
+    let said = subject.ask_text(&container, &format!("connect {machine}")).await;
+    assert!(said.starts_with("error: No route to host"), "{said}");
+    assert_eq!(later.close_networks_again(&labels).await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,8 +39,7 @@ fn what_is_not_let_in_is_refused_last_and_members_meet_only_where_they_may() {
 #[test]
 fn a_resolver_at_the_gateway_is_asked_for_names_alone() {
     let rules = Rules { resolver: true, ..rules() };
-    let host: Vec<_> =
-        rules.rules().into_iter().filter(|(chain, _)| *chain == "host").map(|(_, rule)| rule).collect();
+    let host: Vec<_> = rules.rules().into_iter().filter(|(chain, _)| *chain == "host").map(|(_, rule)| rule).collect();
     assert_eq!(host[0], "ip6 daddr fd00::1 meta l4proto { tcp, udp } th dport 53 accept");
     assert_eq!(host[1], "ip daddr 10.213.0.1 meta l4proto { tcp, udp } th dport 53 accept");
     assert_eq!(host.last().unwrap(), REFUSE);
@@ -158,7 +157,9 @@ fn nothing_but_asking_a_named_resolver_comes_before_metadata_is_refused() {
             rules.iter().filter(|(chain, _)| *chain == "others").map(|(_, rule)| rule.as_str()).collect();
         let at = |start: &str| others.iter().position(|rule| rule.starts_with(start)).unwrap();
         let (four, six) = (at("ip daddr { 169.254.0.0/16"), at("ip6 daddr { fe80::/10"));
-        assert!(others[four].contains("100.100.100.200, 168.63.129.16, 192.0.0.192 }") && others[four].ends_with(REFUSE));
+        assert!(
+            others[four].contains("100.100.100.200, 168.63.129.16, 192.0.0.192 }") && others[four].ends_with(REFUSE)
+        );
         assert!(others[six].contains("fd00:ec2::254 }") && others[six].ends_with(REFUSE));
         let before: Vec<_> = others[..four.max(six)].iter().filter(|rule| rule.ends_with("accept")).collect();
         let asked = ["ip daddr @resolvers", "ip6 daddr @resolvers6"]
