@@ -214,7 +214,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Changes the limits of a place, running or not, but for that of disk: each that is given; those that are absent stay as they are. Optional.
     ///
     /// # Errors
-    /// `NotFound` when it is gone, `Invalid` for a limit that is out of range, `Engine` when more is used than is to be allowed.
+    /// `NotFound` when it is gone, `Invalid` for a limit that is out of range, `Conflict` when more memory is in use than is to be
+    /// allowed.
     async fn update_limits(&self, _id: &ContainerId, _limits: &Resources) -> Result<()> {
         Err(unsupported("changing the limits of a container"))
     }
