@@ -107,7 +107,7 @@ impl Docker {
     }
 
     /// The filter of system calls that the engine puts before every container, by the name it has for it (`default`, `builtin`, a file of
-    /// its administrator's); none where it puts none there, and a workspace may ask the kernel whatever it likes.
+    /// its administrator's); none where it puts none there, and a workspace may ask the kernel whatever it likes. Cancel-safe.
     ///
     /// # Errors
     /// Those of the engine.

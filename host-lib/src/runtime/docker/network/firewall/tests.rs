@@ -113,9 +113,9 @@ fn resolvers(resolv_conf: &str) -> Vec<String> {
     std::fs::write(&file, resolv_conf).unwrap();
     std::fs::write(&nft, "#!/bin/sh\n[ \"$1\" = -f ] && exec cat\n[ \"$1\" = -c ]\n").unwrap();
     std::fs::set_permissions(&nft, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
     let mut set = std::process::Command::new("bash");
-    let set = set.args(["-c", SET, "helper", "rules", "10.213.0.1", "between"]).arg(&file).env("PATH", path);
+    let set = set.args(["-c", r#"export PATH="$0:$PATH"; exec bash -c "$@""#]).arg(folder.path());
+    let set = set.args([SET, "helper", "rules", "10.213.0.1", "between"]).arg(&file);
     let ended = set.output().unwrap();
     let (said, complaints) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
     assert!(ended.status.success() && complaints.is_empty(), "{said}{complaints}");
