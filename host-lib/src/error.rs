@@ -12,7 +12,7 @@ use crate::{create::Step, policy::Quota};
 pub enum ErrorKind {
     /// There is no such workspace, template, image or file.
     NotFound,
-    /// It exists already, or another process was faster.
+    /// It exists already, another process was faster, or what it takes is in use by others: a port, memory, all addresses for networks.
     Conflict,
     /// What was asked for is malformed: a template, a name, a limit.
     Invalid,

@@ -8,6 +8,7 @@ use std::{
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, Weak},
+    time::Duration,
 };
 
 use tokio::sync::OnceCell;
@@ -29,7 +30,7 @@ use crate::{
     life::{self, Bed, Reconciled, Turns, WorkspaceState},
     logs::LogRooms,
     metrics::Metrics,
-    network::Subnets,
+    network::{self, Subnets},
     pack::Packer,
     policy::Policy,
     pool::{self, PoolStatus, Pools, Records, Seat},
@@ -88,6 +89,8 @@ pub(crate) struct HostInner {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) resources: Resources,
+    /// After which commands end that were given no time of their own, where that isn't the agent's to say.
+    pub(crate) command_time: Option<Duration>,
     /// Of workspaces that ask for none.
     pub(crate) network: Network,
     pub(crate) subnets: Subnets,
@@ -404,7 +407,12 @@ impl fmt::Debug for Host {
 
 /// What a host does by itself, for as long as it is there.
 async fn supervise(inner: Arc<HostInner>) {
-    tokio::join!(life::supervise(inner.clone()), idle::supervise(inner.clone()), disk::watch(inner));
+    tokio::join!(
+        life::supervise(inner.clone()),
+        idle::supervise(inner.clone()),
+        network::watch(inner.clone()),
+        disk::watch(inner)
+    );
 }
 
 /// Variables of a host or a request.

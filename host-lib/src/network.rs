@@ -7,12 +7,15 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     error::{Error, ErrorKind, Result},
     host::HostInner,
-    policy::{Isolation, Policy},
+    labels,
+    policy::{Isolation, Meet, Policy},
     runtime::{ContainerSpec, Network, NetworkMade, NetworkSpec, Runtime, Subnet, With},
     state::{Recipe, Store},
 };
@@ -60,12 +63,12 @@ impl Subnets {
 /// # Errors
 /// `Invalid` when it is to be in its owner's or team's network, and has none.
 pub(crate) fn of(host: &HostInner, recipe: &Recipe, isolation: Option<&Isolation>) -> Result<Option<NetworkSpec>> {
-    named(&host.fingerprint, recipe, isolation)
+    named(&host.fingerprint, recipe, isolation, host.policy.meeting(isolation))
 }
 
-fn named(home: &str, recipe: &Recipe, isolation: Option<&Isolation>) -> Result<Option<NetworkSpec>> {
+fn named(home: &str, recipe: &Recipe, isolation: Option<&Isolation>, meet: Meet) -> Result<Option<NetworkSpec>> {
     let asked = recipe.network.clone().unwrap_or_default();
-    let network = isolation.map_or(asked.clone(), |isolation| isolation.hold(&asked));
+    let network = meet.hold(&isolation.map_or(asked.clone(), |isolation| isolation.hold(&asked)));
     asked.check()?;
     network.check()?;
     let whose = match network.with {
@@ -77,10 +80,11 @@ fn named(home: &str, recipe: &Recipe, isolation: Option<&Isolation>) -> Result<O
 }
 
 /// The names of all networks that a workspace may be in or come into: which mode its team had when its container was made, and will have
-/// with the next, isn't written down.
+/// with the next, isn't written down, nor what the policy was then.
 fn possible(home: &str, policy: &Policy, recipe: &Recipe) -> BTreeSet<String> {
     let modes = std::iter::once(None).chain(policy.isolations().iter().map(Some));
-    modes.filter_map(|mode| Some(named(home, recipe, mode).ok()??.name)).collect()
+    let ways = modes.flat_map(|mode| [Meet::Nobody, Meet::Owner, Meet::Team].map(|meet| (mode, meet)));
+    ways.filter_map(|(mode, meet)| Some(named(home, recipe, mode, meet).ok()??.name)).collect()
 }
 
 /// The same for one that isn't anybody's.
@@ -178,6 +182,34 @@ fn used_up(subnets: Subnets, refused: usize) -> Error {
         subnets.pool
     );
     Error::new(ErrorKind::Conflict, message).hint("give the host another or a larger pool: HostBuilder::subnets")
+}
+
+/// Between two looks whether networks are still closed. One costs the engine a list and an inspection of each network in use.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Sees to it that the networks in which workspaces of the home run, and those that wait in pools, stay closed: what closes them may be
+/// removed by others, and a claim doesn't look. Never ends by itself.
+pub(crate) async fn watch(host: Arc<HostInner>) {
+    let labels = labels::of_home(&host.fingerprint);
+    let mut ticks = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match host.runtime.close_networks_again(&labels).await {
+            Ok(networks) => {
+                for network in networks {
+                    tracing::warn!(
+                        network,
+                        "somebody had removed a network's firewall rules while workspaces ran in it; they are set again"
+                    );
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                tracing::error!(%error, "a network in which workspaces run is open, and could not be closed again");
+            }
+            Err(error) => tracing::debug!(%error, "it could not be looked whether networks are closed"),
+        }
+    }
 }
 
 /// Has a network removed, beside what is done, when the last of its containers may have gone.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -31,6 +31,16 @@ pub const OUTSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0,
 pub const OUTSIDE_PRIVATE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 210, 9, 9));
 /// One of those at which clouds answer a machine, likewise.
 pub const OUTSIDE_LINK_LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 7, 7));
+/// Addresses at which clouds answer a machine about itself that aren't link-local: Alibaba's, Azure's, Oracle's.
+pub const OUTSIDE_METADATA: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+];
+/// One outside by IPv6, of those for documentation (RFC 3849).
+pub const OUTSIDE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7));
+/// Where AWS answers a machine about itself by IPv6.
+pub const OUTSIDE_METADATA6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
 /// Says which test of which process made it: `<process id>-<number>`.
 pub const RUN_LABEL: &str = "dev.corehold.test-run";
 
@@ -191,13 +201,18 @@ impl Engine {
     /// When it can't be set up.
     pub async fn answer_for_outside(&self) {
         let table = format!("test{}", self.name("").replace('-', ""));
+        let mut four = vec![OUTSIDE.ip(), OUTSIDE_PRIVATE, OUTSIDE_LINK_LOCAL];
+        four.extend(OUTSIDE_METADATA);
+        let listed = |addresses: &[IpAddr]| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
         // The kernel removes the table with the process that made it.
         let script = format!(
             "{{ echo 'add table inet {table} {{ flags owner; }}'
             echo 'add chain inet {table} forward {{ type filter hook forward priority -50; }}'
             echo 'add rule inet {table} forward ip daddr {{ {} }} meta l4proto tcp reject with tcp reset'
+            echo 'add rule inet {table} forward ip6 daddr {{ {} }} meta l4proto tcp reject with tcp reset'
             echo 'list table inet {table}'; exec sleep 600; }} | nft -i",
-            [OUTSIDE.ip(), OUTSIDE_PRIVATE, OUTSIDE_LINK_LOCAL].map(|address| address.to_string()).join(", ")
+            listed(&four),
+            listed(&[OUTSIDE6, OUTSIDE_METADATA6])
         );
         let allowed = serde_json::json!({ "NetworkMode": "host", "CapDrop": ["ALL"], "CapAdd": ["NET_ADMIN"] });
         let id = ContainerId(self.start_script(&script, allowed).await);

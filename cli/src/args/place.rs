@@ -112,9 +112,36 @@ fn parse_mount(text: &str) -> Result<Mount, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
     use corehold_host::runtime::MountSource;
 
-    use super::*;
+    use super::{
+        super::{Arguments, Command},
+        *,
+    };
+
+    #[test]
+    fn limits_below_nothing_are_refused() {
+        let said = |flags: &[&str]| -> anyhow::Result<Resources> {
+            let arguments = Arguments::try_parse_from(["corehold", "limits", "demo"].iter().chain(flags))?;
+            let Command::Limits(limits) = arguments.command else { panic!("{flags:?}") };
+            limits.asked.resources()
+        };
+        for flags in [
+            &["--memory", "-1"][..],
+            &["--memory=-1"],
+            &["--memory=-1GiB"],
+            &["--disk=-1GiB"],
+            &["--cpus", "-1"],
+            &["--cpus=-0.5"],
+            &["--cpus=NaN"],
+            &["--processes", "-1"],
+            &["--processes=-1"],
+        ] {
+            assert!(said(flags).is_err(), "{flags:?}");
+        }
+        assert_eq!(said(&["--memory=1GiB"]).unwrap().memory_bytes, Some(1 << 30));
+    }
 
     #[test]
     fn a_mount_is_a_folder_where_it_looks_like_one() {

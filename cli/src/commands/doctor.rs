@@ -110,9 +110,24 @@ async fn engine_and_image(global: &Global) -> Vec<Finding> {
             findings.push(Finding::new("engine", State::Broken, error.to_string()).mend(hint));
         }
     }
+    findings.push(system_calls(&docker).await);
     findings.push(networks(&docker).await);
     findings.push(image(global, &docker).await);
     findings
+}
+
+/// Whether a workspace may ask the kernel for everything.
+async fn system_calls(docker: &Docker) -> Finding {
+    let what = "system calls";
+    match docker.system_call_filter().await {
+        Ok(Some(profile)) => Finding::new(what, State::Ok, format!("filtered in every container (seccomp, {profile})")),
+        Ok(None) => {
+            let found = "the engine filters none: workspaces may ask its kernel for everything";
+            Finding::new(what, State::Warning, found)
+                .mend("start the engine without `--seccomp-profile unconfined`, on a kernel with CONFIG_SECCOMP_FILTER")
+        }
+        Err(error) => Finding::new(what, State::Warning, error.to_string()).mend("mend the engine first"),
+    }
 }
 
 /// Whether workspaces can be kept from each other and from the engine's machine.

@@ -79,6 +79,7 @@ impl Plan {
         if let Some(asked) = request.network.as_ref().filter(|_| original.is_none()) {
             ceiling.check_network(asked)?;
             isolation.map_or(Ok(()), |isolation| isolation.check_network(asked))?;
+            host.policy.check_meeting(asked, isolation)?;
         }
         let network = ceiling.hold(request.network.as_ref().unwrap_or(&host.network));
         let mut env = asks.map(|template| template.env.clone()).unwrap_or_default();
@@ -305,6 +306,9 @@ fn check_room(env: &BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
+/// The agent's own name for the time after which commands end.
+const COMMAND_MS: &str = "COREHOLD_LIMIT_COMMAND_MS";
+
 /// The variables of every container of a host, its agent's own included. Nobody else may use names that begin as ours do.
 pub(crate) fn base_env(host: &HostInner) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
@@ -319,6 +323,9 @@ pub(crate) fn base_env(host: &HostInner) -> BTreeMap<String, String> {
         }
     }
     set(env_vars::PUBLIC_KEY, &host.key.public_base64());
+    if let Some(time) = host.command_time {
+        set(COMMAND_MS, &time.as_millis().to_string());
+    }
     env.extend(host.env.clone());
     env
 }

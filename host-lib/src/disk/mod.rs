@@ -1,8 +1,8 @@
 //! How much workspaces write to the engine's disk: measured, and acted upon, where no engine limits it.
 //!
-//! Few engines have a quota for a container (`ENGINES.md`), and none counts files. So a host looks itself, in rounds: at all that run and
-//! have a limit, and at the named volumes if those have one. A round costs as much as a walk through their files, so it is left out
-//! while the disk as a whole has hardly become fuller. What is written between two rounds is over the limit before anybody sees it:
+//! Few engines have a quota for a container (`ENGINES.md`), and none counts files. So a host looks itself, in rounds: at all that run, and
+//! at the named volumes if those have a limit. A round costs as much as a walk through their files, so it is left out while the disk as
+//! a whole has hardly become fuller: by a sixteenth of what each may have, for those that nobody gave a limit. What is written between two rounds is over the limit before anybody sees it:
 //! a limit here bounds what stays, not what is written at once. What holds against that is the floor, below which nothing more is
 //! made.
 
@@ -39,7 +39,12 @@ pub enum DiskAction {
 pub struct DiskPolicy {
     /// What is done with who has more than they may.
     pub action: DiskAction,
-    /// Files and folders that each workspace may have besides its image's. Absent, the default: any number.
+    /// Bytes that each workspace may have to which nobody gave a [limit of its own](crate::runtime::Resources::disk_bytes), where this
+    /// machine sees the engine's disk. It isn't counted in totals, and no engine is asked for a quota of it. Default: 16 GiB. Absent: any
+    /// number.
+    pub bytes: Option<u64>,
+    /// Files and folders that each workspace may have besides its image's, where this machine sees the engine's disk. Default: 1,000,000.
+    /// Absent: any number.
     pub files: Option<u64>,
     /// Bytes that each named volume may hold. What holds more is told ([`EventKind::VolumeExceeded`](crate::EventKind::VolumeExceeded)) and
     /// nothing else: several may have it, and nobody knows who wrote. Seen only where the engine's data lie on this machine. Absent, the
@@ -54,10 +59,15 @@ pub struct DiskPolicy {
 
 impl Default for DiskPolicy {
     fn default() -> Self {
-        Self { action: DiskAction::default(), files: None, volume_bytes: None, every: EVERY, floor_bytes: None }
+        let (bytes, files) = (Some(BYTES), Some(FILES));
+        Self { action: DiskAction::default(), bytes, files, volume_bytes: None, every: EVERY, floor_bytes: None }
     }
 }
 
+/// Bytes of a workspace that nobody gave a limit: what a large project's builds leave is less, and a disk holds some of them.
+const BYTES: u64 = 16 << 30;
+/// Files of a workspace: three times a large front end's `node_modules`, and few of them fill no disk's table of files.
+const FILES: u64 = 1_000_000;
 const EVERY: Duration = Duration::from_secs(10);
 const LEAST_EVERY: Duration = Duration::from_millis(100);
 const FLOOR: u64 = 1 << 30;
@@ -71,9 +81,15 @@ impl DiskPolicy {
         self
     }
 
-    /// Files and folders that each workspace may have besides its image's.
-    pub fn files(mut self, most: u64) -> Self {
-        self.files = Some(most);
+    /// Bytes that each workspace may have to which nobody gave a limit of its own; none: any number.
+    pub fn bytes(mut self, most: impl Into<Option<u64>>) -> Self {
+        self.bytes = most.into();
+        self
+    }
+
+    /// Files and folders that each workspace may have besides its image's; none: any number.
+    pub fn files(mut self, most: impl Into<Option<u64>>) -> Self {
+        self.files = most.into();
         self
     }
 

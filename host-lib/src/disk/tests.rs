@@ -148,7 +148,7 @@ async fn who_has_their_commands_ended_runs_on_without_any_of_them() {
 #[tokio::test]
 async fn while_the_disk_is_as_it_was_nobody_is_measured_but_now_and_then() {
     let mut room = Room::new(DiskPolicy::default()).await;
-    assert!(!room.round().await, "nobody has a limit");
+    assert!(!room.round().await, "nobody is there");
     let _workspace = room.limited("one", 10).await;
     assert!(room.round().await);
     assert!(!room.round().await && !room.round().await);
@@ -162,6 +162,56 @@ async fn while_the_disk_is_as_it_was_nobody_is_measured_but_now_and_then() {
     // Where the disk isn't seen, each round is made.
     *room.fixture.engine.disk.left.lock().unwrap() = None;
     assert!(room.round().await && room.round().await);
+}
+
+#[tokio::test]
+async fn who_was_given_no_limit_has_everybodys_and_is_looked_at_seldom() {
+    let policy = DiskPolicy::default();
+    assert_eq!((policy.bytes, policy.files, policy.action), (Some(16 << 30), Some(1_000_000), DiskAction::Pause));
+    let mut room = Room::new(policy).await;
+    let [large, many, fine] = ["large", "many", "fine"].map(|id| room.host.create(CreateWorkspace::empty().id(id)));
+    let (large, many, fine) = tokio::try_join!(large, many, fine).unwrap();
+    room.has("large", (16 << 10) + 1, 5);
+    room.has("many", 1, 1_000_001);
+    room.has("fine", 16 << 10, 1_000_000);
+    assert!(room.round().await);
+    let states = [&large, &many, &fine].map(async |workspace| workspace.state().await.unwrap());
+    let states = futures_util::future::join_all(states).await;
+    assert_eq!(states, [WorkspaceState::Paused, WorkspaceState::Paused, WorkspaceState::Ready]);
+    let mut told = [room.told().await, room.told().await];
+    told.sort();
+    assert_eq!(told, [("large".to_owned(), (16 << 10) + 1, Some(5)), ("many".to_owned(), 1, Some(1_000_001))]);
+
+    // Nobody is walked through while the disk has become fuller by less than a part of that.
+    room.left((99 << 10) + 1);
+    assert!(!room.round().await);
+    room.left((99 << 10) - 1);
+    assert!(room.round().await);
+    let mut left_out = 0;
+    while !room.round().await {
+        left_out += 1;
+    }
+    assert_eq!(left_out, 60);
+    // One who is over it is, until it isn't.
+    large.resume().await.unwrap();
+    assert!(room.round().await);
+    assert_eq!(large.state().await.unwrap(), WorkspaceState::Paused);
+    // Where the disk isn't seen, nobody is refused or looked at.
+    *room.fixture.engine.disk.left.lock().unwrap() = None;
+    many.resume().await.unwrap();
+    let unseen = room.host.create(CreateWorkspace::empty().id("unseen")).await.unwrap();
+    room.has("unseen", 1 << 20, 5);
+    room.round().await;
+    assert_eq!(unseen.state().await.unwrap(), WorkspaceState::Ready);
+}
+
+#[tokio::test]
+async fn who_may_have_any_number_is_not_looked_at() {
+    let mut room = Room::new(DiskPolicy::default().bytes(None).files(None)).await;
+    let workspace = room.host.create(CreateWorkspace::empty().id("one")).await.unwrap();
+    room.has("one", 1 << 30, 1 << 30);
+    assert!(!room.round().await);
+    assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Ready);
 }
 
 #[tokio::test]

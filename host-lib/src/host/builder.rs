@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -35,7 +36,7 @@ use crate::{
     policy::{self, Policy},
     pool::{Class, PoolOptions, Pools, Records},
     runtime::{
-        AuditorSlot, CaBundle, Network, Observed, Resources, Runtime,
+        AuditorSlot, CaBundle, Egress, Network, Observed, Resources, Runtime,
         docker::{Docker, DockerAddress},
     },
     state::{HostProcess, Store},
@@ -51,6 +52,8 @@ use super::{Host, HostInner, check_env, check_labels, supervise};
 const DEFAULT_MEMORY: u64 = 2 << 30;
 /// Processes and threads of a workspace that nobody gave a limit.
 const DEFAULT_PIDS: u64 = 2048;
+/// What commands may be given: the agent counts in milliseconds.
+const COMMAND_TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(365 * 86_400);
 /// Bytes of results of set-ups that are kept if nobody says otherwise: some hundred of them.
 const SETUP_CACHE_BYTES: u64 = 4 << 30;
 /// A CA bundle is some hundred kilobytes.
@@ -70,6 +73,7 @@ pub struct HostBuilder {
     env: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
     resources: Resources,
+    command_time: Option<Duration>,
     network: Network,
     subnets: Subnets,
     api_url: Option<String>,
@@ -161,9 +165,40 @@ impl HostBuilder {
         self
     }
 
-    /// Limits of workspaces whose template and request name none. Default: 2 GiB of memory, 2,048 processes, all CPUs.
+    /// Limits of workspaces whose template and request name none. Default: 2 GiB of memory, 2,048 processes, all CPUs; of disk what
+    /// [`DiskPolicy::bytes`] says, where it is seen. [`for_strangers`](Self::for_strangers) has tighter ones.
     pub fn resources(mut self, resources: Resources) -> Self {
         self.resources = resources;
+        self
+    }
+
+    /// Time after which a command is ended that was given none of its own. Default: the agent's, 10 minutes.
+    pub fn command_time(mut self, time: Duration) -> Self {
+        self.command_time = Some(time);
+        self
+    }
+
+    /// What is enough for the work of strangers, in place of the defaults, which are made for a front end's `npm install`: 512 MiB of
+    /// memory, half a CPU, 100 processes, 1 GiB of disk; paused when idle for an hour, put to sleep at an age of a day; commands end after
+    /// 300 seconds; and of what is outside the internet only ([`Egress::Internet`]). Each of these may be said otherwise afterwards.
+    ///
+    /// A request or its template may name other figures: what they may have at most, [plans](crate::policy::Plan) say. No port need be
+    /// named: previews carry any.
+    ///
+    /// ```
+    /// let builder = corehold_host::Host::builder().for_strangers();
+    /// ```
+    pub fn for_strangers(mut self) -> Self {
+        self.resources = Resources {
+            memory_bytes: Some(512 << 20),
+            cpu_millis: Some(500),
+            pids: Some(100),
+            disk_bytes: Some(1 << 30),
+        };
+        self.idle =
+            IdlePolicy::default().pause_after(Duration::from_secs(3_600)).max_lifetime(Duration::from_secs(86_400));
+        self.command_time = Some(Duration::from_secs(300));
+        self.network = Network::shared().egress(Egress::Internet);
         self
     }
 
@@ -308,6 +343,11 @@ impl HostBuilder {
         env.extend(self.env);
         check_env(&env)?;
         check_labels(&self.labels)?;
+        self.resources.check()?;
+        if self.command_time.is_some_and(|time| !COMMAND_TIMES.contains(&time)) {
+            let message = "the time after which commands end is a millisecond to a year";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
         if let Some(url) = &self.api_url {
             check_env(&BTreeMap::from([("API_URL".to_owned(), url.clone())]))?;
         }
@@ -320,6 +360,7 @@ impl HostBuilder {
             options.check()?;
         }
         self.policy.check()?;
+        self.policy.check_default(&self.network)?;
         self.disk.check()?;
         let port_range = self.port_range.or(config.port_range).map(config::check_port_range).transpose()?;
         let runtime = match self.runtime {
@@ -415,6 +456,7 @@ impl HostBuilder {
                 pids: self.resources.pids.or(Some(DEFAULT_PIDS)),
                 disk_bytes: self.resources.disk_bytes,
             },
+            command_time: self.command_time,
             pull_missing: !self.never_pull,
             network: self.network,
             subnets: self.subnets,

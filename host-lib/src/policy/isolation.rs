@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Wanted, hardening::is_known};
+use super::{Meet, Wanted, hardening::is_known};
 use crate::{
     create::plan::check_name,
     error::{Error, ErrorKind, Result},
@@ -28,8 +28,8 @@ pub struct Isolation {
     pub capabilities: BTreeSet<Capability>,
     /// What workspaces may reach outside at most; absent: what their requests say.
     pub egress: Option<Egress>,
-    /// Whether workspaces never reach each other, also in networks of their owner or team.
-    pub kept_apart: bool,
+    /// Whose workspaces may reach each other, if a request wants them to.
+    pub meet: Meet,
 }
 
 impl Isolation {
@@ -41,7 +41,7 @@ impl Isolation {
             read_only_root: false,
             capabilities: BTreeSet::new(),
             egress: None,
-            kept_apart: false,
+            meet: Meet::default(),
         }
     }
 
@@ -70,9 +70,10 @@ impl Isolation {
         self
     }
 
-    /// Whether workspaces never reach each other: a request that they [meet](crate::Network::meet) is refused then.
-    pub fn kept_apart(mut self, apart: bool) -> Self {
-        self.kept_apart = apart;
+    /// Whose workspaces may reach each other, if a request wants them to [meet](crate::Network::meet): a request for more is refused.
+    /// Default: [`Meet::Owner`].
+    pub fn meet(mut self, whose: Meet) -> Self {
+        self.meet = whose;
         self
     }
 
@@ -128,9 +129,6 @@ impl Isolation {
         {
             return Err(self.weaker(&format!("the egress {egress}")));
         }
-        if self.kept_apart && asked.meet {
-            return Err(self.weaker("a network whose members meet"));
-        }
         Ok(())
     }
 
@@ -140,7 +138,7 @@ impl Isolation {
             Some(most) => Some(network.reach().and(most)),
             None => network.egress.clone(),
         };
-        Network { with: network.with, meet: network.meet && !self.kept_apart, egress }
+        Network { egress, ..self.meet.hold(network) }
     }
 
     fn weaker(&self, what: &str) -> Error {
@@ -214,7 +212,7 @@ mod tests {
             assert!(error.kind() == ErrorKind::Forbidden && error.to_string().contains("strict"), "{error}");
         }
         // Nor what a network lets out, or whether its members meet.
-        let mode = mode.egress(Egress::Internet).kept_apart(true);
+        let mode = mode.egress(Egress::Internet).meet(Meet::Nobody);
         for (fine, held) in [
             (Network::shared(), Network::shared().egress(Egress::Internet)),
             (Network::team().egress(Egress::Internet), Network::team().egress(Egress::Internet)),
@@ -224,7 +222,7 @@ mod tests {
             assert_eq!(mode.hold(&fine), held);
         }
         let private = Network::owner().meet().egress("10.0.0.0/8,203.0.113.7".parse().unwrap());
-        for weaker in [Network::shared().egress(Egress::Open), Network::team().meet(), private.clone()] {
+        for weaker in [Network::shared().egress(Egress::Open), private.clone()] {
             let error = mode.check_network(&weaker).unwrap_err();
             assert!(error.kind() == ErrorKind::Forbidden && error.to_string().contains("strict"), "{error}");
         }

@@ -11,6 +11,7 @@ mod egress;
 mod hardening;
 mod images;
 mod isolation;
+mod meet;
 mod mounts;
 mod plan;
 mod quota;
@@ -34,6 +35,7 @@ pub(crate) use self::{
 pub use self::{
     images::Images,
     isolation::Isolation,
+    meet::Meet,
     mounts::CONFIG_PATH,
     plan::{Plan, Totals},
     quota::{Account, AccountUsage, Measure, Quota},
@@ -52,6 +54,7 @@ pub struct Policy {
     sandboxes: BTreeSet<String>,
     isolations: Vec<Isolation>,
     default_isolation: Option<String>,
+    meet: Meet,
 }
 
 impl Policy {

@@ -284,3 +284,41 @@ fn a_plan_has_one_meaning_and_who_has_none_has_the_least() {
     assert_eq!(policy.plan_of(None).unwrap().name, "free");
     assert!(Policy::new().plan_of(Some("pro")).is_none());
 }
+
+#[tokio::test]
+async fn the_shipped_plans_have_these_figures_and_their_workspaces_too() {
+    let fixture = fixture().await;
+    let host = ruled(&fixture, Policy::new().plans(Plan::shipped())).await;
+    let table = [("free", 128, 250, 1, 60), ("pro", 512, 1_000, 3, 300), ("enterprise", 2_048, 2_000, 10, 1_800)];
+    assert_eq!(Plan::shipped().len(), table.len());
+    for (plan, (name, mib, cpu_millis, workspaces, idle)) in Plan::shipped().into_iter().zip(table) {
+        let resources =
+            Resources { memory_bytes: Some(mib * MIB), cpu_millis: Some(cpu_millis), ..Resources::default() };
+        let totals = Totals::unlimited().workspaces(workspaces);
+        let idle = IdlePolicy::default().pause_after(Duration::from_secs(idle));
+        assert_eq!((plan.name.as_str(), plan.workspace, plan.totals, plan.egress), (name, resources, totals, None));
+        assert_eq!(plan.idle, Some(idle.clone()), "{name}");
+
+        let owner = format!("on {name}");
+        host.set_plan(&owner, Some(name)).await.unwrap();
+        let create = |id: &str| host.create(CreateWorkspace::empty().owner(&owner).id(id));
+        let workspace = create(&format!("{name}-0")).await.unwrap();
+        let in_force = fixture.engine.spec(&format!("corehold-{name}-0")).resources;
+        assert_eq!((in_force.memory_bytes, in_force.cpu_millis), (Some(mib * MIB), Some(cpu_millis)), "{name}");
+        assert_eq!(workspace.idle_policy().await.unwrap(), Some(idle), "{name}");
+        for number in 1..workspaces {
+            create(&format!("{name}-{number}")).await.unwrap();
+        }
+        assert_eq!(quota(create("more").await).limit, workspaces, "{name}");
+    }
+    // A request says otherwise, and who has no owner has no plan.
+    let own = IdlePolicy::default().pause_after(Duration::from_secs(7));
+    host.set_plan("ada", Some("pro")).await.unwrap();
+    let workspace = host.create(CreateWorkspace::empty().owner("ada").idle(own.clone())).await.unwrap();
+    assert_eq!(workspace.idle_policy().await.unwrap(), Some(own));
+    let nobodys = host.create(CreateWorkspace::empty()).await.unwrap();
+    assert_eq!(nobodys.idle_policy().await.unwrap(), None);
+    // An owner with a plan that there isn't, or with none, has the least.
+    let least = host.create(CreateWorkspace::empty().owner("new")).await.unwrap();
+    assert_eq!(least.idle_policy().await.unwrap().unwrap().pause_after, Some(Duration::from_secs(60)));
+}

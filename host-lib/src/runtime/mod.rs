@@ -191,6 +191,15 @@ pub trait Runtime: Send + Sync + 'static {
         Err(unsupported("resuming a container"))
     }
 
+    /// Looks whether what closes the networks still stands in which places with these labels run, and closes those again where it
+    /// doesn't. Returns their names. What can't be seen without making something is passed over. Optional; the default sees nothing.
+    ///
+    /// # Errors
+    /// `Unsupported` where one can't be closed again.
+    async fn close_networks_again(&self, _labels: &BTreeMap<String, String>) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// Whether [`update_limits`](Runtime::update_limits) is supported. Asked beforehand by who would do otherwise without.
     fn updates_limits(&self) -> bool {
         false
@@ -205,7 +214,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Changes the limits of a place, running or not, but for that of disk: each that is given; those that are absent stay as they are. Optional.
     ///
     /// # Errors
-    /// `NotFound` when it is gone, `Invalid` for a limit that is out of range, `Engine` when more is used than is to be allowed.
+    /// `NotFound` when it is gone, `Invalid` for a limit that is out of range, `Conflict` when more memory is in use than is to be
+    /// allowed.
     async fn update_limits(&self, _id: &ContainerId, _limits: &Resources) -> Result<()> {
         Err(unsupported("changing the limits of a container"))
     }

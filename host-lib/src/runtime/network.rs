@@ -17,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// ```
 /// use corehold_host::{Egress, Network};
 ///
-/// // The workspaces of a team reach each other, and the internet, but not the local network.
-/// let network = Network::team().meet().egress(Egress::Internet);
+/// // The workspaces of an owner reach each other, and the internet, but not the local network.
+/// let network = Network::owner().meet().egress(Egress::Internet);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -50,7 +50,9 @@ pub enum With {
     Team,
 }
 
-/// What members of a network may reach outside. The resolvers of the engine's machine answer them in any case but [`None`](Self::None).
+/// What members of a network may reach outside. The resolvers that the engine's machine names in its `resolv.conf` answer them in any case
+/// but [`None`](Self::None), those of its loopback through Docker. Others, which an engine may fall back to where there are none, must be
+/// reached by the egress for names to be found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -107,7 +109,8 @@ impl Network {
         Self::default().egress(Egress::None)
     }
 
-    /// Lets its members reach each other.
+    /// Lets its members reach each other, if [`Policy::meet`](crate::policy::Policy::meet) or their team's mode does: an owner's own may by
+    /// default, a team's may not.
     #[must_use]
     pub fn meet(mut self) -> Self {
         self.meet = true;

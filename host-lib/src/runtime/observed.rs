@@ -75,6 +75,10 @@ impl Runtime for Observed {
         self.count("ensureNetwork", self.inner.ensure_network(network)).await
     }
 
+    async fn close_networks_again(&self, labels: &BTreeMap<String, String>) -> Result<Vec<String>> {
+        self.count("closeNetworksAgain", self.inner.close_networks_again(labels)).await
+    }
+
     async fn release_network(&self, name: &str) -> Result<bool> {
         self.count("releaseNetwork", self.inner.release_network(name)).await
     }

@@ -44,6 +44,10 @@ mod images;
 mod killed;
 // The commands of the life cycle: stopped, paused, asleep and back.
 mod life;
+// What all may have together, over processes of which one is killed.
+mod totals;
+// What a workspace may use, by default and changed while it runs.
+mod limits;
 // What workspaces reach of the engine's machine and of each other.
 mod networks;
 // What a host tells: events, use, lines, who did what, numbers.

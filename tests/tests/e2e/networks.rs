@@ -10,7 +10,7 @@ use std::{
 use corehold_e2e::{
     conformance::{Subject, ipv6_addresses},
     corehold::Corehold,
-    engine::{Engine, OUTSIDE, OUTSIDE_LINK_LOCAL, OUTSIDE_PRIVATE},
+    engine::{Engine, OUTSIDE, OUTSIDE_LINK_LOCAL, OUTSIDE_METADATA, OUTSIDE_METADATA6, OUTSIDE_PRIVATE, OUTSIDE6},
 };
 use corehold_host::{
     CreateWorkspace, ErrorKind, Network, Workspace,
@@ -153,6 +153,38 @@ END"
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_that_somebody_removed_are_set_again_while_a_workspace_runs() {
+    let engine = Engine::start().await;
+    let listener = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (docker, subject) = closed(&engine, |_| ()).await;
+    let container = subject.started(&subject.spec("on")).await;
+    let named = own(&engine, &docker, "named", false, Egress::Internet).await;
+    member(&subject, "named", &named).await;
+    let labels = engine.labels();
+    assert_eq!(docker.close_networks_again(&labels).await.unwrap(), Vec::<String>::new(), "they stand");
+    let (bridge, machine) = (bridge(&engine).await, format!("{}:{port}", gateway(&engine).await));
+    let lines =
+        ["to_host", "to_others"].map(|map| format!("nft delete element inet corehold {map} '{{ \"{bridge}\" }}'"));
+    let removed =
+        as_administrator(&engine, &format!("{} && nft flush chain inet corehold mark_{bridge}", lines.join(" && ")))
+            .await;
+    assert_eq!(removed.0, 0, "{removed:?}");
+    assert_eq!(subject.ask_text(&container, &format!("connect {machine}")).await, "connected", "it is open");
+
+    // As a host asks every ten seconds; by a process that knows nothing of the network.
+    let (later, _) = closed(&engine, |_| ()).await;
+    let closed_again = later.close_networks_again(&labels).await.unwrap();
+    if docker.describe().await.unwrap().name == "podman" && closed_again.is_empty() {
+        return;
+    }
+    assert_eq!(closed_again, [engine.options().network]);
+    let said = subject.ask_text(&container, &format!("connect {machine}")).await;
+    assert!(said.starts_with("error: No route to host"), "{said}");
+    assert_eq!(later.close_networks_again(&labels).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ports_of_the_machine_that_are_named_stay_open() {
     let engine = Engine::start().await;
     let listeners = [(); 2].map(|()| TcpListener::bind(("0.0.0.0", 0)).unwrap());
@@ -287,6 +319,15 @@ async fn a_subnet_that_is_somebody_elses_is_told_and_nothing_is_made() {
     }
 }
 
+/// How far a member of a network gets towards what is answered for outside.
+async fn way(subject: &Subject, from: &ContainerId, target: &str) -> &'static str {
+    match subject.ask_text(from, &format!("connect {target}")).await {
+        said if said.contains("refused") => "out",
+        said if said.contains("No route to host") => "closed",
+        said => panic!("{target}: {said}"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_egress_lets_out_what_it_names() {
     let engine = Engine::start().await;
@@ -300,16 +341,14 @@ async fn an_egress_lets_out_what_it_names() {
     {
         let network = own(&engine, &docker, name, false, egress).await;
         let (id, _) = member(&subject, name, &network).await;
-        for target in
-            [format!("{public}:443"), format!("{public}:80"), format!("{private}:443"), format!("{link_local}:443")]
-        {
-            let said = subject.ask_text(&id, &format!("connect {target}")).await;
-            let how = match said {
-                said if said.contains("refused") => "out",
-                said if said.contains("No route to host") => "closed",
-                said => panic!("{name} {target}: {said}"),
-            };
-            seen.push(format!("{name} {target} {how}"));
+        let reached = [(public, "443 80 53"), (private, "443 53"), (link_local, "443 53")];
+        let metadata = OUTSIDE_METADATA.map(|address| (address, "80 53"));
+        for (address, ports) in reached.into_iter().chain(metadata) {
+            let mut ways = Vec::new();
+            for port in ports.split(' ') {
+                ways.push(format!("{port} {}", way(&subject, &id, &format!("{address}:{port}")).await));
+            }
+            seen.push(format!("{name} {address}: {}", ways.join(", ")));
         }
         let (_, container) = engine.request("GET", &format!("/containers/{}/json", id.0), "").await;
         let container: serde_json::Value = serde_json::from_str(&container).unwrap();
@@ -317,23 +356,65 @@ async fn an_egress_lets_out_what_it_names() {
         assert_eq!(asks_nobody, name == "none", "{name}");
     }
     let wanted = "\
-open 203.0.113.7:443 out
-open 203.0.113.7:80 out
-open 10.210.9.9:443 out
-open 169.254.7.7:443 closed
-internet 203.0.113.7:443 out
-internet 203.0.113.7:80 out
-internet 10.210.9.9:443 closed
-internet 169.254.7.7:443 closed
-only 203.0.113.7:443 out
-only 203.0.113.7:80 closed
-only 10.210.9.9:443 closed
-only 169.254.7.7:443 closed
-none 203.0.113.7:443 closed
-none 203.0.113.7:80 closed
-none 10.210.9.9:443 closed
-none 169.254.7.7:443 closed";
+open 203.0.113.7: 443 out, 80 out, 53 out
+open 10.210.9.9: 443 out, 53 out
+open 169.254.7.7: 443 closed, 53 closed
+open 100.100.100.200: 80 closed, 53 closed
+open 168.63.129.16: 80 closed, 53 closed
+open 192.0.0.192: 80 closed, 53 closed
+internet 203.0.113.7: 443 out, 80 out, 53 out
+internet 10.210.9.9: 443 closed, 53 closed
+internet 169.254.7.7: 443 closed, 53 closed
+internet 100.100.100.200: 80 closed, 53 closed
+internet 168.63.129.16: 80 closed, 53 closed
+internet 192.0.0.192: 80 closed, 53 closed
+only 203.0.113.7: 443 out, 80 closed, 53 closed
+only 10.210.9.9: 443 closed, 53 closed
+only 169.254.7.7: 443 closed, 53 closed
+only 100.100.100.200: 80 closed, 53 closed
+only 168.63.129.16: 80 closed, 53 closed
+only 192.0.0.192: 80 closed, 53 closed
+none 203.0.113.7: 443 closed, 80 closed, 53 closed
+none 10.210.9.9: 443 closed, 53 closed
+none 169.254.7.7: 443 closed, 53 closed
+none 100.100.100.200: 80 closed, 53 closed
+none 168.63.129.16: 80 closed, 53 closed
+none 192.0.0.192: 80 closed, 53 closed";
     assert_eq!(seen.join("\n"), wanted);
+}
+
+/// What systemd-resolved leaves, in place of the machine's own file: where its resolver can't be reached from a container, none is open.
+const LOOPBACK_ALONE: &str = r#"echo nameserver 127.0.0.53 >/etc/loopback.conf
+rm /usr/bin/awk && cat >/usr/bin/awk <<'END' && chmod 755 /usr/bin/awk
+#!/bin/bash
+machine=/etc/resolv.conf loopback=/etc/loopback.conf
+exec mawk "${@/#$machine/$loopback}"
+END"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_machines_resolver_is_its_own_loopbacks_nobody_elses_is_open() {
+    let engine = Engine::start().await;
+    let image = engine.helper_image("loopback", LOOPBACK_ALONE).await;
+    let (docker, subject) = closed(&engine, |options| options.helper_image = image).await;
+    engine.answer_for_outside().await;
+    let named = vec![format!("{}:443", OUTSIDE.ip()).parse().unwrap()];
+    for (name, egress) in
+        [("open", Egress::Open), ("internet", Egress::Internet), ("only", Egress::Only(named.clone()))]
+    {
+        let network = own(&engine, &docker, name, false, egress.clone()).await;
+        let (id, _) = member(&subject, name, &network).await;
+        for metadata in OUTSIDE_METADATA.into_iter().chain([OUTSIDE_LINK_LOCAL]) {
+            assert_eq!(way(&subject, &id, &format!("{metadata}:53")).await, "closed", "{name} {metadata}");
+        }
+        let private = if egress == Egress::Open { "out" } else { "closed" };
+        assert_eq!(way(&subject, &id, &format!("{OUTSIDE_PRIVATE}:53")).await, private, "{name}");
+        let public = if matches!(egress, Egress::Only(_)) { "closed" } else { "out" };
+        assert_eq!(way(&subject, &id, &format!("{}:53", OUTSIDE.ip())).await, public, "{name}");
+        assert_eq!(way(&subject, &id, &format!("{}:443", OUTSIDE.ip())).await, "out", "{name}");
+    }
+    // The machine's own resolvers are in the table again.
+    let (docker, _) = closed(&engine, |_| ()).await;
+    own(&engine, &docker, "after", false, Egress::Only(named)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -381,6 +462,17 @@ async fn by_ipv6_nothing_is_reached_either() {
             let said = subject.ask_text(&one, &format!("connect {target}")).await;
             assert!(said.starts_with("error") && !said.contains("refused"), "{target}: {said}");
         }
+        // A machine without a way out by IPv6 has none for its members.
+        engine.answer_for_outside().await;
+        let routes = std::fs::read_to_string("/proc/net/ipv6_route").unwrap();
+        let leads_out = |route: &str| {
+            let columns: Vec<_> = route.split_whitespace().collect();
+            columns[0].bytes().all(|digit| digit == b'0') && columns[1] == "00" && columns[9] != "lo"
+        };
+        let gets_out = subject.ask_text(&one, &format!("connect [{OUTSIDE6}]:80")).await;
+        assert_eq!(gets_out.contains("refused"), routes.lines().any(leads_out), "{gets_out}");
+        let said = subject.ask_text(&one, &format!("connect [{OUTSIDE_METADATA6}]:80")).await;
+        assert!(said.starts_with("error") && !said.contains("refused"), "{said}");
         for id in [one, two] {
             docker.remove(&id).await.unwrap();
         }

@@ -84,6 +84,44 @@ async fn a_host_takes_no_label_or_variable_that_is_ours() {
     }
 }
 
+#[tokio::test]
+async fn what_nobody_limits_has_the_defaults_and_strangers_have_less() {
+    let home = tempfile::tempdir().unwrap();
+    let engine = Arc::new(FakeEngine::new(EngineScript::default(), AgentScript::default()));
+    let made = async |builder: HostBuilder, id: &str| {
+        let host = builder.runtime(engine.clone()).home(home.path()).reconciles(false).build().await.unwrap();
+        host.create(CreateWorkspace::empty().id(id)).await.unwrap();
+        (engine.spec(&format!("corehold-{id}")), host.inner.supervision.idle.clone())
+    };
+    let (spec, idle) = made(Host::builder(), "default").await;
+    let resources = Resources { memory_bytes: Some(2 << 30), pids: Some(2_048), ..Resources::default() };
+    assert_eq!((spec.resources, spec.network, idle), (resources, None, IdlePolicy::default()));
+    assert!(!spec.env.contains_key("COREHOLD_LIMIT_COMMAND_MS"), "the agent's own");
+
+    let (spec, idle) = made(Host::builder().for_strangers(), "stranger").await;
+    let resources = Resources {
+        memory_bytes: Some(536_870_912),
+        cpu_millis: Some(500),
+        pids: Some(100),
+        disk_bytes: Some(1_073_741_824),
+    };
+    assert_eq!(spec.resources, resources);
+    assert_eq!(spec.network.unwrap().egress, Egress::Internet);
+    assert_eq!(spec.env["COREHOLD_LIMIT_COMMAND_MS"], "300000");
+    let (hour, day) = (Duration::from_secs(3_600), Duration::from_secs(86_400));
+    assert_eq!(idle, IdlePolicy::default().pause_after(hour).max_lifetime(day));
+    // What is said afterwards holds.
+    let less = Resources { memory_bytes: Some(64 << 20), ..Resources::default() };
+    let (spec, _) = made(Host::builder().for_strangers().resources(less).network(Network::none()), "less").await;
+    assert_eq!((spec.resources.memory_bytes, spec.network.unwrap().egress), (Some(64 << 20), Egress::None));
+    for wrong in [Duration::ZERO, Duration::from_secs(u64::MAX)] {
+        let error = builder().home(home.path()).command_time(wrong).build().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    let absurd = Resources { pids: Some(0), ..Resources::default() };
+    assert_eq!(builder().home(home.path()).resources(absurd).build().await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
 #[test]
 fn handles_go_wherever_a_backend_needs_them() {
     fn anywhere<T: Send + Sync + Clone + 'static>() {}

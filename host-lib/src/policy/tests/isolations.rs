@@ -113,9 +113,9 @@ fn let_out(fixture: &Fixture, id: &str) -> (Egress, bool) {
 
 fn closed(default: &str) -> Policy {
     Policy::new()
-        .isolation(Isolation::new("standard"))
-        .isolation(Isolation::new("internet").egress(Egress::Internet))
-        .isolation(Isolation::new("closed").egress(Egress::None).kept_apart(true))
+        .isolation(Isolation::new("standard").meet(Meet::Team))
+        .isolation(Isolation::new("internet").egress(Egress::Internet).meet(Meet::Team))
+        .isolation(Isolation::new("closed").egress(Egress::None).meet(Meet::Nobody))
         .default_isolation(default)
 }
 
@@ -221,4 +221,34 @@ async fn a_plan_lets_its_owners_out_and_stays_with_what_was_made_under_it() {
     let copy = workspace.fork(1).await.unwrap().remove(0);
     assert_eq!(let_out(&fixture, copy.id().as_str()).0, Egress::None);
     fixture.host.create(open).await.unwrap();
+}
+
+#[tokio::test]
+async fn members_of_a_team_meet_only_where_its_policy_says_so() {
+    let fixture = fixture().await;
+    let asked = || in_team("asked", "acme").owner("ada").network(Network::team().meet());
+    // By default any request for it is refused, and an owner's own workspaces meet.
+    let host = ruled(&fixture, Policy::new()).await;
+    let error = host.create(asked()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Forbidden && error.to_string().contains("a team may not meet"), "{error}");
+    host.create(in_team("own", "acme").owner("ada").network(Network::owner().meet())).await.unwrap();
+    assert!(let_out(&fixture, "own").1);
+    let network = Network::team().meet();
+    let refused = fixture.builder().network(network.clone()).build().await.map(|_| ()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+
+    let open = ruled(&fixture, Policy::new().meet(Meet::Team)).await;
+    let workspace = open.create(asked()).await.unwrap();
+    assert!(let_out(&fixture, "asked").1);
+    // A policy that doesn't any more is for the next container.
+    workspace.write_file("kept", "x").await.unwrap();
+    workspace.sleep(GRACE).await.unwrap();
+    let woken = host.workspace("asked").await.unwrap();
+    woken.wake().await.unwrap();
+    assert!(!let_out(&fixture, "asked").1);
+    // The network of before goes when nobody is in it.
+    woken.remove().await.unwrap();
+    host.settled().await;
+    let names = fixture.engine.networks();
+    assert_eq!(names.len(), 1, "the owner's own: {names:?}");
 }

@@ -247,6 +247,10 @@ impl Runtime for Docker {
         self.networks.ensure(&self.connection, network).await.map(NetworkMade::from)
     }
 
+    async fn close_networks_again(&self, labels: &BTreeMap<String, String>) -> Result<Vec<String>> {
+        self.networks.close_again(&self.connection, label_filters(labels)).await
+    }
+
     async fn release_network(&self, name: &str) -> Result<bool> {
         self.networks.release(&self.connection, checked_name(name)?).await
     }

@@ -68,6 +68,19 @@ impl Engine {
     }
 }
 
+/// The profile of the filter of system calls, of what an engine says of its security (`name=seccomp,profile=default`).
+pub(super) fn system_call_filter<'a>(options: impl IntoIterator<Item = &'a String>) -> Option<String> {
+    options.into_iter().find_map(|option| {
+        let mut fields = option.split(',');
+        // Podman 4 has the name alone for its own.
+        let profile = match (fields.next()?, fields.next()) {
+            ("name=seccomp" | "seccomp", profile) => profile.and_then(|field| field.strip_prefix("profile=")),
+            _ => return None,
+        };
+        Some(profile.unwrap_or("default").to_owned()).filter(|profile| profile != "unconfined")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use bollard::models::SystemVersionComponents;
@@ -96,6 +109,25 @@ mod tests {
         assert_eq!(Engine::admitted(&podman, api(41)).unwrap(), Engine::Podman);
         // Who says nothing of itself is taken for what it acts as.
         assert_eq!(Engine::admitted(&SystemVersion::default(), api(52)).unwrap(), Engine::Docker);
+    }
+
+    #[test]
+    fn an_engine_without_a_filter_of_system_calls_is_known() {
+        let filter = |options: &[&str]| {
+            let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+            system_call_filter(&options)
+        };
+        for (options, profile) in [
+            (&["name=seccomp,profile=default"][..], Some("default")),
+            (&["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"], Some("builtin")),
+            (&["name=seccomp,profile=/etc/docker/seccomp.json"], Some("/etc/docker/seccomp.json")),
+            (&["seccomp"], Some("default")),
+            (&["name=seccomp,profile=unconfined"], None),
+            (&["name=apparmor", "name=rootless"], None),
+            (&[], None),
+        ] {
+            assert_eq!(filter(options).as_deref(), profile, "{options:?}");
+        }
     }
 
     #[test]

@@ -68,12 +68,15 @@ fn answered(status: u16, message: &str) -> Error {
         )
     } else if says("non-overlapping ipv4 address pool") || says("address pools have been fully subnetted") {
         (
-            ErrorKind::Engine,
+            ErrorKind::Conflict,
             Some(
                 "the engine has no free subnet for one more network: remove unused ones (`docker network prune`), \
                  or add default-address-pools to the engine's daemon.json",
             ),
         )
+    // Of control groups v1, where the kernel refuses to take away what is in use. With v2 it takes it.
+    } else if says("unable to set memory limit") || (says("memory.limit_in_bytes") && says("device or resource busy")) {
+        (ErrorKind::Conflict, Some("more memory is in use: end what uses it, or stop the workspace first"))
     } else if says("port is already allocated") || says("address already in use") {
         (ErrorKind::Conflict, Some("another process has this port; let the engine choose one"))
     } else if says("no matching manifest") {
@@ -183,10 +186,16 @@ mod tests {
             (
                 404,
                 "could not find an available, non-overlapping IPv4 address pool among the defaults to assign",
-                ErrorKind::Engine,
+                ErrorKind::Conflict,
                 true,
             ),
-            (500, "all predefined address pools have been fully subnetted", ErrorKind::Engine, true),
+            (500, "all predefined address pools have been fully subnetted", ErrorKind::Conflict, true),
+            (
+                500,
+                "Cannot update container 0f: runc did not terminate successfully: exit status 1: unable to set memory limit to 67108864 (current usage: 213590016, peak usage: 213852160)",
+                ErrorKind::Conflict,
+                true,
+            ),
             (500, "write /x: no space left on device", ErrorKind::DiskFull, true),
             (500, "write /x: disk quota exceeded", ErrorKind::DiskFull, true),
             (

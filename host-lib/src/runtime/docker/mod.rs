@@ -106,6 +106,16 @@ impl Docker {
         network::can_be_closed(&self.connection).await
     }
 
+    /// The filter of system calls that the engine puts before every container, by the name it has for it (`default`, `builtin`, a file of
+    /// its administrator's); none where it puts none there, and a workspace may ask the kernel whatever it likes. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn system_call_filter(&self) -> Result<Option<String>> {
+        let facts = self.connection.facts().await?;
+        Ok(engine::system_call_filter(facts.security_options.iter().flatten()))
+    }
+
     /// Where the engine was looked for; the last one is the one in use.
     #[must_use]
     pub fn candidates(&self) -> &[Candidate] {

@@ -90,7 +90,12 @@ add rule bridge corehold forward meta ibrname vmap @between
 const SHOWN: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// Sets the rules it is given, and what only the engine's machine knows: the interfaces that lead out of it, which may be bridges
-/// themselves, and its resolvers. Where those are its own loopback's, others are asked in truth, and port 53 is open to all.
+/// themselves, and its resolvers, each by its one address. `$4` is read in place of the machine's `resolv.conf`, in tests.
+///
+/// Resolvers of its own loopback (systemd-resolved) need no rule: no packet from a member gets to them, and Docker's resolver inside each
+/// container asks them from the machine's own network namespace, as newer ones do with all that the machine names. Where that names none,
+/// older ones ask public ones (8.8.8.8) from the container, and Podman without a resolver at the gateway tells members of others
+/// than the loopback's: those are outside like any other address, and an egress lets them be asked or doesn't.
 ///
 /// The gateway that is named after the rules may still lead to those of a network that had the address before and whose rules nobody has
 /// swept yet. A map takes no other value for what it has, so that is forgotten in the same transaction; if somebody else changes it in
@@ -106,15 +111,10 @@ rules() {
   uplinks=$(awk '$2 == "00000000" && $8 == "00000000" { print $1 }' /proc/net/route
             awk '$1 ~ /^0+$/ && $2 == "00" && $10 != "lo" { print $10 }' /proc/net/ipv6_route 2>/dev/null || true)
   for uplink in $uplinks; do printf 'add element inet corehold uplinks { "%s" }\n' "$uplink"; done
-  found=
-  for server in $(awk '$1 == "nameserver" { sub(/%.*/, "", $2); print $2 }' /etc/resolv.conf); do
-    case "$server" in
-      127.* | ::1) ;;
-      *:*) found=yes; printf 'add element inet corehold resolvers6 { %s }\n' "$server" ;;
-      *) found=yes; printf 'add element inet corehold resolvers { %s }\n' "$server" ;;
-    esac
-  done
-  [ -n "$found" ] || printf 'add element inet corehold %s\n' 'resolvers { 0.0.0.0/0 }' 'resolvers6 { ::/0 }'
+  awk '$1 != "nameserver" { next }
+       $2 ~ /^[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+$/ && $2 !~ /^(127|0)[.]/ { print "add element inet corehold resolvers { " $2 " }" }
+       $2 ~ /^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*$/ && $2 !~ /^::1?$/ { print "add element inet corehold resolvers6 { " $2 " }" }' \
+    "${4:-/etc/resolv.conf}"
 }
 rules "$@" | nft -f - || rules "$@" | nft -f -
 cat /proc/net/route
@@ -245,7 +245,7 @@ impl Rules {
             rules.push(("others", REFUSE.to_owned()));
             return rules;
         }
-        // Before the link-local addresses: some clouds' resolver has one.
+        // Before the metadata: some clouds' resolver has such an address. Nothing else may be let out before that is refused.
         rules.push(("others", "meta l4proto { tcp, udp } th dport 53 ip daddr @resolvers accept".to_owned()));
         rules.push(("others", "meta l4proto { tcp, udp } th dport 53 ip6 daddr @resolvers6 accept".to_owned()));
         rules.push(("others", format!("ip daddr {{ {METADATA} }} {REFUSE}")));
@@ -419,113 +419,4 @@ fn refused(what: &str, ended: &Ended) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rules() -> Rules {
-        Rules {
-            bridge: "ch0123456789ab".to_owned(),
-            gateways: ["fd00::1", "10.213.0.1"].map(|gateway| gateway.parse().unwrap()).to_vec(),
-            meet: false,
-            egress: Egress::Open,
-            host_ports: Vec::new(),
-            resolver: false,
-        }
-    }
-
-    #[test]
-    fn every_rule_is_in_our_table_and_for_our_bridge() {
-        let script = Rules { host_ports: vec![8080, 443], ..rules() }.script(61_234);
-        for line in script.lines() {
-            assert!(line.contains(" inet corehold"), "{line}");
-        }
-        assert!(script.contains("host_ch0123456789ab tcp dport { 8080, 443 } accept\n"), "{script}");
-        assert!(script.contains("to_host { \"ch0123456789ab\" : jump host_ch0123456789ab }"), "{script}");
-        assert!(script.contains("gateways { 10.213.0.1 : jump mark_ch0123456789ab }"), "{script}");
-        for line in rules().between().lines() {
-            assert!(line.contains(" bridge corehold"), "{line}");
-        }
-        assert!(!script.contains("delete") && !script.contains("flush ruleset") && !script.contains("flush table"));
-    }
-
-    #[test]
-    fn what_is_not_let_in_is_refused_last_and_members_meet_only_where_they_may() {
-        let of = |rules: &Rules, chain: &str| -> Vec<String> {
-            rules.rules().into_iter().filter(|(name, _)| *name == chain).map(|(_, rule)| rule).collect()
-        };
-        assert_eq!(of(&rules(), "host").last().unwrap(), REFUSE);
-        assert_eq!(of(&rules(), "others")[0], format!("oifname \"ch0123456789ab\" {REFUSE}"));
-        assert_eq!(of(&Rules { meet: true, ..rules() }, "others")[0], "oifname \"ch0123456789ab\" accept");
-    }
-
-    #[test]
-    fn a_resolver_at_the_gateway_is_asked_for_names_alone() {
-        let rules = Rules { resolver: true, ..rules() };
-        let host: Vec<_> =
-            rules.rules().into_iter().filter(|(chain, _)| *chain == "host").map(|(_, rule)| rule).collect();
-        assert_eq!(host[0], "ip6 daddr fd00::1 meta l4proto { tcp, udp } th dport 53 accept");
-        assert_eq!(host[1], "ip daddr 10.213.0.1 meta l4proto { tcp, udp } th dport 53 accept");
-        assert_eq!(host.last().unwrap(), REFUSE);
-    }
-
-    #[test]
-    fn members_are_kept_apart_on_the_bridge_too_unless_they_may_meet() {
-        let drops = |rules: &Rules| rules.between().lines().any(|line| line.ends_with("between_ch0123456789ab drop"));
-        assert!(drops(&rules()));
-        let meet = Rules { meet: true, ..rules() };
-        assert!(!drops(&meet) && meet.between().contains("flush chain bridge corehold between_ch0123456789ab"));
-    }
-
-    #[test]
-    fn an_egress_refuses_what_it_does_not_name() {
-        let others = |egress: Egress| -> Vec<String> {
-            let rules = Rules { egress, ..rules() }.rules();
-            rules.into_iter().filter(|(name, _)| *name == "others").map(|(_, rule)| rule).collect()
-        };
-        let open = others(Egress::Open);
-        assert!(open.last().unwrap().starts_with("ip6 daddr { fe80::/10"), "{open:?}");
-        let none = others(Egress::None);
-        assert_eq!(none.last().unwrap(), REFUSE);
-        assert!(!none.iter().any(|rule| rule.contains("accept")), "not even names: {none:?}");
-        let internet = others(Egress::Internet);
-        assert!(internet.iter().any(|rule| rule.contains("10.0.0.0/8") && rule.contains(REFUSE)), "{internet:?}");
-        let named = ["10.1.0.0/16:443", "2001:db8::/32"].map(|text| text.parse().unwrap());
-        let only = others(Egress::Only(named.to_vec()));
-        let end = &only[only.len() - 3..];
-        let tcp = "ip daddr 10.1.0.0/16 meta l4proto { tcp, udp } th dport 443 accept";
-        assert_eq!(end, [tcp, "ip6 daddr 2001:db8::/32 accept", REFUSE]);
-        for egress in [Egress::Open, Egress::Internet, Egress::None, Egress::Only(named.to_vec())] {
-            let rules = others(egress);
-            assert!(rules[0].contains("oifname \"ch") && rules[1].contains("@bridges") && rules[2].contains("oifkind"));
-        }
-    }
-
-    #[test]
-    fn a_mark_is_of_its_rules() {
-        let mark = rules().mark();
-        assert!(MARKS.contains(&mark), "{mark}");
-        assert_eq!(mark, rules().mark());
-        assert_ne!(mark, Rules { host_ports: vec![1], ..rules() }.mark());
-        assert_ne!(mark, Rules { meet: true, ..rules() }.mark());
-        assert_ne!(mark, Rules { resolver: true, ..rules() }.mark());
-    }
-
-    #[test]
-    fn a_bridge_whose_name_would_be_read_as_more_is_refused() {
-        for bridge in ["", "a b", "x\"; flush ruleset; add x \"", "a{", "sixteen-letters!", "0123456789abcdef"] {
-            let error = Rules { bridge: bridge.to_owned(), ..rules() }.check("n").unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Unsupported, "{bridge}");
-        }
-        assert!(rules().check("n").is_ok());
-    }
-
-    #[test]
-    fn why_it_can_not_be_closed_is_told() {
-        let error = |code, output: &str| refused("x", &Ended { code, output: output.to_owned() });
-        assert!(error(127, "nft: command not found").to_string().contains("image build"));
-        let denied = error(1, "Error: Could not process rule: Operation not permitted");
-        assert!(denied.to_string().contains("no say"), "{denied}");
-        assert_eq!(denied.kind(), ErrorKind::Unsupported);
-        assert!(denied.hint_text().unwrap().contains("host_may_be_reached"));
-    }
-}
+mod tests;

@@ -107,14 +107,23 @@ pub(super) fn default_spec(options: &DockerOptions) -> NetworkSpec {
 /// The network of a container that was made before; none when it isn't one of ours.
 pub(super) fn spec_of(container: &ContainerInspectResponse, options: &DockerOptions) -> Option<NetworkSpec> {
     let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
-    if let Some(spec) = labels.and_then(|labels| labels.get(SPEC_LABEL)) {
-        return serde_json::from_str(spec).ok();
-    }
     let mode = container.host_config.as_ref().and_then(|config| config.network_mode.as_ref());
     // Podman calls the mode `bridge` whatever network it is.
     let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
-    let is_in_it = networks.is_some_and(|networks| networks.contains_key(&options.network));
-    (mode == Some(&options.network) || is_in_it).then(|| default_spec(options))
+    let names = networks.into_iter().flat_map(HashMap::keys).chain(mode);
+    spec_in(labels, names, options)
+}
+
+/// The same of one that has these labels and is in these networks.
+fn spec_in<'a>(
+    labels: Option<&HashMap<String, String>>,
+    mut networks: impl Iterator<Item = &'a String>,
+    options: &DockerOptions,
+) -> Option<NetworkSpec> {
+    match labels.and_then(|labels| labels.get(SPEC_LABEL)) {
+        Some(spec) => serde_json::from_str(spec).ok(),
+        None => networks.any(|name| *name == options.network).then(|| default_spec(options)),
+    }
 }
 
 impl Networks {
@@ -153,6 +162,50 @@ impl Networks {
             *known = Some(network.clone());
         }
         Ok(ensured)
+    }
+
+    /// Closes those networks again whose rules somebody removed while containers with these labels run in them, and says which. Looked
+    /// at are those whose rules can be seen from here, at the cost of an inspection and an attempt to connect to this machine.
+    pub(super) async fn close_again(&self, connection: &Connection, labels: Vec<String>) -> Result<Vec<String>> {
+        if connection.options.host_may_be_reached {
+            return Ok(Vec::new());
+        }
+        let filters = Some(HashMap::from([("label".to_owned(), labels)]));
+        let options = ListContainersOptions { filters, ..ListContainersOptions::default() };
+        let call = connection.client.list_containers(Some(options));
+        let running = connection.call("looking which networks are in use", call).await?;
+        let specs: HashMap<String, NetworkSpec> = running
+            .into_iter()
+            .filter_map(|container| {
+                let networks = container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+                spec_in(container.labels.as_ref(), networks.keys(), &connection.options)
+            })
+            .map(|spec| (spec.name.clone(), spec))
+            .collect();
+        let mut closed = Vec::new();
+        for (name, spec) in specs {
+            if !self.are_rules_gone(connection, &spec).await? {
+                continue;
+            }
+            // Of the network as it was made, whatever addresses it has.
+            self.ensure(connection, &spec).await?;
+            closed.push(name);
+        }
+        closed.sort();
+        Ok(closed)
+    }
+
+    /// Whether it is seen that the rules of a network don't stand.
+    async fn are_rules_gone(&self, connection: &Connection, spec: &NetworkSpec) -> Result<bool> {
+        let known = self.known().entry(spec.name.clone()).or_default().clone();
+        // Not while somebody is setting them.
+        let _known = known.lock().await;
+        let Some(network) = inspect(connection, &spec.name, &spec.name).await? else { return Ok(false) };
+        let network = check(network, spec, &Traits::of(connection, &spec.name).await?)?;
+        if !network.direct {
+            return Ok(false);
+        }
+        Ok(!network.rules(connection, spec)?.find_standing(connection.engine).await)
     }
 
     /// The network for a container that is about to be in it.
@@ -230,6 +283,19 @@ impl Networks {
 }
 
 impl Network {
+    /// What its members may reach, but for a resolver at the gateway, which is seen from inside.
+    fn rules(&self, connection: &Connection, spec: &NetworkSpec) -> Result<Rules> {
+        let rules = Rules {
+            bridge: self.bridge.clone(),
+            gateways: self.gateways.clone(),
+            meet: spec.meet,
+            egress: spec.egress.clone(),
+            host_ports: connection.options.host_ports.clone(),
+            resolver: false,
+        };
+        rules.check(&spec.name)
+    }
+
     /// Closes it to the engine's machine and to other networks, and looks from inside whether it is; if its rules stand, that was done.
     async fn close(mut self, connection: &Connection, spec: &NetworkSpec, made: bool) -> Result<Ensured> {
         let options = &connection.options;
@@ -242,15 +308,7 @@ impl Network {
             }
             return Ok(Ensured::There(self));
         }
-        let mut rules = Rules {
-            bridge: self.bridge.clone(),
-            gateways: self.gateways.clone(),
-            meet: spec.meet,
-            egress: spec.egress.clone(),
-            host_ports: options.host_ports.clone(),
-            resolver: false,
-        }
-        .check(&spec.name)?;
+        let mut rules = self.rules(connection, spec)?;
         if self.direct {
             if rules.find_standing(connection.engine).await {
                 return Ok(Ensured::There(self));
