@@ -110,7 +110,7 @@ impl Drop for Endless {
 /// Requests that take hours, the first with a match at once.
 fn endless_requests() -> [(&'static str, Value); 3] {
     [
-        ("search", json!({ "pattern": "needle", "paths": ["a", "large"], "sorted": true, "binary": "text" })),
+        ("search", json!({ "pattern": "needle", "paths": ["a", "large"], "sorted": true, "binary": "search" })),
         ("search", json!({ "pattern": "needle", "paths": ["d"], "follow": true })),
         ("find", json!({ "query": "needle", "path": "d", "follow": true })),
     ]
