@@ -96,12 +96,14 @@ impl Agent {
     /// [`StartError`] says what is missing.
     pub fn new(config: Config, processes: Processes) -> Result<Self, StartError> {
         let root = Root::open(&config.root).map_err(|error| StartError::Root { root: config.root.clone(), error })?;
-        crate::archive::sweep(&root);
         let edits = Edits::default();
-        if let Err(problem) = edit::recover(&edits, &root) {
+        let recovered = edit::recover(&edits, &root);
+        if let Err(problem) = &recovered {
             // An agent that doesn't start helps nobody; the next transaction tries again.
             tracing::error!(%problem, "transactions that a killed agent left can't be undone or finished yet");
         }
+        // Not before: it would take away what they are recovered from.
+        crate::archive::sweep(&root, recovered.is_ok());
         let boot_id = random_id().map_err(StartError::Random)?;
         let searches = config.limits.searches.as_usize().clamp(1, Semaphore::MAX_PERMITS);
         let ownership = Arc::new(Ownership::from_start(config.workspace.clone()));

@@ -45,7 +45,8 @@ pub(crate) fn agent_in_memory() -> TestAgent {
     agent_in(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(), &[])
 }
 
-fn agent_in(root: tempfile::TempDir, variables: &[(&str, &str)]) -> TestAgent {
+/// An agent whose workspace is there already.
+pub(crate) fn agent_in(root: tempfile::TempDir, variables: &[(&str, &str)]) -> TestAgent {
     let config = Config::from_variables(|name| match name {
         env_vars::ROOT => Some(root.path().into()),
         env_vars::TOKEN_SHA256 => Some(TOKEN_SHA256.into()),

@@ -21,7 +21,8 @@ export type CommandExit = {
    */
   stalled: boolean,
   /**
-   * Whether the kernel killed a process of the workspace for want of memory meanwhile; absent where it can't be known.
+   * Whether the kernel killed a process of the command for want of memory while its leader ran; absent where it can't be told,
+   * such as when it killed one of several commands' processes and nothing says whose.
    */
   oomKilled?: boolean,
   /**

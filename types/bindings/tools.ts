@@ -18,6 +18,9 @@ import type { CommandRequest } from "./CommandRequest.js";
 import type { CommandResizeRequest } from "./CommandResizeRequest.js";
 import type { CommandResizeResponse } from "./CommandResizeResponse.js";
 import type { CommandResponse } from "./CommandResponse.js";
+import type { CommandSearchEvent } from "./CommandSearchEvent.js";
+import type { CommandSearchRequest } from "./CommandSearchRequest.js";
+import type { CommandSearchResponse } from "./CommandSearchResponse.js";
 import type { CommandSignalRequest } from "./CommandSignalRequest.js";
 import type { CommandSignalResponse } from "./CommandSignalResponse.js";
 import type { CopyRequest } from "./CopyRequest.js";
@@ -76,6 +79,8 @@ export interface Tools {
   command: { request: CommandRequest; response: CommandResponse; event: CommandEvent };
   /** Replays what a command wrote from any offset, then follows it until it ends. */
   commandOutput: { request: CommandOutputRequest; response: CommandResponse; event: CommandEvent };
+  /** Searches what a command has written for a regular expression or literal; says each line's stream and offset, and what the log has dropped. */
+  commandSearch: { request: CommandSearchRequest; response: CommandSearchResponse; event: CommandSearchEvent };
   /** Sends a signal to every process of a command. */
   commandSignal: { request: CommandSignalRequest; response: CommandSignalResponse; event: never };
   /** Lists the commands that run or have run, newest first. */
@@ -127,6 +132,7 @@ export const TOOL_NAMES = [
   "extract",
   "command",
   "commandOutput",
+  "commandSearch",
   "commandSignal",
   "commandList",
   "commandGet",

@@ -128,6 +128,7 @@ macro_rules! for_each_tool {
             Extract,
             Command,
             CommandOutput,
+            CommandSearch,
             CommandSignal,
             CommandList,
             CommandGet,

@@ -16,6 +16,8 @@ use crate::{config::Config, engine::Address, progress, test::tally};
 const GENERATING_TESTS: &[&[&str]] = &[
     // types/bindings, types/schema, types/mcp, types/openapi, types/tests/typescript/samples.ts
     &["corehold-types", "--test", "bindings"],
+    // docs/limits.md
+    &["corehold-agent", "--test", "limits"],
     // host-lib/schema
     &["corehold-host", "--test", "published"],
 ];
@@ -112,7 +114,7 @@ impl<'a> Artifacts<'a> {
     /// Runs the tests that compare generated files, so that they write them.
     pub(crate) fn generate(&self) -> Result<()> {
         progress::step(
-            "Write TypeScript bindings, samples, JSON Schemas, the OpenAPI document and the list of tools for models",
+            "Write TypeScript bindings, samples, JSON Schemas, the OpenAPI document, the list of tools for models and the page of limits",
             || {
                 for tests in GENERATING_TESTS {
                     let mut cargo = self.cargo(&["test", "--quiet", "--package"]);

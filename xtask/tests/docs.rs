@@ -1,6 +1,9 @@
-//! What documents say of the code is there: the tests that `SECURITY.md` names.
+//! What documents say of the code is there: the tests that `SECURITY.md` names, the files and folders that the others do.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Each `` `name` (file.rs) `` of a text.
 fn references(text: &str) -> Vec<(String, String)> {
@@ -36,4 +39,63 @@ fn each_test_that_the_threat_model_names_is_there() {
         );
     }
     assert!(missing("`no_such_test` (xtask/tests/docs.rs)", root).len() == 1, "what is not there is found");
+}
+
+/// Every file and folder of the repository but for what is built, by its path from the root.
+fn everything(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let name = entry.file_name();
+            if ["target", ".git", "node_modules"].iter().any(|built| name == *built) {
+                continue;
+            }
+            found.push(entry.path().strip_prefix(root).unwrap().to_owned());
+            if entry.file_type().unwrap().is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+/// Each path of this repository that a text names between backticks: what begins with one of its folders, is a Rust file, or ends
+/// with a slash. What is built is no part of it, and where something else is to be put in (`<home>`, `…`, `*`), it is no path.
+fn paths<'a>(text: &'a str, there: &[PathBuf]) -> Vec<&'a str> {
+    let is_path = |word: &&str| {
+        let first = word.split('/').next().unwrap_or_default();
+        let is_ours = word.contains('/') && there.iter().any(|path| path.as_os_str() == first);
+        (is_ours || word.ends_with(".rs") || word.ends_with('/'))
+            && !word.starts_with(['/', '.', '-'])
+            && !word.starts_with("target/")
+            && !word.contains([' ', '<', '{', '*', '…', ':', '='])
+    };
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(is_path).collect()
+}
+
+/// Those that aren't there, from the root or from some folder of it.
+fn gone<'a>(text: &'a str, there: &[PathBuf]) -> Vec<&'a str> {
+    let is_there = |word: &str| there.iter().any(|path| path.ends_with(word.trim_end_matches('/')));
+    paths(text, there).into_iter().filter(|word| !is_there(word)).collect()
+}
+
+#[test]
+fn each_path_that_a_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let there = everything(root);
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let documents =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)).into_iter().chain(docs);
+    let (mut named, mut missing) = (0, Vec::new());
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        named += paths(&text, &there).len();
+        let of_document = |path: &&str| format!("{path} in {}", document.display());
+        missing.extend(gone(&text, &there).iter().map(of_document));
+    }
+    assert_eq!(missing, Vec::<String>::new(), "documents name what is not there");
+    assert!(named > 100, "only {named} paths were found");
+    let text = "`xtask/tests/docs.rs`, `tests/docs.rs` and `xtask/` are there; `agent/src/gone.rs`, `gone.rs` and `agent/gone` aren't";
+    assert_eq!(gone(text, &there), ["agent/src/gone.rs", "gone.rs", "agent/gone"]);
 }

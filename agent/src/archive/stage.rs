@@ -76,9 +76,15 @@ fn pointer(root: &Root, path: &WorkspacePath) -> Result<Option<OsString>, Proble
     }
 }
 
-/// Removes what an agent that was killed has left in the root, and where its pointers say.
-pub(crate) fn sweep(root: &Root) {
+/// Removes what an agent that was killed has left in the root, and where its pointers say. What transactions have left only if they were
+/// `recovered`: until then it is all that there is of files, old and new.
+pub(crate) fn sweep(root: &Root, recovered: bool) {
     let Ok(top) = root.open_directory(&".".into()) else { return };
+    let own_names = |directory: BorrowedFd<'_>| {
+        let mut names = own_names(directory);
+        names.retain(|name| recovered || Own::of(name.as_bytes()) != Some(Own::Edit));
+        names
+    };
     for name in own_names(top.as_fd()) {
         if Own::of(name.as_bytes()) == Some(Own::Pointer)
             && let Ok(target) = rustix::fs::readlinkat(&top, &name, Vec::new())

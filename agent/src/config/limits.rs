@@ -61,11 +61,11 @@ impl Limit {
 }
 
 macro_rules! limits {
-    ($($(#[$doc:meta])+ $field:ident: $name:literal, $unit:literal, $variable:literal, $default:expr;)+) => {
+    ($($(#[doc = $doc:literal])+ $field:ident: $name:literal, $unit:literal, $variable:literal, $default:expr;)+) => {
         /// Every limit of the agent.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub struct Limits {
-            $($(#[$doc])+ pub $field: Limit,)+
+            $($(#[doc = $doc])+ pub $field: Limit,)+
         }
 
         impl Default for Limits {
@@ -79,6 +79,13 @@ macro_rules! limits {
             #[must_use]
             pub fn all(&self) -> Vec<Limit> {
                 vec![$(self.$field),+]
+            }
+
+            /// Each default, and what the table says of it.
+            #[must_use]
+            pub fn documented() -> Vec<(Limit, &'static str)> {
+                let limits = Self::default();
+                vec![$((limits.$field, concat!($($doc),+).trim_ascii())),+]
             }
 
             /// The defaults, each replaced by what `value_of` says about it.

@@ -84,7 +84,7 @@ fn with_defaults(tool: &str, arguments: &str, cap: usize) -> Vec<u8> {
     let half = cap / 2;
     let defaults: &[(&str, Value)] = match tool {
         "read" => &[("maxBytes", json!(cap))],
-        "search" => &[("maxMatches", json!(200)), ("maxLineBytes", json!(300))],
+        "search" | "commandSearch" => &[("maxMatches", json!(200)), ("maxLineBytes", json!(300))],
         "find" => &[("limit", json!(200))],
         "list" | "ports" | "commandList" => &[("limit", json!(500))],
         "auditRead" => &[("limit", json!(100))],

@@ -326,3 +326,28 @@ fn streamed(events: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'stat
 fn event(json: &str) -> Result<Bytes, Infallible> {
     Ok(Bytes::from(format!("event: message\ndata: {json}\n\n")))
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::testing;
+
+    /// The clock stands still but while everybody waits for it.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_has_nothing_to_tell_says_so_in_comments() {
+        let agent = testing::agent();
+        let mut body = listening(Arc::clone(&agent), &RpcId::Number(1)).into_body();
+        let begun = tokio::time::Instant::now();
+        let mut said = Vec::new();
+        for _ in 0..3 {
+            let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            said.push((String::from_utf8(frame.to_vec()).unwrap(), begun.elapsed().as_secs()));
+        }
+        assert!(said[0].0.starts_with("event: message\n") && said[0].1 == 0, "{said:?}");
+        assert_eq!(said[1..], [(": keep-alive\n\n".to_owned(), 15), (": keep-alive\n\n".to_owned(), 30)]);
+        agent.begin_shutdown();
+        assert!(body.frame().await.is_none(), "it ends with the agent");
+    }
+}

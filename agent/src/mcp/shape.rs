@@ -6,8 +6,9 @@ use std::fmt::{Display, Write as _};
 use corehold_types::{
     CollectedOutput, Data, WorkspacePath,
     tools::{
-        CommandExit, CommandResponse, EditResponse, EntryKind, FileContent, FindResponse, ListResponse, ReadResponse,
-        ReadResult, SearchFileLine, SearchResponse,
+        CommandExit, CommandResponse, CommandSearchEvent, CommandSearchResponse, EditResponse, EntryKind, FileContent,
+        FindResponse, ListResponse, OutputStream, ReadResponse, ReadResult, SearchFileLine, SearchResponse,
+        SearchTruncation,
     },
 };
 use serde::de::DeserializeOwned;
@@ -21,6 +22,7 @@ pub(super) fn answer(tool: &str, response: &[u8], cap: usize) -> String {
         "find" => typed(response, find),
         "list" => typed(response, list),
         "command" | "commandOutput" => typed(response, command),
+        "commandSearch" => typed(response, command_search),
         "edit" => typed(response, edit),
         _ => None,
     };
@@ -151,17 +153,11 @@ fn search(response: &SearchResponse) -> String {
     let _ = write!(text, "[{} matching lines in {} files", response.matched_lines, response.matched_files);
     let _ = match response.truncated.as_slice() {
         [] => write!(text, "; that is all]"),
-        reasons => {
-            let reasons: Vec<String> = reasons
-                .iter()
-                .map(|reason| serde_json::to_value(reason).unwrap_or_default().as_str().unwrap_or_default().to_owned())
-                .collect();
-            write!(
-                text,
-                "; there may be more ({}): narrow it with `paths`, `globs` or `types`, or raise `maxMatches`]",
-                reasons.join(", ")
-            )
-        }
+        reasons => write!(
+            text,
+            "; there may be more ({}): narrow it with `paths`, `globs` or `types`, or raise `maxMatches`]",
+            words(reasons)
+        ),
     };
     if response.matched_lines == 0 && response.skipped.ignored + response.skipped.hidden > 0 {
         let _ = write!(
@@ -170,6 +166,40 @@ fn search(response: &SearchResponse) -> String {
             response.skipped.ignored, response.skipped.hidden
         );
     }
+    text
+}
+
+fn words(reasons: &[SearchTruncation]) -> String {
+    let word = |reason| serde_json::to_value(reason).unwrap_or_default().as_str().unwrap_or_default().to_owned();
+    reasons.iter().map(word).collect::<Vec<_>>().join(", ")
+}
+
+fn command_search(response: &CommandSearchResponse) -> String {
+    let mut text = String::new();
+    for event in &response.found {
+        let (mark, line) = match event {
+            CommandSearchEvent::Match(line) => (':', line),
+            CommandSearchEvent::Context(line) => ('-', line),
+            CommandSearchEvent::Gap { from, to } => {
+                let _ = writeln!(text, "[bytes {from} to {to} are gone: the log had no room for them]");
+                continue;
+            }
+        };
+        let stream = if line.stream == OutputStream::Stdout { "stdout" } else { "stderr" };
+        let _ = write!(text, "{:>8} {stream}{mark} ", line.offset);
+        data(&mut text, &line.data);
+        text.push_str(if line.cut.is_some() { " …\n" } else { "\n" });
+    }
+    let _ = write!(text, "[{} matching lines in {} bytes", response.matched_lines, response.searched_bytes);
+    let _ = match response.truncated.as_slice() {
+        [] => write!(text, "; that is all]"),
+        reasons => write!(
+            text,
+            "; there may be more ({}): the same call with `offset: {}` goes on]",
+            words(reasons),
+            response.offset
+        ),
+    };
     text
 }
 
@@ -248,7 +278,8 @@ fn stream(text: &mut String, name: &str, output: &CollectedOutput, id: &str) {
     if output.omitted_bytes > 0 {
         let _ = writeln!(
             text,
-            "\n[… {} of {} bytes left out here; `commandOutput` with `id: {id:?}` and an `offset` has them …]",
+            "\n[… {} of {} bytes left out here; `commandOutput` with `id: {id:?}` and an `offset` has them, \
+             `commandSearch` with a `pattern` finds lines in all of it …]",
             output.omitted_bytes, output.total_bytes
         );
     }
@@ -341,6 +372,25 @@ mod tests {
         let text = said("command", &response, 9000);
         assert!(text.starts_with("[exit code 3, 12 ms]\nstdout:\nhe\n[… 5 of 9 bytes left out"), "{text}");
         assert!(text.ends_with("…]\nil\n") && text.contains("`id: \"c1\"`") && !text.contains("stderr"), "{text}");
+        assert!(text.contains("`commandSearch` with a `pattern`"), "{text}");
+    }
+
+    #[test]
+    fn a_searched_output_says_where_each_line_stands_and_how_to_go_on() {
+        let response = json!({
+            "id": "c1", "matchedLines": 1, "searchedBytes": 90, "longLines": 0, "offset": 40, "end": 100, "elapsedMs": 1,
+            "found": [
+                {"type": "gap", "from": 0, "to": 10},
+                {"type": "context", "stream": "stdout", "offset": 10, "end": 14, "text": "one"},
+                {"type": "match", "stream": "stderr", "offset": 14, "end": 40, "text": "two", "cut": {"start": 0, "length": 25, "hiddenMatches": 0}},
+            ],
+            "truncated": ["maxMatches"],
+        });
+        assert_eq!(
+            said("commandSearch", &response, 9000),
+            "[bytes 0 to 10 are gone: the log had no room for them]\n      10 stdout- one\n      14 stderr: two …\n\
+             [1 matching lines in 90 bytes; there may be more (maxMatches): the same call with `offset: 40` goes on]"
+        );
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub struct ProcessConfig {
     /// Folder for the log of commands, an unlinked file. Default: the first of `/tmp` and `/var/tmp` that is on a disk and
     /// can be written; where there is none, memory.
     pub log_directory: Option<PathBuf>,
+    /// File with the control group's count of processes that the kernel killed for want of memory (`memory.events`, or
+    /// `memory.oom_control`). Default: that of the agent's own group, where there is one.
+    pub kill_counter: Option<PathBuf>,
     /// Milliseconds after which a command that isn't detached is ended, unless its caller says otherwise.
     pub command_ms: Limit,
     /// Commands that run at a time.
@@ -49,6 +52,7 @@ impl ProcessConfig {
         Self {
             environment,
             log_directory: None,
+            kill_counter: None,
             command_ms: limits.command_ms,
             commands: limits.commands,
             commands_kept: limits.commands_kept,

@@ -11,15 +11,16 @@ use super::sys::Reaped;
 pub(super) struct Facts {
     pub(super) timed_out: bool,
     pub(super) stalled: bool,
+    /// Whether the agent has sent SIGKILL to it.
+    pub(super) sent_kill: bool,
     started: Instant,
     own_peak_memory_bytes: u64,
-    kills_before: Option<u64>,
     ended: Option<(Reaped, Instant)>,
 }
 
 impl Facts {
-    pub(super) fn new(started: Instant, own_peak_memory_bytes: u64, kills_before: Option<u64>) -> Self {
-        Self { timed_out: false, stalled: false, started, own_peak_memory_bytes, kills_before, ended: None }
+    pub(super) fn new(started: Instant, own_peak_memory_bytes: u64) -> Self {
+        Self { timed_out: false, stalled: false, sent_kill: false, started, own_peak_memory_bytes, ended: None }
     }
 
     /// The leader was reaped.
@@ -32,7 +33,7 @@ impl Facts {
     }
 
     /// The exit as it is told.
-    pub(super) fn to_exit(&self, survivors: Vec<u32>, kills: Option<u64>) -> CommandExit {
+    pub(super) fn to_exit(&self, survivors: Vec<u32>, oom_killed: Option<bool>) -> CommandExit {
         let (child, at) = match &self.ended {
             Some((child, at)) => (Some(child), *at),
             None => (None, Instant::now()),
@@ -45,7 +46,7 @@ impl Facts {
             signal: libc::WIFSIGNALED(status).then(|| signal_name(libc::WTERMSIG(status))),
             timed_out: self.timed_out,
             stalled: self.stalled,
-            oom_killed: kills.zip(self.kills_before).map(|(now, before)| now > before),
+            oom_killed,
             duration_ms: millis(at.duration_since(self.started)),
             peak_memory_bytes: peak,
             cpu_ms: child.map(|child| millis(child.cpu)),
@@ -104,27 +105,24 @@ mod tests {
 
     use super::*;
 
-    fn exit(status: i32, peak: u64, kills: (Option<u64>, Option<u64>)) -> CommandExit {
-        let mut facts = Facts::new(Instant::now(), 6 << 20, kills.0);
+    fn exit(status: i32, peak: u64) -> CommandExit {
+        let mut facts = Facts::new(Instant::now(), 6 << 20);
         facts.ended(Reaped { pid: 1, status, cpu: Duration::from_micros(2_500), peak_memory_bytes: peak });
-        facts.to_exit(Vec::new(), kills.1)
+        facts.to_exit(Vec::new(), None)
     }
 
     #[test]
     fn a_code_or_a_signal() {
-        let ended = exit(255 << 8, 0, (None, None));
+        let ended = exit(255 << 8, 0);
         assert_eq!((ended.code, ended.signal, ended.cpu_ms), (Some(255), None, Some(2)));
-        let killed = exit(libc::SIGKILL, 0, (None, None));
+        let killed = exit(libc::SIGKILL, 0);
         assert_eq!((killed.code, killed.signal.as_deref()), (None, Some("SIGKILL")));
-        assert_eq!(exit(libc::SIGSEGV | 0x80, 0, (None, None)).signal.as_deref(), Some("SIGSEGV"), "with a core dump");
+        assert_eq!(exit(libc::SIGSEGV | 0x80, 0).signal.as_deref(), Some("SIGSEGV"), "with a core dump");
     }
 
     #[test]
     fn what_is_not_known_is_absent() {
-        assert_eq!(exit(0, 6 << 20, (None, None)).peak_memory_bytes, None, "it may be the agent's");
-        assert_eq!(exit(0, 7 << 20, (None, None)).peak_memory_bytes, Some(7 << 20));
-        assert_eq!(exit(0, 0, (Some(1), None)).oom_killed, None);
-        assert_eq!(exit(0, 0, (Some(1), Some(1))).oom_killed, Some(false));
-        assert_eq!(exit(0, 0, (Some(1), Some(2))).oom_killed, Some(true));
+        assert_eq!(exit(0, 6 << 20).peak_memory_bytes, None, "it may be the agent's");
+        assert_eq!(exit(0, 7 << 20).peak_memory_bytes, Some(7 << 20));
     }
 }

@@ -16,6 +16,7 @@ use corehold_types::tools::CommandExit;
 use rustix::{
     event::{Timespec, epoll},
     io::Errno,
+    process::Signal,
 };
 use tokio::sync::oneshot;
 
@@ -25,10 +26,11 @@ use super::{
     clock::{Clock, LONGEST_SLEEP},
     command::{Command, Ended},
     confine::{self, Answered},
-    ending::{Ending, Phase, Progress},
+    ending::{Ending, Phase},
     exit::{self, Facts},
     log::Stream,
     members::{self, Whose},
+    oom::Kills,
     orphans::Orphans,
     output::{Output, READ, Read},
     registry::Slot,
@@ -36,6 +38,8 @@ use super::{
     sys::{self, Reaped},
     table::{self, Delivery},
 };
+
+mod ends;
 
 /// Full reads from one pipe before the others get their turn.
 const READS_IN_A_ROW: usize = 4;
@@ -102,6 +106,7 @@ pub(super) struct Keeper {
     /// Commands whose output is left where it is.
     held: Vec<u64>,
     orphans: Orphans,
+    kills: Kills,
     shutdown: Option<(Duration, Vec<oneshot::Sender<()>>)>,
     is_done: bool,
 }
@@ -119,6 +124,7 @@ impl Keeper {
         if let Some(questions) = &questions {
             epoll::add(&epoll, questions, token(0, QUESTIONS), epoll::EventFlags::IN)?;
         }
+        let kills = Kills::new(shared.memory_events.kills());
         Ok(Self {
             shared,
             epoll,
@@ -131,6 +137,7 @@ impl Keeper {
             due: BinaryHeap::new(),
             held: Vec::new(),
             orphans: Orphans::open(),
+            kills,
             shutdown: None,
             is_done: false,
         })
@@ -189,7 +196,7 @@ impl Keeper {
     fn answer_wake(&mut self) {
         let mut count = [0; 8];
         let _ = rustix::io::read(self.shared.inbox.wake_fd(), &mut count);
-        self.take_deliveries();
+        self.take_deliveries(false);
         for number in self.held.clone() {
             let kept = self.kept.get(&number);
             if kept.is_some_and(|kept| !kept.command.state().viewers.are_waited_for()) {
@@ -201,6 +208,9 @@ impl Keeper {
                 Order::Signal { command, signal, answer } => {
                     let leader = command.leader();
                     let members = members::find(self.whose(&command));
+                    if let Some(kept) = self.kept.get_mut(&command.number) {
+                        kept.facts.sent_kill |= signal == Signal::KILL;
+                    }
                     let _ = answer.send(members::signal(&members, leader, signal));
                 }
                 Order::Stop => self.is_done = true,
@@ -231,17 +241,32 @@ impl Keeper {
         Whose { id: command.id(), leader: command.leader(), leader_is_there }
     }
 
-    fn take_deliveries(&mut self) {
+    fn take_deliveries(&mut self, orphans_ended: bool) {
+        let mut ended = Vec::new();
         for delivery in self.shared.inbox.take() {
             match delivery {
                 Delivery::Started(arrival) => self.adopt(*arrival),
                 Delivery::Ended(child) => {
-                    if let Some(number) = self.by_leader.remove(&child.pid) {
-                        self.leader_ended(number, child);
-                    }
+                    ended.extend(self.by_leader.remove(&child.pid).map(|number| (number, child)));
                 }
             }
         }
+        if orphans_ended || !ended.is_empty() {
+            let was_killed = |(number, child): &(u64, Reaped)| {
+                let facts = &self.kept.get(number)?.facts;
+                (libc::WTERMSIG(child.status) == libc::SIGKILL && !facts.sent_kill).then_some(*number)
+            };
+            let killed: Vec<u64> = ended.iter().filter_map(was_killed).collect();
+            self.look_for_kills(&killed, orphans_ended);
+        }
+        for (number, child) in ended {
+            self.leader_ended(number, child);
+        }
+    }
+
+    fn look_for_kills(&mut self, killed: &[u64], orphans_ended: bool) {
+        let now = self.shared.memory_events.kills();
+        self.kills.look(now, killed, || orphans_ended || self.orphans.are_there(&self.by_leader));
     }
 
     fn adopt(&mut self, arrival: Arrival) {
@@ -264,6 +289,7 @@ impl Keeper {
         }
         self.output.begins(&arrival.command);
         self.by_leader.insert(arrival.command.leader(), number);
+        self.kills.begins(number, arrival.kills_before, || self.orphans.are_there(&self.by_leader));
         for (timeout, due) in [(arrival.timeout, Due::Timeout), (arrival.stall_timeout, Due::Stall)] {
             if let Some(timeout) = timeout {
                 self.due.push(Reverse((now.saturating_add(timeout), number, due)));
@@ -280,7 +306,7 @@ impl Keeper {
             stall_timeout: arrival.stall_timeout,
             last_output: now,
             held: None,
-            facts: Facts::new(arrival.started, arrival.own_peak_memory_bytes, arrival.kills_before),
+            facts: Facts::new(arrival.started, arrival.own_peak_memory_bytes),
             ending: None,
         };
         self.kept.insert(number, kept);
@@ -418,10 +444,11 @@ impl Keeper {
 
     /// Reaps everything that has ended: leaders, and orphans that became ours.
     fn reap(&mut self) {
-        for orphan in table::reap_all(&self.shared.inbox) {
-            self.orphans.forget(orphan);
+        let orphans = table::reap_all(&self.shared.inbox);
+        for orphan in &orphans {
+            self.orphans.forget(*orphan);
         }
-        self.take_deliveries();
+        self.take_deliveries(!orphans.is_empty());
     }
 
     fn leader_ended(&mut self, number: u64, child: Reaped) {
@@ -467,8 +494,13 @@ impl Keeper {
             true => members::find(whose).into_iter().map(|member| member.pid.unsigned_abs()).collect(),
             false => Vec::new(),
         };
-        let exit: CommandExit = kept.facts.to_exit(survivors, self.shared.memory_events.kills());
-        kept.ending = None;
+        let was_being_ended = kept.ending.take().is_some();
+        if was_being_ended {
+            self.look_for_kills(&[], false);
+        }
+        let oom_killed = self.kills.ends(number);
+        let Some(kept) = self.kept.get_mut(&number) else { return };
+        let exit: CommandExit = kept.facts.to_exit(survivors, oom_killed);
         {
             let mut state = command.state();
             let offset = state.log.end();
@@ -517,60 +549,6 @@ impl Keeper {
                     }
                 }
             }
-        }
-    }
-
-    /// Asks all of a command to end, and sees to it.
-    fn begin_ending(&mut self, number: u64, grace: Duration) {
-        let Some(kept) = self.kept.get_mut(&number) else { return };
-        if kept.slot.is_none() || kept.ending.is_some() {
-            return;
-        }
-        let until = self.clock.now().saturating_add(grace);
-        let command = Arc::clone(&kept.command);
-        let whose = Whose { leader_is_there: !kept.facts.has_ended(), id: command.id(), leader: command.leader() };
-        kept.ending = Some(Ending::begin(whose, &self.epoll, token(number, MEMBER)));
-        self.due.push(Reverse((until, number, Due::Ending)));
-    }
-
-    fn member_ended(&mut self, number: u64) {
-        let ending = self.kept.get_mut(&number).and_then(|kept| kept.ending.as_mut());
-        if ending.is_some_and(Ending::one_ended) {
-            self.progress(number);
-        }
-    }
-
-    fn ending_is_due(&mut self, number: u64) {
-        let Some(kept) = self.kept.get_mut(&number) else { return };
-        let command = Arc::clone(&kept.command);
-        let whose = Whose { leader_is_there: !kept.facts.has_ended(), id: command.id(), leader: command.leader() };
-        let Some(ending) = kept.ending.as_mut() else { return };
-        match ending.phase() {
-            Phase::Asked => {
-                let until = ending.kill(whose, self.clock.now(), &self.epoll, token(number, MEMBER));
-                self.due.push(Reverse((until, number, Due::Ending)));
-                self.progress(number);
-            }
-            Phase::Killed => {
-                // What can't even be killed (it waits for a dead disk) is told as a survivor.
-                ending.give_up();
-                if kept.facts.has_ended() {
-                    self.tell_exit(number);
-                }
-            }
-            Phase::GivenUp => {}
-        }
-    }
-
-    fn progress(&mut self, number: u64) {
-        let Some(kept) = self.kept.get_mut(&number) else { return };
-        let command = Arc::clone(&kept.command);
-        let has_ended = kept.facts.has_ended();
-        let whose = Whose { leader_is_there: !has_ended, id: command.id(), leader: command.leader() };
-        let Some(ending) = kept.ending.as_mut() else { return };
-        let progress = ending.look(whose, &self.epoll, token(number, MEMBER));
-        if has_ended && progress == Progress::NoneLeft {
-            self.tell_exit(number);
         }
     }
 

@@ -11,10 +11,11 @@ use std::{
 pub(super) struct MemoryEvents(Option<File>);
 
 impl MemoryEvents {
-    /// Finds the counter of the agent's own group: `memory.events` (v2) or `memory.oom_control` (v1).
-    pub(super) fn open() -> Self {
+    /// Opens this counter, or finds that of the agent's own group: `memory.events` (v2) or `memory.oom_control` (v1).
+    pub(super) fn open(named: Option<&Path>) -> Self {
         let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Self(candidates(&groups).iter().find_map(|path| {
+        let paths = named.map_or_else(|| candidates(&groups), |path| vec![path.to_owned()]);
+        Self(paths.iter().find_map(|path| {
             let events = Self(Some(File::open(path).ok()?));
             events.kills().is_some().then_some(events.0).flatten()
         }))

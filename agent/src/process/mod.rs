@@ -25,6 +25,7 @@ mod log;
 mod lookup;
 mod members;
 mod memory_events;
+mod oom;
 mod orphans;
 mod output;
 mod pace;

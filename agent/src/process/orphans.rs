@@ -39,6 +39,12 @@ impl Orphans {
         })
     }
 
+    /// Whether the agent has children that are no leaders of commands, living or not yet reaped; also where it can't be known.
+    pub(super) fn are_there(&self, leaders: &HashMap<i32, u64>) -> bool {
+        let children = self.list.as_ref().and_then(read);
+        children.is_none_or(|children| children.iter().any(|pid| !leaders.contains_key(pid)))
+    }
+
     /// It was reaped: its pid may come back as another's.
     pub(super) fn forget(&mut self, pid: i32) {
         self.known.remove(&pid);

@@ -114,6 +114,7 @@ impl Processes {
         let open_files = raise_open_files();
         let store = Store::open(config.log_directory.as_deref(), config.log_bytes.value, config.logs_bytes.value)?;
         let shared = Arc::new(Shared {
+            memory_events: MemoryEvents::open(config.kill_counter.as_deref()),
             config,
             handed: Handed::default(),
             registry: Arc::default(),
@@ -121,7 +122,6 @@ impl Processes {
             orders: Mutex::default(),
             told_to_end: watch::Sender::new(false),
             is_init,
-            memory_events: MemoryEvents::open(),
         });
         let (jobs, restricted) = spawner::start(Arc::clone(&shared), store.file(), open_files)?;
         let mut guards = restricted.guards;

@@ -75,6 +75,21 @@ pub(super) fn line(
     show(whole, length, number, &piece, options)
 }
 
+/// Makes a line of one that stands by itself, without its end and number. `find` says whether to look for the matches in it.
+pub(crate) fn line_alone(matcher: &RegexMatcher, line: &[u8], find: bool, options: LineOptions) -> SearchLine {
+    let mut piece: Option<Piece> = None;
+    if find {
+        // This matcher has no errors.
+        let _ = matcher.find_iter(line, |found| {
+            let first = || Piece::around(Some(found.start()), line.len(), options.max_bytes);
+            piece.get_or_insert_with(first).add(found.start(), found.end(), line.len());
+            true
+        });
+    }
+    let piece = piece.unwrap_or_else(|| Piece::around(None, line.len(), options.max_bytes));
+    show(line, line.len(), 0, &piece, options)
+}
+
 fn show(whole: &[u8], mut length: usize, number: u64, piece: &Piece, options: LineOptions) -> SearchLine {
     // The carriage return of a line's end is not shown, unless a match ends behind it.
     let covered = piece.ranges.last().map_or(0, |range| range.1);

@@ -32,5 +32,7 @@ mod walk;
 
 pub use beneath::Beneath;
 pub use control::{Control, Stop};
+pub(crate) use lines::line_alone;
 pub(crate) use output::memory_of;
+pub use run::LineOptions;
 pub use walk::WalkOptions;

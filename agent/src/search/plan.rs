@@ -67,8 +67,8 @@ pub struct FindPlan {
 ///
 /// # Errors
 /// A [`Problem`] when the caller wants none or more than the limit.
-pub fn max_matches(limits: &Limits, request: &SearchRequest) -> Result<u64, Problem> {
-    up_to(&limits.search_matches, "maxMatches", request.max_matches, 1_000.min(limits.search_matches.value))
+pub fn max_matches(limits: &Limits, wanted: Option<u64>) -> Result<u64, Problem> {
+    up_to(&limits.search_matches, "maxMatches", wanted, 1_000.min(limits.search_matches.value))
 }
 
 /// How long a search or `find` may take.
@@ -261,7 +261,7 @@ fn up_to(limit: &Limit, field: &str, value: Option<u64>, default: u64) -> Result
     }
 }
 
-fn out_of_range(field: &str, value: u64, least: u64, most: u64) -> Problem {
+pub(crate) fn out_of_range(field: &str, value: u64, least: u64, most: u64) -> Problem {
     let range = if most == u64::MAX { format!("at least {least}") } else { format!("from {least} to {most}") };
     Problem::new(Code::InvalidRequest, format!("{field} is {value}; it must be {range}")).with("field", field)
 }

@@ -10,6 +10,7 @@ mod command_input;
 mod command_list;
 mod command_output;
 mod command_resize;
+mod command_search;
 mod command_signal;
 #[cfg(test)]
 mod command_tests;

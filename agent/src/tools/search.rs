@@ -44,7 +44,7 @@ impl Handler for Search {
         events: Events<SearchEvent>,
     ) -> Result<SearchResponse, Problem> {
         let limits = &call.agent.config.limits;
-        let control = Arc::new(Control::new(max_matches(limits, &request)?));
+        let control = Arc::new(Control::new(max_matches(limits, request.max_matches)?));
         let timeout = timeout(limits, request.timeout_ms)?;
         let permit = turn(&call.agent).await?;
         // Whoever stops waiting for the answer drops this future, and with it this.
@@ -183,7 +183,7 @@ pub(super) async fn turn(agent: &Agent) -> Result<OwnedSemaphorePermit, Problem>
 }
 
 /// The problem of a caller who isn't there to read it.
-fn gone() -> Problem {
+pub(super) fn gone() -> Problem {
     Problem::new(Code::Internal, "the caller went away")
 }
 

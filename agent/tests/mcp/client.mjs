@@ -63,6 +63,7 @@ await use("commandOutput", { id, follow: true }, /got word/, {
     if (message === "got word") await use("commandSignal", { id, signal: "SIGTERM" }, /./);
   },
 });
+await use("commandSearch", { id, pattern: "^GOT", case: "insensitive" }, /0 stdout: got word\n\[1 matching lines in 9 bytes; that is all\]/);
 const terminal = await use("command", { line: "sleep 600", detach: true, pty: { columns: 80, rows: 24 } }, /runs as /);
 await use("commandResize", { id: /runs as (\w+)/.exec(terminal)[1], columns: 100, rows: 30 }, /./);
 await use("ports", {}, /ports/);

@@ -71,6 +71,7 @@ async def main(client):
             await use("commandSignal", ".", {"id": command, "signal": "SIGTERM"})
 
     await use("commandOutput", "got word", {"id": command, "follow": True}, progress_callback=end)
+    await use("commandSearch", "0 stdout: got word\n", {"id": command, "pattern": "^got"})
     terminal = {"line": "sleep 600", "detach": True, "pty": {"columns": 80, "rows": 24}}
     started = await use("command", "runs as ", terminal)
     await use("commandResize", ".", {"id": re.search(r"runs as (\w+)", started)[1], "columns": 100, "rows": 30})

@@ -118,6 +118,37 @@ async fn usage_is_told_where_it_is_known() {
     assert_ne!(ran.exit.oom_killed, Some(true));
 }
 
+/// With a counter of the test's own, which commands write in the kernel's place.
+#[tokio::test]
+async fn a_kill_for_want_of_memory_is_told_of_whom_it_befell() {
+    let folder = tempfile::tempdir().unwrap();
+    let counter = folder.path().join("memory.events");
+    std::fs::write(&counter, "oom 0\noom_kill 0\n").unwrap();
+    let mut counted = config();
+    counted.kill_counter = Some(counter.clone());
+    let counted = Processes::start(counted).unwrap();
+    let start = async |text: &str| counted.start_command(line(text)).await.unwrap();
+    let counts = |kills: u32| format!("echo oom_kill {kills} > {}", counter.display());
+    let oom_killed = async |command| end_of(command).await.exit.oom_killed;
+    let beside = start("sleep 1000").await;
+    let spared = start("sleep 1000").await;
+
+    let leader = start(&format!("{}; kill -KILL $$", counts(1))).await;
+    assert_eq!(oom_killed(leader).await, Some(true));
+    counted.signal(Arc::clone(&spared), Signal::TERM).await;
+    assert_eq!(oom_killed(spared).await, Some(false), "it was the other one");
+    assert_eq!(oom_killed(start("kill -KILL $$").await).await, Some(false), "nothing was counted");
+    let child = start(&counts(2)).await;
+    assert_eq!(oom_killed(child).await, None, "it may have been a child of either");
+    let ended = start(&format!("{}; echo up; sleep 1000", counts(3))).await;
+    wait_for(&ended, "up").await;
+    counted.signal(Arc::clone(&ended), Signal::KILL).await;
+    assert_eq!(oom_killed(ended).await, None, "the agent has killed it");
+    counted.signal(Arc::clone(&beside), Signal::TERM).await;
+    assert_eq!(oom_killed(beside).await, None, "some of it may have been its");
+    counted.shutdown(Duration::ZERO).await;
+}
+
 #[tokio::test]
 async fn no_more_run_at_a_time_than_may() {
     let mut small = config();

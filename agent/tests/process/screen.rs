@@ -19,7 +19,8 @@ struct Screen {
 
 impl Screen {
     async fn of(arguments: &[&str]) -> Self {
-        let environment = [("TERM".to_owned(), "xterm".to_owned())].into_iter().collect();
+        let environment = [("TERM", "xterm"), ("PS1", "$ ")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = environment.into_iter().collect();
         let command = begin(Start { terminal: Some(SIZE), environment, ..argv(arguments) }).await;
         let viewer = Viewer::new(Arc::clone(&command), 0, true);
         Self { command, viewer, terminal: vt100::Parser::new(SIZE.rows, SIZE.columns, 0) }
@@ -65,6 +66,36 @@ async fn vim_edits_a_file() {
     screen.types(":wq\r").await;
     assert_eq!(end_of(screen.command).await.exit.code, Some(0));
     assert_eq!(std::fs::read_to_string(file).unwrap(), "first\nabove\nsecond line\n");
+}
+
+/// What is typed to `cat` comes back from it, so it is known when it has the terminal; and when the shell has set that up, since it says
+/// so first.
+#[tokio::test]
+async fn a_shell_stops_a_job_and_takes_it_to_the_front_again() {
+    const LINE: &str = "sh -c 'echo up; exec cat'";
+    let mut screen = Screen::of(&["/bin/bash", "--norc", "--noprofile", "-i"]).await;
+    let is_prompt = |screen: &vt100::Screen, at: u16| row(screen, at) == "$" && screen.cursor_position() == (at, 2);
+    let is_stopped = |screen: &vt100::Screen, at: u16| {
+        row(screen, at).split_whitespace().collect::<Vec<_>>().join(" ") == format!("[1]+ Stopped {LINE}")
+    };
+    screen.shows(|screen| is_prompt(screen, 0)).await;
+    screen.types(&format!("{LINE}\r")).await;
+    screen.shows(|screen| row(screen, 1) == "up" && screen.cursor_position() == (2, 0)).await;
+    screen.types("one\r").await;
+    screen.shows(|screen| row(screen, 3) == "one" && screen.cursor_position() == (4, 0)).await;
+    screen.types("\x1a").await;
+    screen.shows(|screen| row(screen, 4) == "^Z" && is_stopped(screen, 5) && is_prompt(screen, 6)).await;
+    screen.types("jobs\r").await;
+    screen.shows(|screen| row(screen, 6) == "$ jobs" && is_stopped(screen, 7) && is_prompt(screen, 8)).await;
+    screen.types("fg\r").await;
+    screen.shows(|screen| row(screen, 8) == "$ fg" && row(screen, 9) == LINE).await;
+    screen.types("two\r").await;
+    screen.shows(|screen| row(screen, 11) == "two" && screen.cursor_position() == (12, 0)).await;
+    screen.types("\x03").await;
+    screen.shows(|screen| row(screen, 12) == "^C" && is_prompt(screen, 13)).await;
+    // It would say so if a job were left.
+    screen.types("exit 7\r").await;
+    assert_eq!(end_of(screen.command).await.exit.code, Some(7));
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ fn search(folder: &Path, request: &SearchRequest, kept: Option<&Kept>) -> Found 
     let request = SearchRequest { sorted: Some(true), ..request.clone() };
     let plan = SearchPlan::new(&root, &Limits::default(), &request)?;
     let lookup = kept.map(|kept| Lookup::new(kept, plan.needs.as_ref()));
-    let control = Control::new(max_matches(&Limits::default(), &request).unwrap());
+    let control = Control::new(max_matches(&Limits::default(), request.max_matches).unwrap());
     let events = Mutex::new(Vec::new());
     let deliver = |batch| {
         events.lock().unwrap().extend(batch);

@@ -27,7 +27,7 @@ pub(crate) fn pattern(pattern: &str) -> SearchRequest {
 
 /// Searches a folder to the end.
 pub(crate) fn search(folder: &Path, request: &SearchRequest) -> Result<(SearchResponse, Vec<SearchEvent>), Problem> {
-    let control = Control::new(max_matches(&Limits::default(), request)?);
+    let control = Control::new(max_matches(&Limits::default(), request.max_matches)?);
     let events = Mutex::new(Vec::new());
     let response = search_with(folder, request, &control, &|batch| {
         events.lock().unwrap().extend(batch);

@@ -386,6 +386,13 @@ async fn wrong_questions_about_a_command_are_refused() {
         ("commandInput", json!({"id": id, "timeoutMs": -1}), 400, Code::InvalidRequest),
         ("commandInput", json!({"id": id, "timeoutMs": u64::MAX}), 413, Code::LimitExceeded),
         ("commandInput", json!({"id": "", "data": {"text": "x"}}), 404, Code::NotFound),
+        ("commandSearch", json!({"id": id}), 400, Code::InvalidRequest),
+        ("commandSearch", json!({"id": id, "pattern": "("}), 400, Code::InvalidRequest),
+        ("commandSearch", json!({"id": id, "pattern": "a", "offset": 1000}), 400, Code::InvalidRequest),
+        ("commandSearch", json!({"id": id, "pattern": "a", "paths": ["a"]}), 400, Code::InvalidRequest),
+        ("commandSearch", json!({"id": id, "pattern": "a", "multiline": true}), 400, Code::InvalidRequest),
+        ("commandSearch", json!({"id": id, "pattern": "a", "maxMatches": u64::MAX}), 413, Code::LimitExceeded),
+        ("commandSearch", json!({"id": "none", "pattern": "a"}), 404, Code::NotFound),
         ("commandGet", json!({"id": "none"}), 404, Code::NotFound),
         ("commandGet", json!({}), 400, Code::InvalidRequest),
         ("commandList", json!({"limit": 0}), 400, Code::InvalidRequest),
@@ -412,4 +419,45 @@ async fn wrong_questions_about_a_command_are_refused() {
     // All of this has changed nothing.
     let got = call(&agent, "commandGet", json!({"id": id})).await;
     assert_eq!((&got["terminal"], &got["processes"]), (&json!({"columns": 80, "rows": 24}), &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_output_is_searched_in_every_form() {
+    let agent = TestAgent::new();
+    let id = call(&agent, "command", json!({"line": "seq 1 20; sleep 0.3; echo late 7 >&2"})).await["id"].clone();
+    let request = json!({"id": id, "pattern": "7$", "before": 1});
+    let answer = call(&agent, "commandSearch", request.clone()).await;
+    let line = |kind: &str, stream: &str, offset: u64, text: &str| {
+        let mut line = json!({"type": kind, "stream": stream, "offset": offset, "end": offset + text.len() as u64 + 1, "text": text});
+        if kind == "match" {
+            line["ranges"] = json!([[text.len() - 1, text.len()]]);
+        }
+        line
+    };
+    let found = [
+        line("context", "stdout", 10, "6"),
+        line("match", "stdout", 12, "7"),
+        line("context", "stdout", 36, "16"),
+        line("match", "stdout", 39, "17"),
+        line("match", "stderr", 51, "late 7"),
+    ];
+    assert_eq!(answer["found"], json!(found));
+    assert_eq!((&answer["matchedLines"], &answer["offset"], &answer["end"]), (&json!(3), &json!(58), &json!(58)));
+
+    let form = async |accept: &str| {
+        let headers = [("content-type", "application/json"), ("accept", accept)];
+        agent
+            .call(Method::POST, "/v1/tools/commandSearch", &headers, request.to_string())
+            .await
+            .assert_ok()
+            .text()
+            .to_owned()
+    };
+    let lines: Vec<Value> =
+        form("application/x-ndjson").await.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[..5], found);
+    assert_eq!((&lines[5]["type"], &lines[5]["response"]["matchedLines"]), (&json!("end"), &json!(3)));
+    let events = form("text/event-stream").await;
+    assert_eq!((events.matches("event: match\n").count(), events.matches("event: context\n").count()), (3, 2));
+    assert!(events.split_terminator("\n\n").last().unwrap().starts_with("event: end\n"), "{events}");
 }

@@ -179,7 +179,7 @@ fn request(tool: &str, random: &mut Random) -> Option<Value> {
         // Its directory is resolved by the agent; what it does then is its own affair.
         "command" => json!({"argv": ["pwd", "-P"], "cwd": path}),
         "info" | "claim" | "activity" | "auditRead" | "ports" | "commandOutput" | "commandSignal" | "commandList"
-        | "commandGet" | "commandInput" | "commandResize" => return None,
+        | "commandGet" | "commandInput" | "commandResize" | "commandSearch" => return None,
         other => panic!("say here which paths {other} takes"),
     })
 }

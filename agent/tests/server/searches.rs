@@ -3,13 +3,14 @@
 
 use std::{fs, time::Duration};
 
-use corehold_types::Code;
+use corehold_types::{Code, rpc::codes};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    served::{PATIENCE, read_until, serve},
+    served::{PATIENCE, Served, read_until, serve, until},
+    sockets::open,
     support::TestAgent,
 };
 
@@ -75,6 +76,101 @@ async fn a_caller_who_goes_away_ends_the_search() {
     assert_eq!(searches.available_permits(), turns as usize - 1, "a first match comes before the search has ended");
     drop(stream);
     let _all = timeout(PATIENCE, searches.acquire_many(turns)).await.expect("the search has ended").unwrap();
+}
+
+/// What takes hours to look through, and ends with this: a search of it that goes on fails its test and not the machine.
+struct Endless(std::path::PathBuf);
+
+impl Endless {
+    /// A file that is searched at once, then one of a tebibyte without a match; and directories of which each is in the one before
+    /// twice, so that there are 2^40 paths.
+    fn within(agent: &TestAgent) -> Self {
+        let root = agent.root();
+        fs::write(root.join("a"), "needle\n").unwrap();
+        fs::File::create(root.join("large")).unwrap().set_len(1 << 40).unwrap();
+        for number in 0..40 {
+            let directory = root.join(format!("d/{number}"));
+            fs::create_dir_all(&directory).unwrap();
+            for name in ["x", "y"] {
+                std::os::unix::fs::symlink(format!("../{}", number + 1), directory.join(name)).unwrap();
+            }
+        }
+        fs::create_dir(root.join("d/40")).unwrap();
+        Self(root.to_owned())
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        let _ = fs::File::create(self.0.join("large"));
+        let _ = fs::remove_dir_all(self.0.join("d"));
+    }
+}
+
+/// Requests that take hours, the first with a match at once.
+fn endless_requests() -> [(&'static str, Value); 3] {
+    [
+        ("search", json!({ "pattern": "needle", "paths": ["a", "large"], "sorted": true, "binary": "search" })),
+        ("search", json!({ "pattern": "needle", "paths": ["d"], "follow": true })),
+        ("find", json!({ "query": "needle", "path": "d", "follow": true })),
+    ]
+}
+
+/// Runs while a search has its turn.
+fn turns(served: &Served) -> usize {
+    usize::try_from(served.agent.agent.config.limits.searches.value).unwrap()
+}
+
+async fn begun(served: &Served) {
+    until(|| served.agent.agent.searches.available_permits() < turns(served)).await;
+}
+
+/// The threads of a search hold its turn until the last of them has ended.
+async fn ended(served: &Served, what: &Value) {
+    let all = served.agent.agent.searches.acquire_many(turns(served) as u32);
+    drop(timeout(PATIENCE, all).await.unwrap_or_else(|_| panic!("{what} went on, though nobody waits")).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_closes_the_connection_ends_a_search_that_finds_nothing() {
+    let served = serve(&[]).await;
+    let _endless = Endless::within(&served.agent);
+    for (tool, request) in endless_requests() {
+        for accept in ["application/json", "application/x-ndjson"] {
+            let body = request.to_string();
+            let head = format!(
+                "POST /v1/tools/{tool} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token\r\nAccept: {accept}\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let mut stream = served.send(head).await;
+            if request.get("sorted").is_some() && accept == "application/x-ndjson" {
+                read_until(&mut stream, "\"type\":\"match\"").await;
+            }
+            begun(&served).await;
+            drop(stream);
+            ended(&served, &request).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cancels_the_call_ends_a_search_that_finds_nothing() {
+    let served = serve(&[]).await;
+    let _endless = Endless::within(&served.agent);
+    let mut client = open(&served).await;
+    for (id, (tool, request)) in (1..).zip(endless_requests()) {
+        if request.get("sorted").is_some() {
+            client.ask_stream(id, tool, request.clone()).await;
+            while client.text().await["params"]["event"]["type"] != "match" {}
+        } else {
+            client.ask(id, tool, request.clone()).await;
+        }
+        begun(&served).await;
+        client.tell("$/cancelRequest", json!({ "id": id })).await;
+        assert_eq!(client.answer(id).await["error"]["code"], codes::CANCELLED);
+        ended(&served, &request).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -542,3 +542,18 @@ async fn at_shutdown_calls_end_before_the_goodbye() {
     assert_eq!(u16::from(busy.closed().await.code), 1001);
     timeout(PATIENCE, served.server).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn an_old_output_is_searched_on_a_socket() {
+    let served = serve(&[]).await;
+    let mut client = open(&served).await;
+    let id = client.call(1, "command", json!({"line": "seq 1 20"})).await["result"]["id"].clone();
+    let collected = client.call(2, "commandSearch", json!({"id": id, "pattern": "7"})).await;
+    client.ask_stream(3, "commandSearch", json!({"id": id, "pattern": "7"})).await;
+    assert_eq!(client.answer(3).await["result"]["matchedLines"], 2);
+    let events = client.said.iter().filter(|said| said["method"] == "$/event");
+    let events: Vec<Value> = events.map(|said| said["params"]["event"].clone()).collect();
+    assert_eq!((events.len(), &json!(events)), (2, &collected["result"]["found"]));
+    let (code, problem) = error(&client.call(4, "commandSearch", json!({"id": id, "pattern": "["})).await);
+    assert_eq!((code, problem.code), (codes::INVALID_PARAMS.into(), Code::InvalidRequest));
+}

@@ -100,26 +100,41 @@ async fn a_command_that_takes_all_memory_is_killed_and_says_so() {
             .unwrap_or_else(|error| panic!("{line}: {error}"))
     };
     let before = workspace.call::<corehold_host::tools::Info>(&Default::default()).await.unwrap();
-    let beside = call("mkfifo go; read word < go; echo $word", true).await;
     let modest = call("true", false).await.exit.unwrap();
     assert_eq!((modest.code, modest.oom_killed), (Some(0), Some(false)), "this engine's control group is not seen");
+    let alone = call("tail /dev/zero; echo status $?", false).await;
+    let exit = alone.exit.unwrap();
+    assert_eq!((exit.code, exit.oom_killed), (Some(0), Some(true)), "a child was killed, and nobody else was there");
+    assert_eq!(alone.stdout.head, Data::Text("status 137\n".to_owned()));
+    let spared = call("mkfifo spared; read word < spared; echo $word", true).await;
+    let beside = call("mkfifo go; read word < go; echo $word", true).await;
+    let end_of = async |id: &str| {
+        let request = CommandOutputRequest { id: id.to_owned(), follow: Some(true), ..CommandOutputRequest::default() };
+        workspace.call::<corehold_host::tools::CommandOutput>(&request).await.unwrap()
+    };
 
     // `tail` keeps the last line, and this one never ends.
     let leader = call("exec tail /dev/zero", false).await.exit.unwrap();
     assert_eq!((leader.signal.as_deref(), leader.oom_killed, leader.code), (Some("SIGKILL"), Some(true), None));
     assert!(leader.peak_memory_bytes.is_some_and(|peak| peak > 50 << 20 && peak < 210 << 20), "{leader:?}");
+    call("echo on > spared", false).await;
+    let exit = end_of(&spared.id).await.exit.unwrap();
+    assert_eq!((exit.code, exit.oom_killed), (Some(0), Some(false)), "it was the other one, whose leader was killed");
     let child = call("tail /dev/zero; echo status $?", false).await;
-    let exit = child.exit.unwrap();
-    assert_eq!((exit.code, exit.oom_killed), (Some(0), Some(true)), "a child was killed");
     assert_eq!(child.stdout.head, Data::Text("status 137\n".to_owned()));
+    assert_eq!(child.exit.unwrap().oom_killed, None, "the killed child may have been the bystander's");
     assert_eq!(call("true", false).await.exit.unwrap().oom_killed, Some(false), "that was before its time");
 
     let after = workspace.call::<corehold_host::tools::Info>(&Default::default()).await.unwrap();
     assert_eq!(after.boot_id, before.boot_id, "the agent was not the one");
     call("echo on > go", false).await;
-    let request = CommandOutputRequest { id: beside.id, follow: Some(true), ..CommandOutputRequest::default() };
-    let beside = workspace.call::<corehold_host::tools::CommandOutput>(&request).await.unwrap();
-    assert_eq!((beside.stdout.head, beside.exit.unwrap().code), (Data::Text("on\n".to_owned()), Some(0)));
+    let beside = end_of(&beside.id).await;
+    assert_eq!(beside.stdout.head, Data::Text("on\n".to_owned()));
+    assert_eq!(
+        beside.exit.map(|exit| (exit.code, exit.oom_killed)),
+        Some((Some(0), None)),
+        "nobody was told it was this one"
+    );
 }
 
 /// At the limit of processes the agent still answers, and ends what took them all.

@@ -180,7 +180,8 @@ pub struct CommandExit {
     pub timed_out: bool,
     /// Whether the stall time-out ended it.
     pub stalled: bool,
-    /// Whether the kernel killed a process of the workspace for want of memory meanwhile; absent where it can't be known.
+    /// Whether the kernel killed a process of the command for want of memory while its leader ran; absent where it can't be told,
+    /// such as when it killed one of several commands' processes and nothing says whose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_killed: Option<bool>,
     /// Wall time from start to exit of the leader.

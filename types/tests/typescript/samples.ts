@@ -21,6 +21,9 @@ import type {
   CommandResizeRequest,
   CommandResizeResponse,
   CommandResponse,
+  CommandSearchEvent,
+  CommandSearchRequest,
+  CommandSearchResponse,
   CommandSignalRequest,
   CommandSignalResponse,
   CopyRequest,
@@ -1375,6 +1378,85 @@ export const someCommandListResponse2: CommandListResponse = {
   "commands": []
 };
 
+export const someCommandSearchRequest1: CommandSearchRequest = {
+  "id": "c1",
+  "pattern": "x"
+};
+
+export const someCommandSearchRequest2: CommandSearchRequest = {
+  "after": 0,
+  "before": 100,
+  "case": "smart",
+  "columns": "utf16",
+  "crlf": true,
+  "id": "c1",
+  "invert": true,
+  "literal": true,
+  "maxLineBytes": 1,
+  "maxMatches": 1,
+  "offset": 9007199254740991,
+  "pattern": "x",
+  "timeoutMs": 1,
+  "wholeLine": false,
+  "word": true
+};
+
+export const someCommandSearchResponse1: CommandSearchResponse = {
+  "elapsedMs": 2,
+  "end": 9007199254740991,
+  "found": [
+    {
+      "from": 0,
+      "to": 7,
+      "type": "gap"
+    },
+    {
+      "end": 9007199254740991,
+      "offset": 7,
+      "stream": "stdout",
+      "text": "line",
+      "type": "context"
+    },
+    {
+      "base64": "/w==",
+      "cut": {
+        "hiddenMatches": 3,
+        "length": 9007199254740991,
+        "start": 1
+      },
+      "end": 9007199254740991,
+      "offset": 7,
+      "ranges": [
+        [
+          0,
+          9007199254740991
+        ]
+      ],
+      "stream": "stderr",
+      "type": "match"
+    }
+  ],
+  "id": "c1",
+  "longLines": 1,
+  "matchedLines": 1,
+  "offset": 1,
+  "searchedBytes": 9007199254740991,
+  "truncated": [
+    "maxMatches"
+  ]
+};
+
+export const someCommandSearchResponse2: CommandSearchResponse = {
+  "elapsedMs": 0,
+  "end": 0,
+  "found": [],
+  "id": "c1",
+  "longLines": 0,
+  "matchedLines": 0,
+  "offset": 0,
+  "searchedBytes": 0
+};
+
 export const someAuditEvent1: AuditEvent = {
   "record": {
     "bytesIn": 9007199254740991,
@@ -1574,4 +1656,37 @@ export const someCommandEvent5: CommandEvent = {
   },
   "offset": 0,
   "type": "exit"
+};
+
+export const someCommandSearchEvent1: CommandSearchEvent = {
+  "from": 0,
+  "to": 7,
+  "type": "gap"
+};
+
+export const someCommandSearchEvent2: CommandSearchEvent = {
+  "end": 9007199254740991,
+  "offset": 7,
+  "stream": "stdout",
+  "text": "line",
+  "type": "context"
+};
+
+export const someCommandSearchEvent3: CommandSearchEvent = {
+  "base64": "/w==",
+  "cut": {
+    "hiddenMatches": 3,
+    "length": 9007199254740991,
+    "start": 1
+  },
+  "end": 9007199254740991,
+  "offset": 7,
+  "ranges": [
+    [
+      0,
+      9007199254740991
+    ]
+  ],
+  "stream": "stderr",
+  "type": "match"
 };

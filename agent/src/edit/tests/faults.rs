@@ -244,6 +244,14 @@ fn victim() {
     world.transact(&request(!exchanges)).unwrap();
 }
 
+/// Edits in a process of its own, which is killed before this step, if it comes so far.
+pub(super) fn edit_until_killed(folder: &Path, step: u64, exchanges: bool) -> std::process::Output {
+    let mut victim = Command::new(std::env::current_exe().unwrap());
+    victim.args(["--exact", "edit::tests::faults::victim", "--test-threads=1"]);
+    victim.env(FOLDER, folder).env(STEP, step.to_string()).env(EXCHANGES, u8::from(exchanges).to_string());
+    victim.output().unwrap()
+}
+
 #[test]
 fn kill_9_at_any_step_leaves_all_old_or_all_new() {
     use std::os::unix::process::ExitStatusExt as _;
@@ -254,13 +262,7 @@ fn kill_9_at_any_step_leaves_all_old_or_all_new() {
             let world = World::new();
             prepare(&world.folder);
             let before = look(&world.folder);
-            let mut victim = Command::new(std::env::current_exe().unwrap());
-            victim.args(["--exact", "edit::tests::faults::victim", "--test-threads=1"]);
-            victim
-                .env(FOLDER, &world.folder)
-                .env(STEP, step.to_string())
-                .env(EXCHANGES, u8::from(exchanges).to_string());
-            let output = victim.output().unwrap();
+            let output = edit_until_killed(&world.folder, step, exchanges);
             recover(&world.edits, &world.root).unwrap();
             let is_new = check.is_new(&before, &world.folder, &format!("killed at step {step}, exchanges {exchanges}"));
             if output.status.success() {

@@ -5,9 +5,10 @@ mod faults;
 mod model;
 mod power;
 mod semantics;
+mod started;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::unix::{
         ffi::OsStrExt as _,
         fs::{MetadataExt as _, PermissionsExt},

@@ -252,6 +252,52 @@ mod tests {
     use super::*;
     use crate::testing;
 
+    fn stream(
+        handler: BoxFuture<'static, Result<CommandResponse, Problem>>,
+        receiver: mpsc::Receiver<CommandEvent>,
+        encoding: Encoding,
+    ) -> EventStream<CommandOutput> {
+        EventStream {
+            handler: Some(handler),
+            receiver,
+            waiting: None,
+            result: None,
+            keep_alive: Box::pin(sleep(KEEP_ALIVE)),
+            expected: 0,
+            encoding,
+            request_id: String::new(),
+            unsent: Unsent::of(testing::call(&testing::agent()).share),
+        }
+    }
+
+    async fn next(stream: &mut EventStream<CommandOutput>) -> String {
+        let frame = stream.frame().await.unwrap().unwrap();
+        String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+    }
+
+    /// The clock stands still but while everybody waits for it.
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_broken_by_a_comment_in_server_sent_events_and_by_nothing_in_lines() {
+        let silent = || std::future::pending().boxed();
+        let (sender, receiver) = mpsc::channel(16);
+        let mut events = stream(silent(), receiver, Encoding::ServerSentEvents);
+        let begun = Instant::now();
+        for seconds in [15, 30] {
+            assert_eq!(next(&mut events).await, ": keep-alive\n\n");
+            assert_eq!(begun.elapsed().as_secs(), seconds);
+        }
+        tokio::time::advance(Duration::from_secs(10)).await;
+        sender.try_send(CommandEvent::Gap { from: 0, to: 1 }).unwrap();
+        assert!(next(&mut events).await.starts_with("event: gap\n"));
+        assert_eq!(next(&mut events).await, ": keep-alive\n\n");
+        assert_eq!(begun.elapsed().as_secs(), 55, "15 s after the event");
+
+        let (_sender, receiver) = mpsc::channel(16);
+        let mut lines = stream(silent(), receiver, Encoding::Ndjson);
+        let said = tokio::time::timeout(Duration::from_secs(3_600), next(&mut lines)).await;
+        assert!(said.is_err(), "a line that is no event: {said:?}");
+    }
+
     #[tokio::test]
     async fn events_that_wait_when_the_handler_has_ended_are_not_lost_though_the_task_is_to_take_a_break() {
         let (sender, receiver) = mpsc::channel(16);
@@ -259,17 +305,7 @@ mod tests {
             sender.try_send(CommandEvent::Gap { from, to: from + 1 }).unwrap();
         }
         let response = serde_json::from_str::<CommandResponse>(r#"{"id": "c", "offset": 3}"#).unwrap();
-        let mut stream = EventStream::<CommandOutput> {
-            handler: Some(std::future::ready(Ok(response)).boxed()),
-            receiver,
-            waiting: None,
-            result: None,
-            keep_alive: Box::pin(sleep(KEEP_ALIVE)),
-            expected: 0,
-            encoding: Encoding::Ndjson,
-            request_id: String::new(),
-            unsent: Unsent::of(testing::call(&testing::agent()).share),
-        };
+        let mut stream = stream(std::future::ready(Ok(response)).boxed(), receiver, Encoding::Ndjson);
         let mut has_budget = true;
         let first = poll_fn(|context| {
             while std::mem::take(&mut has_budget) {

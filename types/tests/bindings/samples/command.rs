@@ -1,4 +1,4 @@
-//! `command`, `commandOutput`, `commandInput`, `commandResize`, `commandSignal`, `commandList`, `commandGet`.
+//! `command`, `commandOutput`, `commandInput`, `commandResize`, `commandSignal`, `commandList`, `commandGet`, `commandSearch`.
 
 use std::collections::BTreeMap;
 
@@ -133,14 +133,76 @@ pub(super) fn samples() -> Vec<Sample> {
     ]
 }
 
+fn search_line() -> CommandSearchLine {
+    CommandSearchLine {
+        stream: OutputStream::Stderr,
+        offset: 7,
+        end: LARGEST,
+        data: Data::from_bytes(vec![0xff]),
+        ranges: vec![[0, LARGEST]],
+        cut: Some(SearchCut { start: 1, length: LARGEST, hidden_matches: 3 }),
+    }
+}
+
+/// The search of a log.
+pub(super) fn search_samples() -> Vec<Sample> {
+    let bare = CommandSearchRequest { id: "c1".to_owned(), pattern: "x".to_owned(), ..CommandSearchRequest::default() };
+    let full = CommandSearchRequest {
+        offset: Some(LARGEST),
+        literal: Some(true),
+        case: Some(SearchCase::Smart),
+        word: Some(true),
+        whole_line: Some(false),
+        crlf: Some(true),
+        invert: Some(true),
+        before: Some(100),
+        after: Some(0),
+        columns: Some(SearchColumns::Utf16),
+        max_matches: Some(1),
+        max_line_bytes: Some(1),
+        timeout_ms: Some(1),
+        ..bare.clone()
+    };
+    let response = CommandSearchResponse {
+        id: "c1".to_owned(),
+        found: search_events(),
+        matched_lines: 1,
+        searched_bytes: LARGEST,
+        long_lines: 1,
+        offset: 1,
+        end: LARGEST,
+        truncated: vec![SearchTruncation::MaxMatches],
+        elapsed_ms: 2,
+    };
+    let nothing = CommandSearchResponse { id: "c1".to_owned(), ..CommandSearchResponse::default() };
+    vec![sample(&bare), sample(&full), sample(&response), sample(&nothing)]
+}
+
+fn search_events() -> Vec<CommandSearchEvent> {
+    let plain = CommandSearchLine {
+        stream: OutputStream::Stdout,
+        data: Data::Text("line".to_owned()),
+        ranges: Vec::new(),
+        cut: None,
+        ..search_line()
+    };
+    vec![
+        CommandSearchEvent::Gap { from: 0, to: 7 },
+        CommandSearchEvent::Context(plain),
+        CommandSearchEvent::Match(search_line()),
+    ]
+}
+
 pub(super) fn events() -> Vec<Sample> {
     let started = Timestamp::from_unix(1_700_000_000, 5);
     let (offset, end) = (0, LARGEST);
-    vec![
+    let mut events = vec![
         event(&CommandEvent::Status { id: "c1".to_owned(), pid: 2, started, offset }),
         event(&CommandEvent::Stdout { offset, end, data: Data::Text("out".to_owned()) }),
         event(&CommandEvent::Stderr { offset, end, data: Data::from_bytes(vec![0xff]) }),
         event(&CommandEvent::Gap { from: 0, to: LARGEST }),
         event(&CommandEvent::Exit { exit: bare_exit(), offset }),
-    ]
+    ];
+    events.extend(search_events().iter().map(event));
+    events
 }

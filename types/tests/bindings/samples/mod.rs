@@ -53,10 +53,8 @@ pub(crate) fn events() -> Vec<Sample> {
 }
 
 pub(crate) fn all() -> Vec<Sample> {
-    [wire::samples(), files::samples(), search::samples(), edit::samples(), command::samples(), events()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let of_tools = [search::samples(), edit::samples(), command::samples(), command::search_samples()];
+    [wire::samples(), files::samples()].into_iter().chain(of_tools).chain([events()]).flatten().collect()
 }
 
 fn file(samples: &[Sample]) -> String {
