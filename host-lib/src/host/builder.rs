@@ -369,7 +369,8 @@ impl HostBuilder {
             let (engine, bus) = (engine.clone(), events.clone());
             let listen = move || (engine.subscribe(), bus.subscribe());
             let folder = home.join("stats");
-            Monitor::new(runtime.clone(), records.clone(), &fingerprint, events.clone(), folder, listen)
+            let seat = (store.clone(), events.clone());
+            Monitor::new(runtime.clone(), records.clone(), &fingerprint, seat, folder, listen)
         };
         if self.measure {
             monitor.start();
