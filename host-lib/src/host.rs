@@ -8,13 +8,14 @@ use std::{
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, Weak},
+    time::Duration,
 };
 
 use tokio::sync::OnceCell;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::{
-    archive::{Archives, Place as ArchivePlace},
+    archive::{self, Archives, Place as ArchivePlace},
     audit::Auditor,
     create::{
         CreateWorkspace, Creation,
@@ -67,7 +68,7 @@ pub struct Host {
     /// Not in what workspaces hold too: pools end with the last handle of the host.
     pub(crate) pools: Arc<Pools>,
     /// Reconciles; ends with the last handle of the host, too.
-    _supervisor: Option<Arc<AbortOnDropHandle<()>>>,
+    pub(crate) supervisor: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 pub(crate) struct HostInner {
@@ -98,6 +99,8 @@ pub(crate) struct HostInner {
     pub(crate) setup_cache: SetupCache,
     pub(crate) records: Records,
     pub(crate) archives: ArchivePlace,
+    /// How often its archives are pruned by itself.
+    pub(crate) prune_every: Option<Duration>,
     /// Those of the host, as long as it has a handle; see [`Host`].
     pools: OnceLock<Weak<Pools>>,
     pub(crate) events: EventBus,
@@ -404,7 +407,12 @@ impl fmt::Debug for Host {
 
 /// What a host does by itself, for as long as it is there.
 async fn supervise(inner: Arc<HostInner>) {
-    tokio::join!(life::supervise(inner.clone()), idle::supervise(inner.clone()), disk::watch(inner));
+    tokio::join!(
+        life::supervise(inner.clone()),
+        idle::supervise(inner.clone()),
+        archive::keep_pruned(inner.clone()),
+        disk::watch(inner)
+    );
 }
 
 /// Variables of a host or a request.

@@ -34,6 +34,7 @@ mod save;
 mod scan;
 mod sleeper;
 mod store;
+mod upkeep;
 mod verify;
 
 use std::{
@@ -47,7 +48,6 @@ use corehold_types::tools::{ExtractResponse, Info, InfoRequest};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 
-pub(crate) use self::place::Place;
 pub use self::{
     diff::{Change, Difference, EntryKind, Side, Tree},
     id::{ArchiveId, ArchiveRef},
@@ -62,6 +62,7 @@ use self::{
     scan::Summary,
     store::{ARCHIVES, Store, manifest_path, reference_of, workspace_path},
 };
+pub(crate) use self::{place::Place, prune::Pruner, upkeep::keep_pruned};
 use crate::{
     client::ArchiveFormat,
     error::{Error, ErrorKind, Result},
@@ -320,7 +321,8 @@ impl Archives {
         }
     }
 
-    /// Removes what no archive needs and is older than a day. Safe beside savings of any process.
+    /// Removes what no archive needs and is older than a day. Safe beside savings and prunings of any process. Hosts do it by themselves
+    /// ([`HostBuilder::prune_every`](crate::HostBuilder::prune_every)).
     /// Cancel-safe: what is left goes with the next one.
     ///
     /// # Errors
