@@ -356,6 +356,23 @@ impl Archives {
         Ok(())
     }
 
+    /// Gives up all that somebody saved of a workspace that is being removed, and what can't be read.
+    pub(crate) async fn forget(&self, workspace: &WorkspaceId) -> Result<()> {
+        let store = self.store().await?;
+        let found: Vec<_> = manifests(store, Some(workspace)).try_collect().await?;
+        for (reference, path) in found {
+            match read(store, &reference).await {
+                // What it sleeps in itself goes last, after its container.
+                Ok(Some(archive)) if archive.sleeper.is_some() => {}
+                Err(error) if !matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
+                    return Err(error);
+                }
+                _ => store.delete(&path).await?,
+            }
+        }
+        Ok(())
+    }
+
     fn is_own_sleeper(&self, archive: &Archive) -> bool {
         archive.sleeper.as_ref().is_some_and(|sleeper| sleeper.home == self.host.fingerprint)
     }

@@ -10,7 +10,9 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 
 use super::{
-    TransitionCause, WorkspaceState, found, limits, sleep,
+    TransitionCause, WorkspaceState, found, limits,
+    remove::forget_archives,
+    sleep,
     transition::detached,
     turn::{Taking, Turn, is_at_work, is_attended, put},
     up,
@@ -250,9 +252,11 @@ pub(super) async fn recover(host: &Arc<HostInner>, entry: Entry) -> Result<Outco
     match state {
         WorkspaceState::Creating | WorkspaceState::Removed => {
             clear_containers(host, &turn.entry.id).await?;
+            forget_archives(host, &turn.entry).await?;
             turn.forget().await.map(|()| Outcome::Undone)
         }
         WorkspaceState::Removing => {
+            forget_archives(host, &turn.entry).await?;
             sleep::clear_away(&turn).await?;
             turn.forget().await.map(|()| Outcome::Finished)
         }

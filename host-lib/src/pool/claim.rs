@@ -86,7 +86,7 @@ impl Drop for HandOver {
 
 impl State {
     /// Until when nothing is started because of a hand-over.
-    pub(super) fn held_until(&self) -> Option<std::time::Instant> {
+    pub(super) fn held_until(&self) -> Option<Instant> {
         let hold = if self.ready.is_empty() { SHORT_HOLD } else { HOLD };
         let held = self.handing_over > 0 && self.waiting == 0;
         self.held_since.filter(|_| held).map(|since| since + hold)
@@ -105,7 +105,7 @@ impl Pool {
                 let mut state = self.state();
                 if let Some(member) = state.ready.pop_front() {
                     if state.handing_over == 0 {
-                        state.held_since = Some(std::time::Instant::now());
+                        state.held_since = Some(Instant::now());
                     }
                     state.handing_over += 1;
                     drop(state);
@@ -134,7 +134,7 @@ impl Pool {
     pub(crate) fn missed(&self) {
         let mut state = self.state();
         state.missed += 1;
-        state.missed_at = std::time::Instant::now();
+        state.missed_at = Instant::now();
         // Who comes next must not find it empty too.
         state.held_since = None;
         state.target = (state.target + 1).min(self.options.most());
