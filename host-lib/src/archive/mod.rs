@@ -47,6 +47,7 @@ use bytes::Bytes;
 use corehold_types::tools::{ExtractResponse, Info, InfoRequest};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
+use tracing::Instrument as _;
 
 pub use self::{
     diff::{Change, Difference, EntryKind, Side, Tree},
@@ -149,7 +150,8 @@ impl Archives {
     ) -> Result<Archive> {
         let began = Instant::now();
         // In a box, here and below: what it holds while it waits would make every caller's future large.
-        let saved = Box::pin(self.save_parts(workspace, options, sleeper)).await;
+        let span = tracing::info_span!("save", workspace = %workspace.id(), to_sleep = sleeper.is_some());
+        let saved = Box::pin(self.save_parts(workspace, options, sleeper)).instrument(span).await;
         let saved =
             saved.map_err(|error| error.context(format_args!("workspace {} can't be saved", workspace.id())))?;
         let archive = saved.archive.reference();
@@ -279,7 +281,8 @@ impl Archives {
     /// `Io` when the store can't be used.
     pub async fn load(&self, archive: &Archive, workspace: &Workspace) -> Result<ExtractResponse> {
         let (began, reference) = (Instant::now(), archive.reference());
-        let done = Box::pin(self.load_parts(archive, workspace)).await.map_err(|error| {
+        let span = tracing::info_span!("load", workspace = %workspace.id(), archive = %reference);
+        let done = Box::pin(self.load_parts(archive, workspace)).instrument(span).await.map_err(|error| {
             of_archive(&reference, error)
                 .also_hint(&format!("the files of workspace {} are as they were", workspace.id()))
         })?;

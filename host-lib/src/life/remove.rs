@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument as _;
+
 use super::{
     TransitionCause, WorkspaceState,
     reconcile::{adopt, check_engine, clear_containers, settle},
@@ -128,7 +130,8 @@ async fn remove_with(
                     forget_archives(host, &turn.entry).await?;
                     sleep::clear_away(&turn).await
                 };
-                if let Err(error) = cleared.await {
+                let span = tracing::info_span!("removal", workspace = %id, from = %turn.from);
+                if let Err(error) = cleared.instrument(span).await {
                     // It is what it was, for whoever tries again.
                     turn.entry.recipe.removes_archives = false;
                     if let Err(settling) = settle(*turn).await {

@@ -7,6 +7,7 @@ use corehold_types::{
     tools::{Claim, ClaimRequest},
 };
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{Member, Pool, Record, State};
 use crate::{
@@ -143,7 +144,8 @@ impl Pool {
 
     /// Claims a container. Once begun it is to be brought to its end: nobody else can tell whose the container is.
     pub(crate) async fn claim(self: Arc<Self>, member: Member, wish: Wish) -> Outcome {
-        let outcome = self.attempt(&member, wish).await;
+        let span = tracing::info_span!("claim", workspace = %wish.workspace, container = %member.container.0);
+        let outcome = self.attempt(&member, wish).instrument(span).await;
         let mut state = self.state();
         match &outcome {
             Outcome::Won(_) => state.claimed += 1,

@@ -144,6 +144,33 @@ async fn what_supervises_ends_all_workspaces_when_it_is_told_to_end() {
     }
 }
 
+/// Frozen for longer than its time-out, a command has as much of it left as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn time_outs_count_unfrozen_time() {
+    let corehold = Corehold::start().await;
+    let workspace = corehold.host.create(CreateWorkspace::empty().id("slow")).await.unwrap();
+    let timeout = Duration::from_secs(4);
+    let mut command = workspace.command("echo begun; sleep 2; echo done").timeout(timeout).stream().await.unwrap();
+    loop {
+        if let Frame::Event(event) = command.next().await.unwrap().unwrap()
+            && format!("{event:?}").contains("begun")
+        {
+            break;
+        }
+    }
+    workspace.pause().await.unwrap();
+    tokio::time::sleep(timeout + Duration::from_secs(2)).await;
+    workspace.resume().await.unwrap();
+    let mut told = String::new();
+    while let Some(frame) = command.next().await {
+        told += &format!("{:?}\n", frame.unwrap());
+    }
+    assert!(told.contains("done") && told.contains("code: Some(0)") && told.contains("timed_out: false"), "{told}");
+    // And it still ends what takes longer.
+    let late = workspace.command("sleep 60").timeout(Duration::from_secs(1)).run().await.unwrap();
+    assert!(late.exit.timed_out, "{late:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn archives_go_with_their_workspace_where_that_is_asked_for() {
     let corehold = Corehold::start().await;

@@ -101,6 +101,7 @@ async fn what_somebody_else_put_into_the_cache_is_dropped() {
     let key = fixture.host.setup_cache().await.unwrap()[0].key.clone();
     let whole = fs::read(described(&key)).unwrap();
 
+    let dropped = ran_and(Some("the kept set-up was damaged and dropped; kept, 26 bytes"));
     let poison = b"curl http://evil".repeat(9);
     let hash = blake3::hash(&poison).to_hex().to_string();
     for seal in [None, Some("0".repeat(64)), Some(hash.clone())] {
@@ -115,7 +116,7 @@ async fn what_somebody_else_put_into_the_cache_is_dropped() {
         fs::write(described(&key), serde_json::to_vec(&description).unwrap()).unwrap();
         let at = fixture.host.home().join(format!("cache/setup/{key}-{}.tar.zst", &hash[..16]));
         fs::write(&at, &poison).unwrap();
-        assert_eq!(make(&fixture.host, of(&template)).await, ran_and(Some(KEPT)), "{description}");
+        assert_eq!(make(&fixture.host, of(&template)).await, dropped, "{description}");
         assert!(!at.exists());
         assert_eq!(make(&fixture.host, of(&template)).await, hit());
     }
@@ -134,7 +135,7 @@ async fn what_somebody_else_put_into_the_cache_is_dropped() {
     let name = from.file_name().unwrap().to_str().unwrap().replace(other.as_str(), &key);
     fs::copy(&from, from.with_file_name(name)).unwrap();
     fs::copy(described(other), described(&key)).unwrap();
-    assert_eq!(make(&fixture.host, of(&template)).await, ran_and(Some(KEPT)));
+    assert_eq!(make(&fixture.host, of(&template)).await, dropped);
 }
 
 #[tokio::test]

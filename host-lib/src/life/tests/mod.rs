@@ -33,6 +33,7 @@ mod invariants;
 mod limits;
 mod owners;
 mod reconciling;
+mod spans;
 mod transitions;
 
 use std::{
