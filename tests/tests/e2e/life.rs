@@ -14,6 +14,7 @@ use corehold_host::{
     CreateWorkspace, Frame,
     tools::{Ports, PortsRequest},
 };
+use futures_util::StreamExt as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
