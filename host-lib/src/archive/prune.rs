@@ -108,9 +108,8 @@ impl UnderWay {
     }
 
     async fn end(mut self) -> Result<()> {
-        match &self.marker {
-            Some(marker) => self.store.delete(marker).await?,
-            None => {}
+        if let Some(marker) = &self.marker {
+            self.store.delete(marker).await?;
         }
         self.marker = None;
         Ok(())
