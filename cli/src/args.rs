@@ -107,7 +107,7 @@ pub(crate) enum Command {
     Sleep(Graced),
     /// Bring back workspaces that sleep or are paused; those that were stopped on purpose stay so
     Wake(Chosen),
-    /// Stay, and pause, archive, wake and restart workspaces as their policies say, until Ctrl-C
+    /// Stay, and pause, archive, wake and restart workspaces as their policies say, until Ctrl-C or TERM
     Supervise(Supervise),
     /// Show what a workspace may use, or change it while it runs
     Limits(Limits),
@@ -167,6 +167,9 @@ pub(crate) struct Up {
     /// The workspace's name: lower-case letters, digits and dashes, at most 32 (default: chosen)
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// What people call it, as `corehold ls --json` shows it: 1 to 100 characters
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) title: Option<String>,
     /// Follow the dev server's output until Ctrl-C, which leaves the workspace running
     #[arg(long)]
     pub(crate) attach: bool,
@@ -289,6 +292,9 @@ pub(crate) struct Down {
     /// All of them, what waits in pools, and whatever a killed Corehold left behind
     #[arg(long)]
     pub(crate) all: bool,
+    /// Their archives too: all that `corehold archives <workspace>` lists
+    #[arg(long)]
+    pub(crate) archives: bool,
 }
 
 /// Flags of `save`.

@@ -213,6 +213,19 @@ pub enum EventKind {
         #[serde(rename = "durationMs", serialize_with = "milliseconds")]
         duration: Duration,
     },
+    /// What no archive needed any more was removed from the archive store, as hosts do by themselves
+    /// ([`HostBuilder::prune_every`](crate::HostBuilder::prune_every)).
+    Pruned {
+        /// Objects that were removed.
+        objects: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// The archive store could not be pruned, so it grows. It is tried again when the time has gone by once more.
+    NotPruned {
+        /// Why, for people.
+        error: String,
+    },
     /// This reader was too slow, and these events are not told to it. [`Host::list`](crate::Host::list) says how things are now.
     Missed {
         /// How many.

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::{
-    archive::{Archives, Place as ArchivePlace},
+    archive::{self, Archives, Place as ArchivePlace},
     audit::Auditor,
     create::{
         CreateWorkspace, Creation,
@@ -68,7 +68,7 @@ pub struct Host {
     /// Not in what workspaces hold too: pools end with the last handle of the host.
     pub(crate) pools: Arc<Pools>,
     /// Reconciles; ends with the last handle of the host, too.
-    _supervisor: Option<Arc<AbortOnDropHandle<()>>>,
+    pub(crate) supervisor: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 pub(crate) struct HostInner {
@@ -101,6 +101,8 @@ pub(crate) struct HostInner {
     pub(crate) setup_cache: SetupCache,
     pub(crate) records: Records,
     pub(crate) archives: ArchivePlace,
+    /// How often its archives are pruned by itself.
+    pub(crate) prune_every: Option<Duration>,
     /// Those of the host, as long as it has a handle; see [`Host`].
     pools: OnceLock<Weak<Pools>>,
     pub(crate) events: EventBus,
@@ -411,6 +413,7 @@ async fn supervise(inner: Arc<HostInner>) {
         life::supervise(inner.clone()),
         idle::supervise(inner.clone()),
         network::watch(inner.clone()),
+        archive::keep_pruned(inner.clone()),
         disk::watch(inner)
     );
 }

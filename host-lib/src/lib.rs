@@ -56,7 +56,7 @@ pub use events::{Event, EventKind, Events};
 pub use health::{Health, HealthPolicy, RestartPolicy};
 pub use host::{Host, HostBuilder};
 pub use idle::{AwakeReason, AwakeSource, ExpiredFiles, Expiry, IdlePolicy, NextTransition, TransitionTo, WhyAwake};
-pub use life::{Reconciled, Shutdown, ShutdownReport, TransitionCause, WorkspaceState};
+pub use life::{Reconciled, RemoveOptions, Shutdown, ShutdownReport, TransitionCause, WorkspaceState};
 pub use network::Subnets;
 pub use pool::{Class, PoolOptions, PoolStatus};
 pub use runtime::{Capability, Destination, Egress, Mount, Network, Subnet, With};

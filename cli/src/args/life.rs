@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use corehold_host::{Expiry, IdlePolicy};
+use corehold_host::{Expiry, IdlePolicy, Shutdown};
 
 use super::value::{When, parse_time, parse_when};
 
@@ -72,6 +72,25 @@ Policies are kept with the workspaces, and work while some host of their home fo
 pub(crate) struct Supervise {
     #[command(flatten)]
     pub(crate) idle: Idle,
+    /// What becomes of all workspaces when this ends, by TERM or Ctrl-C. They run on by default: what supervises is started anew with
+    /// each update of it, and the next one finds them
+    #[arg(long, value_name = "WHAT", default_value = "leave", value_parser = ["leave", "pause", "stop", "sleep"])]
+    pub(crate) on_end: String,
+    /// Time for all of that, such as 30s or 2m; to save what sleeps, give it more
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    pub(crate) grace: Duration,
+}
+
+impl Supervise {
+    /// What becomes of workspaces at the end.
+    pub(crate) fn on_end(&self) -> Shutdown {
+        match self.on_end.as_str() {
+            "pause" => Shutdown::Pause,
+            "stop" => Shutdown::Stop,
+            "sleep" => Shutdown::Sleep,
+            _ => Shutdown::LeaveRunning,
+        }
+    }
 }
 
 /// Flags of `policy`.
@@ -160,12 +179,24 @@ mod tests {
             &["stop", "demo", "--grace", "soon"],
             &["up", "t", "--pause-after", "1h", "--expiry", "remove"],
             &["up", "t", "--max-lifetime", "1h", "--expiry", "keep"],
+            &["supervise", "--on-end", "remove"],
         ] {
             assert!(Arguments::try_parse_from(["corehold"].iter().chain(wrong)).is_err(), "{wrong:?}");
         }
         let arguments = Arguments::parse_from(["corehold", "sleep", "one", "two", "--grace", "2m"]);
         let Command::Sleep(sleep) = arguments.command else { panic!("not sleep") };
         assert_eq!((sleep.chosen.workspaces.len(), sleep.chosen.all, sleep.grace.as_secs()), (2, false, 120));
+        for (said, means) in [
+            (&[][..], Shutdown::LeaveRunning),
+            (&["--on-end", "leave"], Shutdown::LeaveRunning),
+            (&["--on-end", "pause"], Shutdown::Pause),
+            (&["--on-end", "stop"], Shutdown::Stop),
+            (&["--on-end", "sleep"], Shutdown::Sleep),
+        ] {
+            let arguments = Arguments::parse_from(["corehold", "supervise"].iter().chain(said));
+            let Command::Supervise(supervise) = arguments.command else { panic!("not supervise") };
+            assert_eq!((supervise.on_end(), supervise.grace), (means, corehold_host::Host::SHUTDOWN_GRACE));
+        }
     }
 
     #[test]

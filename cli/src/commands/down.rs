@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use corehold_host::{ErrorKind, Host, RemoveOptions, Result, WorkspaceId};
 use serde_json::json;
 
 use super::life::each;
@@ -18,8 +19,19 @@ pub(crate) async fn run(global: &Global, down: &Down) -> anyhow::Result<ExitCode
     } else {
         down.workspaces.clone()
     };
+    let options = RemoveOptions::default().archives(down.archives);
     let code = each(global, &names, async |name| {
-        let removed = async { host.workspace(name).await?.remove().await };
+        let removed = async {
+            match host.workspace(name).await {
+                Ok(workspace) => workspace.remove_with(options).await,
+                // It is gone, and they may be left of it.
+                Err(error) if down.archives && error.kind() == ErrorKind::NotFound => match left(&host, name).await? {
+                    true => Ok(()),
+                    false => Err(error),
+                },
+                Err(error) => Err(error),
+            }
+        };
         removed.await.map_err(|error| error.context(format_args!("removing {name}")))?;
         match global.json {
             true => output::json(&json!({ "workspace": name, "removed": true }))?,
@@ -43,4 +55,14 @@ pub(crate) async fn run(global: &Global, down: &Down) -> anyhow::Result<ExitCode
         engine.remove_unused().await?;
     }
     Ok(code)
+}
+
+/// Gives up the archives of a workspace that is gone; whether there were any.
+async fn left(host: &Host, name: &str) -> Result<bool> {
+    let workspace: WorkspaceId = name.parse()?;
+    let archives = host.archives().list(Some(&workspace)).await?;
+    for archive in &archives {
+        host.archives().delete(&archive.reference()).await?;
+    }
+    Ok(!archives.is_empty())
 }

@@ -10,7 +10,11 @@ use crate::{args::Global, output, surroundings};
 
 pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let host = surroundings::host(global).await?;
-    let workspaces = host.list().await?;
+    let mut workspaces = host.list().await?;
+    if global.json {
+        // An engine's listing has neither when they were started nor where they are.
+        workspaces = future::join_all(workspaces.into_iter().map(|info| whole(&host, info))).await;
+    }
     let sizes = future::join_all(workspaces.iter().map(|info| archive_bytes(&host, info))).await;
     let all = workspaces.iter().zip(sizes);
     if global.json {
@@ -36,6 +40,12 @@ pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
         .collect();
     output::table(["WORKSPACE", "STATE", "TEMPLATE", "CREATED (UTC)", "PREVIEW OR ARCHIVE"], &rows)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All that is known about one; what a listing has, where it is gone by now.
+async fn whole(host: &Host, info: WorkspaceInfo) -> WorkspaceInfo {
+    let asked = async { host.workspace(info.id.as_str()).await?.info().await };
+    asked.await.unwrap_or(info)
 }
 
 /// Where one is: its preview's address, or, of one that sleeps, its archive; else why it failed.

@@ -36,6 +36,9 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
     if let Some(name) = &up.name {
         request = request.id(name);
     }
+    if let Some(title) = &up.title {
+        request = request.name(title);
+    }
     if let Some(image) = &up.image {
         request = request.image(image);
     }

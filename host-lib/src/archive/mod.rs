@@ -34,6 +34,7 @@ mod save;
 mod scan;
 mod sleeper;
 mod store;
+mod upkeep;
 mod verify;
 
 use std::{
@@ -46,8 +47,8 @@ use bytes::Bytes;
 use corehold_types::tools::{ExtractResponse, Info, InfoRequest};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
+use tracing::Instrument as _;
 
-pub(crate) use self::place::Place;
 pub use self::{
     diff::{Change, Difference, EntryKind, Side, Tree},
     id::{ArchiveId, ArchiveRef},
@@ -62,6 +63,7 @@ use self::{
     scan::Summary,
     store::{ARCHIVES, Store, manifest_path, reference_of, workspace_path},
 };
+pub(crate) use self::{place::Place, prune::Pruner, upkeep::keep_pruned};
 use crate::{
     client::ArchiveFormat,
     error::{Error, ErrorKind, Result},
@@ -148,7 +150,8 @@ impl Archives {
     ) -> Result<Archive> {
         let began = Instant::now();
         // In a box, here and below: what it holds while it waits would make every caller's future large.
-        let saved = Box::pin(self.save_parts(workspace, options, sleeper)).await;
+        let span = tracing::info_span!("save", workspace = %workspace.id(), to_sleep = sleeper.is_some());
+        let saved = Box::pin(self.save_parts(workspace, options, sleeper)).instrument(span).await;
         let saved =
             saved.map_err(|error| error.context(format_args!("workspace {} can't be saved", workspace.id())))?;
         let archive = saved.archive.reference();
@@ -278,7 +281,8 @@ impl Archives {
     /// `Io` when the store can't be used.
     pub async fn load(&self, archive: &Archive, workspace: &Workspace) -> Result<ExtractResponse> {
         let (began, reference) = (Instant::now(), archive.reference());
-        let done = Box::pin(self.load_parts(archive, workspace)).await.map_err(|error| {
+        let span = tracing::info_span!("load", workspace = %workspace.id(), archive = %reference);
+        let done = Box::pin(self.load_parts(archive, workspace)).instrument(span).await.map_err(|error| {
             of_archive(&reference, error)
                 .also_hint(&format!("the files of workspace {} are as they were", workspace.id()))
         })?;
@@ -320,7 +324,8 @@ impl Archives {
         }
     }
 
-    /// Removes what no archive needs and is older than a day. Safe beside savings of any process.
+    /// Removes what no archive needs and is older than a day. Safe beside savings and prunings of any process. Hosts do it by themselves
+    /// ([`HostBuilder::prune_every`](crate::HostBuilder::prune_every)).
     /// Cancel-safe: what is left goes with the next one.
     ///
     /// # Errors
@@ -349,6 +354,23 @@ impl Archives {
             let reference = archive.reference();
             if self.is_own_sleeper(&archive) && needed.is_none_or(|needed| needed != reference.to_string()) {
                 store.delete(&manifest_path(&reference)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up all that somebody saved of a workspace that is being removed, and what can't be read.
+    pub(crate) async fn forget(&self, workspace: &WorkspaceId) -> Result<()> {
+        let store = self.store().await?;
+        let found: Vec<_> = manifests(store, Some(workspace)).try_collect().await?;
+        for (reference, path) in found {
+            match read(store, &reference).await {
+                // What it sleeps in itself goes last, after its container.
+                Ok(Some(archive)) if archive.sleeper.is_some() => {}
+                Err(error) if !matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
+                    return Err(error);
+                }
+                _ => store.delete(&path).await?,
             }
         }
         Ok(())

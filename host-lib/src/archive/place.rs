@@ -11,7 +11,7 @@ use std::{
 use object_store::{ObjectStore, local::LocalFileSystem};
 use tokio::sync::OnceCell;
 
-use super::store::Store;
+use super::{prune::Pruner, store::Store};
 use crate::{
     blocking::blocking,
     error::{Error, ErrorKind, Result},
@@ -86,15 +86,25 @@ impl fmt::Display for ArchiveStore {
 pub(crate) struct Place {
     kept_in: ArchiveStore,
     store: OnceCell<Store>,
+    pruner: Option<Pruner>,
 }
 
 impl Place {
     pub(crate) fn new(kept_in: ArchiveStore) -> Self {
-        Self { kept_in, store: OnceCell::new() }
+        Self { kept_in, store: OnceCell::new(), pruner: None }
+    }
+
+    /// The same of a host, whose prunings others of its home are to know as its own.
+    pub(crate) fn of(self, pruner: Pruner) -> Self {
+        Self { pruner: Some(pruner), ..self }
     }
 
     pub(super) async fn store(&self) -> Result<&Store> {
-        self.store.get_or_try_init(|| async { Ok(Store::new(self.open().await?, self.kept_in.to_string())) }).await
+        let open = || async {
+            let store = Store::new(self.open().await?, self.kept_in.to_string());
+            Ok(store.of(self.pruner.clone()))
+        };
+        self.store.get_or_try_init(open).await
     }
 
     /// The folder, if it is one: what a killed saver has left there is swept.

@@ -8,13 +8,15 @@ use std::{
     collections::HashSet,
     fs,
     path::Path as FilePath,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use corehold_types::Timestamp;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use super::{
     GRACE,
@@ -23,10 +25,14 @@ use super::{
     id::ArchiveId,
     index::Index,
     manifest::{Archive, MOST_MANIFEST},
-    save::Marker,
+    save::Marker as SavingMarker,
     store::{ARCHIVES, CHUNKS, INDEXES, PRUNES, SAVES, Store, index_path, reference_of, under_way_path},
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    blocking::cut_off,
+    error::{Error, ErrorKind, Result},
+    state::HostProcess,
+};
 
 /// Time that a pruning takes at most; then it ends with what it has done. A marker that is older is of one that was killed.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -52,16 +58,89 @@ pub struct Pruned {
     pub young: u64,
 }
 
+/// Who prunes. Its marker says so: whoever has the same home can tell whether it still lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Pruner {
+    /// Fingerprint of the home's key.
+    pub(crate) home: String,
+    pub(crate) process: Arc<HostProcess>,
+}
+
+/// What the marker of a pruning says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    home: String,
+    process: String,
+}
+
+impl Pruner {
+    fn marker(&self) -> Vec<u8> {
+        let marker = Marker { home: self.home.clone(), process: self.process.name().to_owned() };
+        serde_json::to_vec(&marker).unwrap_or_default()
+    }
+
+    /// Whether a marker is of one that is known to be dead. Of those of other homes nobody knows.
+    fn knows_dead(&self, marker: &[u8]) -> bool {
+        let marker = serde_json::from_slice::<Marker>(marker);
+        marker.is_ok_and(|marker| marker.home == self.home && !self.process.lives(&marker.process))
+    }
+}
+
+/// A marker that is removed also when its pruning is given up: savers would wait for it.
+struct UnderWay {
+    store: Store,
+    marker: Option<Path>,
+    /// Written in a task of its own: it would be written nevertheless, and perhaps after it was removed.
+    writing: Option<JoinHandle<Result<()>>>,
+}
+
+impl UnderWay {
+    async fn begin(store: &Store, marker: &Path) -> Result<Self> {
+        let bytes = store.pruner().map_or_else(|| b"{}".to_vec(), Pruner::marker);
+        let (at, path) = (store.clone(), marker.clone());
+        let writing = tokio::spawn(async move { at.put(&path, bytes).await });
+        let mut begun = Self { store: store.clone(), marker: Some(marker.clone()), writing: Some(writing) };
+        if let Some(writing) = begun.writing.as_mut() {
+            writing.await.map_err(|error| cut_off("writing a marker", error))??;
+        }
+        begun.writing = None;
+        Ok(begun)
+    }
+
+    async fn end(mut self) -> Result<()> {
+        if let Some(marker) = &self.marker {
+            self.store.delete(marker).await?;
+        }
+        self.marker = None;
+        Ok(())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let (Some(marker), Ok(runtime)) = (self.marker.take(), Handle::try_current()) else { return };
+        let (store, writing) = (self.store.clone(), self.writing.take());
+        runtime.spawn(async move {
+            if let Some(writing) = writing {
+                let _ = writing.await;
+            }
+            if let Err(error) = store.delete(&marker).await {
+                tracing::warn!(%error, %marker, "the marker of a pruning that was given up stays until it is pruned");
+            }
+        });
+    }
+}
+
 /// Prunes a store.
 pub(super) async fn prune(store: &Store, folder: Option<&FilePath>) -> Result<Pruned> {
     let marker = under_way_path(PRUNES, &ArchiveId::generate(Timestamp::now())?);
-    store.put(&marker, &b"{}"[..]).await?;
+    let under_way = UnderWay::begin(store, &marker).await?;
     let result = match tokio::time::timeout(LONGEST / 2, mark_and_sweep(store, &marker, folder)).await {
         Ok(result) => result,
         Err(_) => Err(Error::new(ErrorKind::Timeout, "the archive store has more to prune than half an hour allows")
             .hint("prune again: what was removed is removed")),
     };
-    store.delete(&marker).await?;
+    under_way.end().await?;
     result
 }
 
@@ -70,8 +149,14 @@ pub(super) async fn wait_for_those_under_way(store: &Store) -> Result<()> {
     let under_way: Vec<_> = store.list(&Path::from(PRUNES)).try_collect().await?;
     for pruning in under_way {
         let began = tokio::time::Instant::now();
-        // By our own clock too: a marker of a process that was killed is not waited for longer than it could have lived.
-        while began.elapsed() < LONGEST && store.written(&pruning.location).await?.is_some() {
+        // By our own clock too: of a process that was killed on another machine nobody knows, but it can't have lived longer.
+        while began.elapsed() < LONGEST
+            && let Some(marker) = store.read(&pruning.location, MOST_MANIFEST).await?
+        {
+            if store.pruner().is_some_and(|pruner| pruner.knows_dead(&marker)) {
+                store.delete(&pruning.location).await?;
+                break;
+            }
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -134,7 +219,7 @@ impl Marked {
             }
             // Gone since: it is over, and if it made an archive, that is found next.
             let Some(bytes) = store.read(&marker.location, MOST_MANIFEST).await? else { continue };
-            for (id, most) in Marker::decode(&bytes) {
+            for (id, most) in SavingMarker::decode(&bytes) {
                 if let Some(bytes) = store.read(&index_path(id), most).await?
                     && let Ok(index) = Index::decode(&bytes)
                 {

@@ -21,6 +21,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, path::
 use super::{
     chunk::ChunkId,
     id::{ArchiveId, ArchiveRef},
+    prune::Pruner,
 };
 use crate::{
     client::root_cause,
@@ -49,6 +50,7 @@ pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
     /// As a person calls it.
     place: Arc<str>,
+    pruner: Option<Pruner>,
 }
 
 pub(super) fn chunk_path(id: ChunkId) -> Path {
@@ -84,7 +86,17 @@ pub(super) fn reference_of(path: &Path) -> Option<ArchiveRef> {
 
 impl Store {
     pub(super) fn new(objects: Arc<dyn ObjectStore>, place: impl Into<Arc<str>>) -> Self {
-        Self { objects, place: place.into() }
+        Self { objects, place: place.into(), pruner: None }
+    }
+
+    /// The same, as a host has it.
+    pub(super) fn of(self, pruner: Option<Pruner>) -> Self {
+        Self { pruner, ..self }
+    }
+
+    /// Who prunes, if this host does.
+    pub(super) fn pruner(&self) -> Option<&Pruner> {
+        self.pruner.as_ref()
     }
 
     /// Writes an object, whole or not at all, replacing what had its name.

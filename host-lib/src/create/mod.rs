@@ -57,6 +57,7 @@ pub struct CreateWorkspace {
     pub(crate) template: Option<Template>,
     pub(crate) archive: Option<Archive>,
     pub(crate) id: Option<String>,
+    pub(crate) name: Option<String>,
     pub(crate) owner: Option<String>,
     pub(crate) team: Option<String>,
     pub(crate) image: Option<String>,
@@ -88,6 +89,7 @@ impl CreateWorkspace {
             template: None,
             archive: None,
             id: None,
+            name: None,
             owner: None,
             team: None,
             image: None,
@@ -111,6 +113,13 @@ impl CreateWorkspace {
     /// characters.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
+        self
+    }
+
+    /// What people call it: any text of 1 to 100 characters without control characters; nothing is found by it, and others may have the
+    /// same. It stays over sleep and waking; copies have it too. Default: none.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
         self
     }
 
@@ -140,6 +149,7 @@ impl CreateWorkspace {
         self.image_user = recipe.image_user;
         self.env.clone_from(&recipe.env);
         self.labels.clone_from(&recipe.labels);
+        self.name.clone_from(&recipe.name);
         self.publish.clone_from(&recipe.publish);
         (self.owner, self.team) = (recipe.owner.clone(), recipe.team.clone());
         self.resources = recipe.resources();

@@ -55,6 +55,7 @@ impl Plan {
         check_env(&request.env)?;
         check_labels(&request.labels)?;
         check_published(&request.publish)?;
+        request.name.as_deref().map_or(Ok(()), check_display_name)?;
         for (what, name) in [("an owner", &request.owner), ("a team", &request.team)] {
             name.as_deref().map_or(Ok(()), |name| check_name(what, name))?;
         }
@@ -97,6 +98,8 @@ impl Plan {
                 .or_else(|| asks.and_then(|template| template.image.clone()))
                 .or_else(|| asks.and_then(|template| project_image(host, template.project?))),
             env,
+            name: request.name,
+            creator: Some(host.subject.clone()),
             owner: request.owner,
             team: request.team,
             labels: request.labels,
@@ -111,6 +114,7 @@ impl Plan {
             sandbox: request.hardening.sandbox,
             preview_port: Some(port),
             publish: request.publish,
+            removes_archives: false,
             network: Some(network).filter(|network| !network.is_shared()),
             dev: match original {
                 Some(original) => original.dev.clone(),
@@ -267,6 +271,18 @@ pub(crate) fn own_env(host: &HostInner, recipe: &Recipe) -> BTreeMap<String, Str
 
 /// Bytes that the name of an owner or a team may have.
 const NAME_BYTES: usize = 256;
+/// What people call a workspace is one line (K1).
+const DISPLAY_NAME_CHARACTERS: usize = 100;
+
+fn check_display_name(name: &str) -> Result<()> {
+    let length = name.chars().count();
+    if (1..=DISPLAY_NAME_CHARACTERS).contains(&length) && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let message = format!("{name:?} can't be what a workspace is called");
+    Err(Error::new(ErrorKind::Invalid, message)
+        .hint(format!("it has 1 to {DISPLAY_NAME_CHARACTERS} characters, none of them a control character")))
+}
 
 /// The name of an owner or a team: the backend's own, of any characters.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {

@@ -9,7 +9,7 @@
 //! image's id (which names its architecture too), the variables that commands see but for the agent's own. It is keyed with a
 //! secret of the home folder, so that nobody guesses a token from a file's name. What set-up gets from elsewhere (a registry that
 //! gives newer versions, the time of day) is not in it: the first result holds until it is evicted or cleared, or the template
-//! opts out. Entries may hold what set-up wrote down, tokens too: they have mode 0600 in a folder of mode 0700.
+//! opts out. Each entry is sealed with another secret: what somebody else put there, or moved from one key to another, is dropped. Entries may hold what set-up wrote down, tokens too: they have mode 0600 in a folder of mode 0700.
 //!
 //! Of two creations that miss at once both run the set-up, and one of them keeps its result.
 
@@ -42,6 +42,7 @@ use crate::{
 /// Changes whenever what is kept, or what it is taken to depend on, does.
 const FORMAT: &[u8] = b"corehold set-up 1\n";
 const SECRET: &str = "corehold 2026-11-21 keys of the set-up cache";
+const SEAL: &str = "corehold 2026-11-22 seals of the set-up cache";
 /// Longer than a tree of some gigabytes takes. The dev server waits for it, so a workspace that is larger still is not kept.
 const READING: Duration = Duration::from_secs(60);
 const LOOKING: Duration = Duration::from_secs(20);
@@ -99,7 +100,7 @@ pub(super) struct Miss {
 
 impl SetupCache {
     pub(crate) fn new(folder: PathBuf, limit: u64, key: &HostKey) -> Self {
-        let store = Store::new(folder, ".tar.zst");
+        let store = Store::new(folder, ".tar.zst").sealed(key.derive(SEAL));
         Self { store, limit, secret: key.derive(SECRET), keeping: Arc::default() }
     }
 

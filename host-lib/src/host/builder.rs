@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::{
-    archive::{ArchiveStore, Place as ArchivePlace},
+    archive::{ArchiveStore, Place as ArchivePlace, Pruner},
     audit::{AuditSeat, Auditor},
     config::{self, Config, DEFAULT_IMAGE},
     create::{plan::CA_PATH, setup_cache::SetupCache},
@@ -59,6 +59,15 @@ const SETUP_CACHE_BYTES: u64 = 4 << 30;
 /// A CA bundle is some hundred kilobytes.
 const CA_BYTES: u64 = 16 << 20;
 
+/// Between two prunings of the archives: a day.
+struct PruneEvery(Option<Duration>);
+
+impl Default for PruneEvery {
+    fn default() -> Self {
+        Self(Some(Duration::from_secs(24 * 3600)))
+    }
+}
+
 /// Configures a [`Host`]. What isn't said comes from the environment (see [`config`](crate::config)), else from the defaults.
 #[derive(Default)]
 #[must_use = "a host is made when `build` is awaited"]
@@ -87,6 +96,7 @@ pub struct HostBuilder {
     before_connect: Option<BeforeConnect>,
     measure: bool,
     archive_store: Option<ArchiveStore>,
+    prune_every: PruneEvery,
     audit: bool,
     unsupervised: bool,
     never_pull: bool,
@@ -239,6 +249,14 @@ impl HostBuilder {
         self
     }
 
+    /// How often what no archive needs any more is removed from their store, however many hosts of the home there are; `None`: only by
+    /// [`Archives::prune`](crate::Archives::prune). Each sleep gives up what the one before has saved, so a store that is never pruned grows.
+    /// Hosts that [reconcile](Self::reconciles) by themselves do it. Default: once a day, which is also how long such things are kept.
+    pub fn prune_every(mut self, every: impl Into<Option<Duration>>) -> Self {
+        self.prune_every = PruneEvery(every.into());
+        self
+    }
+
     /// In whose name this library calls agents, as their logs show it. Default: `host`.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
@@ -359,6 +377,10 @@ impl HostBuilder {
             class.check()?;
             options.check()?;
         }
+        if self.prune_every.0.is_some_and(|every| every < Duration::from_secs(60)) {
+            let why = "archives can't be pruned more often than each minute";
+            return Err(Error::new(ErrorKind::Invalid, why).hint("`HostBuilder::prune_every`: a day is often enough"));
+        }
         self.policy.check()?;
         self.policy.check_default(&self.network)?;
         self.disk.check()?;
@@ -410,13 +432,15 @@ impl HostBuilder {
             let (engine, bus) = (engine.clone(), events.clone());
             let listen = move || (engine.subscribe(), bus.subscribe());
             let folder = home.join("stats");
-            Monitor::new(runtime.clone(), records.clone(), &fingerprint, events.clone(), folder, listen)
+            let seat = (store.clone(), events.clone());
+            Monitor::new(runtime.clone(), records.clone(), &fingerprint, seat, folder, listen)
         };
         if self.measure {
             monitor.start();
         }
         let subject = self.subject.unwrap_or_else(|| "host".to_owned());
-        let key = Arc::new(key);
+        let (key, process) = (Arc::new(key), Arc::new(process));
+        let pruner = Pruner { home: fingerprint.clone(), process: process.clone() };
         let auditor = self.audit.then(|| {
             let seat = AuditSeat {
                 runtime: runtime.clone(),
@@ -473,11 +497,13 @@ impl HostBuilder {
             pools: OnceLock::new(),
             archives: ArchivePlace::new(
                 self.archive_store.or(config.archives).unwrap_or_else(|| ArchiveStore::folder(home.join("archives"))),
-            ),
+            )
+            .of(pruner),
+            prune_every: self.prune_every.0,
             home,
             store,
             policy,
-            process: Arc::new(process),
+            process,
             turns: Arc::default(),
             directory: Directory::default(),
             supervision: Supervision::new(self.idle, self.health),
@@ -488,7 +514,7 @@ impl HostBuilder {
         let _ = inner.pools.set(Arc::downgrade(&pools));
         let supervisor =
             (!self.unsupervised).then(|| Arc::new(AbortOnDropHandle::new(tokio::spawn(supervise(inner.clone())))));
-        Ok(Host { inner, pools, _supervisor: supervisor })
+        Ok(Host { inner, pools, supervisor })
     }
 }
 

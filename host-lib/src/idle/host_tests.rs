@@ -232,6 +232,19 @@ async fn of_two_hosts_one_acts_and_the_policy_is_the_workspaces_own() {
 }
 
 #[tokio::test]
+async fn whose_time_is_up_has_the_usual_grace_before_its_files_are_saved() {
+    let stage = Stage::new();
+    let host = stage.host(IdlePolicy::default()).await;
+    let mut events = host.events();
+    let policy = IdlePolicy::default().archive_after(SHORT);
+    let workspace = host.create(CreateWorkspace::empty().id("w").idle(policy)).await.unwrap();
+    let expired = until(&mut events, |event| matches!(event.kind, EventKind::Expired { .. })).await;
+    assert!(matches!(expired.kind, EventKind::Expired { files: ExpiredFiles::Archived, .. }), "{expired:?}");
+    assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Asleep);
+    assert_eq!(stage.engine.last_grace(), Some(Duration::from_secs(10)), "a database isn't killed while it writes");
+}
+
+#[tokio::test]
 async fn whose_time_is_up_is_removed_with_its_files_where_the_policy_says_so() {
     let stage = Stage::new();
     let host = stage.host(IdlePolicy::default()).await;

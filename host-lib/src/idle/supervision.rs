@@ -22,7 +22,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     events::{ChangeKind, EventKind, Signal},
     health::{self, HealthPolicy, Monitor},
-    host::HostInner,
+    host::{Host, HostInner},
     life::{self, TransitionCause, Verb, WorkspaceState},
     state::Entry,
     workspace::{Workspace, WorkspaceId},
@@ -332,7 +332,8 @@ impl Supervisor {
                 life::perform(host, id, Verb::Pause, Duration::ZERO, TransitionCause::Idle, None).await?;
             }
             TransitionTo::Asleep => {
-                life::perform(host, id, Verb::Sleep, Duration::ZERO, TransitionCause::Expired, None).await?;
+                // As if somebody had asked: a database has the time to bring its files in order.
+                life::perform(host, id, Verb::Sleep, Host::SHUTDOWN_GRACE, TransitionCause::Expired, None).await?;
                 host.events.emit(Some(id), EventKind::Expired { files: ExpiredFiles::Archived, because });
             }
             TransitionTo::Removed => {

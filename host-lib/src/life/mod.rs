@@ -63,6 +63,7 @@ pub(crate) use self::{
 };
 pub use self::{
     reconcile::Reconciled,
+    remove::RemoveOptions,
     shutdown::{Shutdown, ShutdownReport},
     state::WorkspaceState,
 };

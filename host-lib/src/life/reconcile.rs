@@ -8,9 +8,12 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
+use tracing::Instrument as _;
 
 use super::{
-    TransitionCause, WorkspaceState, found, limits, sleep,
+    TransitionCause, WorkspaceState, found, limits,
+    remove::forget_archives,
+    sleep,
     transition::detached,
     turn::{Taking, Turn, is_at_work, is_attended, put},
     up,
@@ -84,6 +87,10 @@ pub(crate) enum Outcome {
 
 /// Looks at all workspaces of the home.
 pub(crate) async fn all(host: &Arc<HostInner>) -> Result<Reconciled> {
+    look_at_all(host).instrument(tracing::info_span!("reconcile")).await
+}
+
+async fn look_at_all(host: &Arc<HostInner>) -> Result<Reconciled> {
     // The store first: what is made from now on is written there before it is in the engine. A container that the store doesn't have
     // now is looked up once more before it is adopted.
     let entries = host.store.all().await?;
@@ -148,7 +155,7 @@ async fn one(host: &Arc<HostInner>, entry: Entry) -> Result<Outcome> {
             None => Outcome::Gone,
         })
     };
-    detached(host, work).await
+    detached(host, work.in_current_span()).await
 }
 
 /// Of what is in another engine nothing is known here, and nothing can be done.
@@ -246,13 +253,20 @@ pub(super) async fn recover(host: &Arc<HostInner>, entry: Entry) -> Result<Outco
     let Taking::Taken(turn) = Turn::take(host, entry, state, TransitionCause::Recovered).await? else {
         return Ok(Outcome::Same);
     };
+    let span = tracing::info_span!("recovery", workspace = %turn.entry.id, %state);
+    finish_or_undo(host, turn, state).instrument(span).await
+}
+
+async fn finish_or_undo(host: &Arc<HostInner>, turn: Box<Turn>, state: WorkspaceState) -> Result<Outcome> {
     tracing::info!(workspace = %turn.entry.id, %state, "recovering what was cut off");
     match state {
         WorkspaceState::Creating | WorkspaceState::Removed => {
             clear_containers(host, &turn.entry.id).await?;
+            forget_archives(host, &turn.entry).await?;
             turn.forget().await.map(|()| Outcome::Undone)
         }
         WorkspaceState::Removing => {
+            forget_archives(host, &turn.entry).await?;
             sleep::clear_away(&turn).await?;
             turn.forget().await.map(|()| Outcome::Finished)
         }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument as _;
+
 use super::{
     TransitionCause, WorkspaceState,
     reconcile::{adopt, check_engine, clear_containers, settle},
@@ -10,26 +12,54 @@ use super::{
     turn::{Taking, Turn, is_attended, put, wait_for_others},
 };
 use crate::{
+    archive::Archives,
     error::Result,
     events::EventKind,
     host::HostInner,
-    state::{Durability, Entry},
+    state::{Durability, Entry, Recipe},
     workspace::{Workspace, WorkspaceId},
 };
 
+/// What goes with a workspace. Default: all that it holds, and what it sleeps in; what somebody saved of it stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[must_use = "it is read by `Workspace::remove_with`"]
+pub struct RemoveOptions {
+    archives: bool,
+}
+
+impl RemoveOptions {
+    /// Whether every archive goes too that [`Archives::list`](crate::Archives::list) has of its name, also of an earlier workspace that had it,
+    /// and those that can't be read. Default: false.
+    pub fn archives(mut self, archives: bool) -> Self {
+        self.archives = archives;
+        self
+    }
+}
+
 impl Workspace {
-    /// Removes it and all it held, whatever it is doing; what sleeps loses the archive that it would wake from. Removing what is gone
-    /// already is no error. Who makes or wakes it meanwhile is told `Conflict`; any other transition is waited for.
+    /// Removes it and all it held, whatever it is doing; what sleeps loses the archive that it would wake from. What was
+    /// [saved](crate::Archives::save) of it stays, see [`remove_with`](Self::remove_with). Removing what is gone already is no error. Who makes or wakes it meanwhile is told `Conflict`; any other transition is waited for.
     ///
     /// Dropping the future abandons the wait, not the work.
     ///
     /// # Errors
     /// `Engine` or `EngineUnavailable`; it may be tried again.
     pub async fn remove(&self) -> Result<()> {
+        self.remove_with(RemoveOptions::default()).await
+    }
+
+    /// The same, and says what goes with it. Archives go first: where one can't be given up, the workspace is as it was, and a second call
+    /// goes on from there. If the process ends in the middle, the next host completes it. Of another home's, only the container goes.
+    ///
+    /// Dropping the future abandons the wait, not the work.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove), and `Io` when the archive store can't be used.
+    pub async fn remove_with(&self, options: RemoveOptions) -> Result<()> {
         let (host, workspace) = (self.host().clone(), self.clone());
         let work = async move {
             if workspace.about().labelled.home == host.fingerprint {
-                return remove(&host, workspace.id(), Some(workspace.subject())).await;
+                return remove_with(&host, workspace.id(), Some(workspace.subject()), options).await;
             }
             // Of another home: its store isn't ours, its container can be removed.
             let Some(place) = workspace.about().place() else { return Ok(()) };
@@ -42,6 +72,23 @@ impl Workspace {
 }
 
 pub(crate) async fn remove(host: &Arc<HostInner>, id: &WorkspaceId, subject: Option<&str>) -> Result<()> {
+    remove_with(host, id, subject, RemoveOptions::default()).await
+}
+
+/// Gives up the archives of a workspace that is being removed, if they are to go with it.
+pub(super) async fn forget_archives(host: &Arc<HostInner>, entry: &Entry) -> Result<()> {
+    if !entry.recipe.removes_archives {
+        return Ok(());
+    }
+    Archives::new(host.clone()).forget(&entry.id).await
+}
+
+async fn remove_with(
+    host: &Arc<HostInner>,
+    id: &WorkspaceId,
+    subject: Option<&str>,
+    options: RemoveOptions,
+) -> Result<()> {
     loop {
         let Some(entry) = host.store.get(id).await? else {
             match adopt(host, id).await? {
@@ -50,16 +97,19 @@ pub(crate) async fn remove(host: &Arc<HostInner>, id: &WorkspaceId, subject: Opt
             }
         };
         let state = entry.state;
+        // Written with the state: whoever finds it cut off knows what is to go.
+        let recipe = Recipe { removes_archives: options.archives, ..entry.recipe.clone() };
         if entry.actor.is_some() && is_attended(host, &entry) {
             match state {
                 // Taken out of their hands. The entry stays until they have let go: they may be about to make a container.
                 WorkspaceState::Creating | WorkspaceState::Waking => {
-                    let wanted = Entry { state: WorkspaceState::Removed, ..entry };
+                    let wanted = Entry { state: WorkspaceState::Removed, recipe, ..entry };
                     if let Some(entry) =
                         put(host, wanted, state, TransitionCause::Asked, subject, Durability::Process).await?
                     {
                         clear_containers(host, id).await?;
                         sleep::sweep(host, &entry.id, None).await;
+                        forget_archives(host, &entry).await?;
                         host.events.emit_by(subject, Some(id), EventKind::Removed);
                         return Ok(());
                     }
@@ -72,11 +122,18 @@ pub(crate) async fn remove(host: &Arc<HostInner>, id: &WorkspaceId, subject: Opt
         if entry.container.is_some() || entry.actor.is_some() {
             check_engine(host, &entry).await?;
         }
+        let entry = Entry { recipe, ..entry };
         match Turn::take(host, entry, WorkspaceState::Removing, TransitionCause::Asked).await? {
             Taking::Taken(mut turn) => {
                 turn.subject = subject.map(str::to_owned);
-                if let Err(error) = sleep::clear_away(&turn).await {
+                let cleared = async {
+                    forget_archives(host, &turn.entry).await?;
+                    sleep::clear_away(&turn).await
+                };
+                let span = tracing::info_span!("removal", workspace = %id, from = %turn.from);
+                if let Err(error) = cleared.instrument(span).await {
                     // It is what it was, for whoever tries again.
+                    turn.entry.recipe.removes_archives = false;
                     if let Err(settling) = settle(*turn).await {
                         tracing::debug!(workspace = %id, error = %settling, "a removal that failed is still written down");
                     }

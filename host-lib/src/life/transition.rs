@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::Instrument as _;
+
 use super::{
     TransitionCause, WorkspaceState,
     reconcile::{adopt, recover, settle, truth},
@@ -112,7 +114,13 @@ pub(crate) async fn perform_unchanged(
     }
 }
 
-async fn carry_out(mut turn: Turn, verb: Verb, grace: Duration) -> Result<()> {
+async fn carry_out(turn: Turn, verb: Verb, grace: Duration) -> Result<()> {
+    let (from, to) = (turn.from, turn.entry.state);
+    let span = tracing::info_span!("transition", workspace = %turn.entry.id, %from, %to, cause = ?turn.cause);
+    work(turn, verb, grace).instrument(span).await
+}
+
+async fn work(mut turn: Turn, verb: Verb, grace: Duration) -> Result<()> {
     let id = turn.entry.id.clone();
     let done = match turn.entry.state {
         WorkspaceState::Pausing => pause(&turn).await,

@@ -111,7 +111,7 @@ pub(crate) struct Turn {
     pub(crate) entry: Entry,
     /// The state that it began in.
     pub(crate) from: WorkspaceState,
-    cause: TransitionCause,
+    pub(super) cause: TransitionCause,
     /// In whose name, where somebody asked for it.
     pub(crate) subject: Option<String>,
     hold: Hold,

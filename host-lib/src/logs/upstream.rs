@@ -24,8 +24,8 @@ use super::{
 use crate::{
     create::OutputStream,
     error::Result,
-    events::{Event, EventKind, Events},
-    workspace::{Workspace, WorkspaceId},
+    events::{EventKind, Events},
+    workspace::Workspace,
 };
 
 /// Between attempts to reach a workspace: the first, doubled up to the longest.
@@ -47,17 +47,21 @@ pub(super) async fn run(workspace: Workspace, kind: Kind, shared: Arc<Shared>) {
             }
         };
         tokio::select! {
-            () = removal(&mut events, workspace.id()) => break,
+            () = removal(&mut events, &workspace) => break,
             result = reading => match result {
                 Ok(()) => {}
                 Err(error) => tracing::debug!(workspace = %workspace.id(), %error, "reading the log broke off"),
             },
         }
+        // What another process removes while it sleeps, no event tells of.
+        if workspace.is_no_more().await {
+            break;
+        }
         if began.elapsed() > LONGEST_PAUSE {
             pause = FIRST_PAUSE;
         }
         tokio::select! {
-            () = removal(&mut events, workspace.id()) => break,
+            () = removal(&mut events, &workspace) => break,
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
         }
     }
@@ -65,12 +69,13 @@ pub(super) async fn run(workspace: Workspace, kind: Kind, shared: Arc<Shared>) {
 }
 
 /// Waits until the workspace is gone, or the host.
-async fn removal(events: &mut Events, id: &WorkspaceId) {
+async fn removal(events: &mut Events, workspace: &Workspace) {
     while let Some(event) = events.next().await {
-        if let Event { workspace: Some(workspace), kind: EventKind::Removed | EventKind::Vanished, .. } = &event
-            && workspace == id
-        {
-            return;
+        match event.kind {
+            EventKind::Removed | EventKind::Vanished if event.workspace.as_ref() == Some(workspace.id()) => return,
+            // A removal may be among them.
+            EventKind::Missed { .. } if workspace.is_no_more().await => return,
+            _ => {}
         }
     }
 }
@@ -305,6 +310,42 @@ mod tests {
         workspace.stop(Duration::ZERO).await.unwrap();
         let told: Vec<LogItem> = workspace.logs(LogOptions::default().follow(false)).collect().await;
         assert!(matches!(told.as_slice(), [LogItem::BrokenOff { .. }]), "{told:?}");
+    }
+
+    /// Reads on until the stream ends.
+    async fn ends(stream: &mut LogStream) {
+        let reading = async { while stream.next().await.is_some() {} };
+        tokio::time::timeout(Duration::from_secs(60), reading).await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn one_that_another_process_removes_in_its_sleep_ends_the_stream() {
+        let (fixture, workspace, _) = fixture(&[("1", "one\n", true)]).await;
+        workspace.sleep(Duration::ZERO).await.unwrap();
+        tokio::time::pause();
+        let mut stream = workspace.logs(LogOptions::default().agent(true));
+        assert!(tokio::time::timeout(3 * LONGEST_PAUSE, stream.next()).await.is_err(), "it may wake");
+        let other = fixture.builder().reconciles(false).build().await.unwrap();
+        other.workspace("w").await.unwrap().remove().await.unwrap();
+        ends(&mut stream).await;
+        ends(&mut workspace.logs(LogOptions::default())).await;
+    }
+
+    /// Regression: more than the bus holds happened at once, a removal among it.
+    #[tokio::test]
+    async fn a_removal_among_events_that_were_missed_ends_the_stream() {
+        let (fixture, workspace, _) = fixture(&[("1", "one\n", false)]).await;
+        let mut stream = workspace.logs(LogOptions::default());
+        assert_eq!(lines(&mut stream, 1).await, ["1: one"]);
+        // Its connection doesn't break off, and nobody tells that it is gone.
+        let _agent = fixture.engine.forget("corehold-w");
+        let state = &fixture.host.inner.store;
+        let entry = state.get(workspace.id()).await.unwrap().unwrap();
+        assert!(state.delete(&entry).await.unwrap());
+        for _ in 0..2000 {
+            fixture.host.inner.events.emit(None, EventKind::EngineBack);
+        }
+        ends(&mut stream).await;
     }
 
     #[tokio::test]

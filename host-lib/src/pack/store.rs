@@ -32,12 +32,14 @@ pub(crate) struct Store<A> {
     folder: PathBuf,
     /// What the names of archives end with.
     extension: &'static str,
+    /// Under which descriptions are sealed, where their archives must come from this home.
+    secret: Option<[u8; 32]>,
     about: PhantomData<fn() -> A>,
 }
 
 impl<A> Clone for Store<A> {
     fn clone(&self) -> Self {
-        Self { folder: self.folder.clone(), extension: self.extension, about: PhantomData }
+        Self { folder: self.folder.clone(), extension: self.extension, secret: self.secret, about: PhantomData }
     }
 }
 
@@ -100,6 +102,9 @@ pub(crate) struct Written {
 struct Description<A> {
     hash: String,
     size: u64,
+    /// See [`Store::sealed`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seal: Option<String>,
     #[serde(flatten)]
     about: A,
 }
@@ -107,7 +112,19 @@ struct Description<A> {
 impl<A: Serialize + DeserializeOwned> Store<A> {
     /// A store in a folder, which is made when it is first needed. `extension` begins with a dot.
     pub(crate) fn new(folder: PathBuf, extension: &'static str) -> Self {
-        Self { folder, extension, about: PhantomData }
+        Self { folder, extension, secret: None, about: PhantomData }
+    }
+
+    /// The same, whose descriptions carry a keyed hash of key and archive: who can write into the folder, and doesn't know the secret, can't
+    /// have another archive taken for a key, nor that of another key.
+    pub(crate) fn sealed(self, secret: [u8; 32]) -> Self {
+        Self { secret: Some(secret), ..self }
+    }
+
+    fn seal(&self, key: &Key, hash: &str, size: u64) -> Option<blake3::Hash> {
+        // Both texts are of one length, whatever they say.
+        let sealed = format!("{key} {hash} {size}");
+        self.secret.map(|secret| blake3::keyed_hash(&secret, sealed.as_bytes()))
     }
 
     /// Where the index of a folder is kept.
@@ -159,6 +176,13 @@ impl<A: Serialize + DeserializeOwned> Store<A> {
     }
 
     fn open(&self, key: &Key, description: Description<A>) -> Option<Stored<A>> {
+        if let Some(seal) = self.seal(key, &description.hash, description.size) {
+            // Compared in constant time.
+            let claimed = blake3::Hash::from_hex(description.seal.as_deref()?).ok()?;
+            if claimed != seal {
+                return None;
+            }
+        }
         let mut file = File::open(self.archive_path(key.as_str(), &description.hash)?).ok()?;
         if file.metadata().ok()?.len() != description.size {
             return None;
@@ -173,7 +197,7 @@ impl<A: Serialize + DeserializeOwned> Store<A> {
         if let Ok(touched) = File::options().append(true).open(self.description_path(key.as_str())) {
             let _ = touched.set_modified(SystemTime::now());
         }
-        let Description { hash, size, about } = description;
+        let Description { hash, size, about, .. } = description;
         Some(Stored { key: key.clone(), hash, size, about, cached: true, file })
     }
 
@@ -185,12 +209,13 @@ impl<A: Serialize + DeserializeOwned> Store<A> {
         if let Some(path) = self.archive_path(key.as_str(), &hash) {
             draft.persist(path).map_err(|error| self.broken(error.error))?;
         }
-        let description = Description { hash, size, about };
+        let seal = self.seal(key, &hash, size).map(|seal| seal.to_hex().to_string());
+        let description = Description { hash, size, seal, about };
         let bytes = serde_json::to_vec(&description).map_err(|error| self.broken(error.into()))?;
         let mut aside = self.draft()?;
         aside.write_all(&bytes).map_err(|error| self.broken(error))?;
         aside.persist(self.description_path(key.as_str())).map_err(|error| self.broken(error.error))?;
-        let Description { hash, size, about } = description;
+        let Description { hash, size, about, .. } = description;
         Ok(Stored { key: key.clone(), hash, size, about, cached: false, file })
     }
 

@@ -7,6 +7,7 @@ use corehold_types::{
     tools::{Claim, ClaimRequest},
 };
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{Member, Pool, Record, State};
 use crate::{
@@ -86,7 +87,7 @@ impl Drop for HandOver {
 
 impl State {
     /// Until when nothing is started because of a hand-over.
-    pub(super) fn held_until(&self) -> Option<std::time::Instant> {
+    pub(super) fn held_until(&self) -> Option<Instant> {
         let hold = if self.ready.is_empty() { SHORT_HOLD } else { HOLD };
         let held = self.handing_over > 0 && self.waiting == 0;
         self.held_since.filter(|_| held).map(|since| since + hold)
@@ -105,7 +106,7 @@ impl Pool {
                 let mut state = self.state();
                 if let Some(member) = state.ready.pop_front() {
                     if state.handing_over == 0 {
-                        state.held_since = Some(std::time::Instant::now());
+                        state.held_since = Some(Instant::now());
                     }
                     state.handing_over += 1;
                     drop(state);
@@ -134,7 +135,7 @@ impl Pool {
     pub(crate) fn missed(&self) {
         let mut state = self.state();
         state.missed += 1;
-        state.missed_at = std::time::Instant::now();
+        state.missed_at = Instant::now();
         // Who comes next must not find it empty too.
         state.held_since = None;
         state.target = (state.target + 1).min(self.options.most());
@@ -143,7 +144,8 @@ impl Pool {
 
     /// Claims a container. Once begun it is to be brought to its end: nobody else can tell whose the container is.
     pub(crate) async fn claim(self: Arc<Self>, member: Member, wish: Wish) -> Outcome {
-        let outcome = self.attempt(&member, wish).await;
+        let span = tracing::info_span!("claim", workspace = %wish.workspace, container = %member.container.0);
+        let outcome = self.attempt(&member, wish).instrument(span).await;
         let mut state = self.state();
         match &outcome {
             Outcome::Won(_) => state.claimed += 1,

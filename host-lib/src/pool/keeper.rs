@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::StreamExt as _;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{FailedPull, Member, Pool, class::Blank, reconcile::expired};
 use crate::{
@@ -375,7 +375,7 @@ fn pause(failures: u32) -> Duration {
 
 async fn until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
+        Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }

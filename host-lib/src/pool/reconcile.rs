@@ -15,13 +15,15 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use corehold_types::{
     Code, Timestamp,
     tools::{Claim, ClaimRequest, Info, InfoRequest},
 };
+
+use tokio::time::Instant;
 
 use super::{Member, Pool, Record, Seat, claim::is};
 use crate::{

@@ -111,6 +111,26 @@ async fn a_workspace_is_handed_over_with_all_that_a_claim_brings() {
     assert_eq!(fixture.engine.names(), Vec::<String>::new());
 }
 
+/// The refill rate: between two starts there is the time that was asked for, however many are missing.
+#[tokio::test]
+async fn a_pool_is_filled_no_faster_than_it_may_be() {
+    let fixture = fixture().await;
+    tokio::time::pause();
+    let pause = Duration::from_secs(60);
+    let began = Instant::now();
+    let host = fixture.pooled(exactly(4).starts_at_once(4).start_interval(pause)).await;
+    let mut grown = Vec::new();
+    while grown.len() < 4 {
+        if fixture.engine.waiting().len() > grown.len() {
+            grown.push(began.elapsed().as_secs());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let between: Vec<u64> = grown.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(grown[0] < 60 && between.iter().all(|seconds| (59..=62).contains(seconds)), "{grown:?}");
+    drop(host);
+}
+
 #[tokio::test]
 async fn what_no_claim_can_bring_is_made() {
     let script = EngineScript { limits_are_fixed: true, ..EngineScript::default() };

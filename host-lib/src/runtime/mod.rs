@@ -9,7 +9,13 @@ mod mount;
 mod network;
 mod observed;
 
-use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, pin::Pin, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    pin::Pin,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -498,6 +504,14 @@ pub struct ContainerState {
     pub status: ContainerStatus,
     /// When it was made, in RFC 3339.
     pub created: String,
+    /// When it was started last. Only [`Runtime::inspect`] says so of one that runs; a listing need not look.
+    pub started: Option<Timestamp>,
+    /// When it ended last. As of [`started`](Self::started).
+    pub finished: Option<Timestamp>,
+    /// Its own address in its network, while it has one. As of [`started`](Self::started).
+    pub address: Option<IpAddr>,
+    /// The image that it was made of, as whoever made it said, or its id where that name is another one's by now.
+    pub image: Option<String>,
     /// Exit code of its first process, once that has ended.
     pub exit_code: Option<i64>,
     /// Whether the kernel killed it for want of memory; false where the engine doesn't tell ([`RuntimeInfo::lacks`]).
@@ -506,6 +520,14 @@ pub struct ContainerState {
     pub published: BTreeMap<u16, SocketAddr>,
     /// Whether it runs, and has ended before. Only [`Runtime::inspect`] says so; a listing need not look.
     pub restarted: bool,
+}
+
+impl ContainerState {
+    /// Without what only [`Runtime::inspect`] is sure to say: as any listing has it.
+    #[must_use]
+    pub fn as_listed(self) -> Self {
+        Self { started: None, finished: None, address: None, image: None, restarted: false, ..self }
+    }
 }
 
 /// What a place is doing.

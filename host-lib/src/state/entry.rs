@@ -58,6 +58,12 @@ pub(crate) struct Recipe {
     /// Variables of template and request.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) env: BTreeMap<String, String>,
+    /// What people call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// In whose name the host was that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) creator: Option<String>,
     /// Whose it is. Not the key by which `get_or_create` finds it: an owner may have many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<String>,
@@ -96,6 +102,9 @@ pub(crate) struct Recipe {
     /// Its network; absent: that of all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<Network>,
+    /// While it is removed: whether its archives go too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) removes_archives: bool,
     /// The dev server, which ends with the container and is started again with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dev: Option<Dev>,

@@ -22,9 +22,10 @@ use serde::{Deserialize, Serialize};
 use self::history::Grain;
 pub(crate) use self::monitor::Monitor;
 use crate::{
-    error::Result,
+    error::{ErrorKind, Result},
     host::Host,
     life::WorkspaceState,
+    runtime::Stats,
     workspace::{Workspace, WorkspaceId},
 };
 
@@ -151,18 +152,26 @@ impl Stream for StatsStream {
 impl Workspace {
     /// What it uses now: the sample measured last where the host measures (see
     /// [`HostBuilder::measure`](crate::HostBuilder::measure)), else one measured for this call, in which
-    /// [`cpu_percent`](WorkspaceStats::cpu_percent) is absent. Cancel-safe.
+    /// [`cpu_percent`](WorkspaceStats::cpu_percent) is absent. One that sleeps uses nothing. Cancel-safe.
     ///
     /// # Errors
     /// `NotFound` when it was removed; those of the engine.
     pub async fn stats(&self) -> Result<WorkspaceStats> {
-        let place = self.place().await?;
-        self.monitor().now(self.id(), &place.container).await
+        match self.place().await {
+            Ok(place) => self.monitor().now(self.id(), &place.container).await,
+            // It has no container, whatever it is doing.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let state = self.info().await?.state;
+                Ok(sample::told(Timestamp::now(), state, &Stats::default(), None))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// What it uses from now on. The host measures all workspaces of its home from the first such call on.
+    /// What it uses from now on. The host measures all workspaces of its home from the first such call on; of one of another home
+    /// nothing is told.
     pub fn follow_stats(&self) -> StatsStream {
-        self.monitor().follow(self.id())
+        self.monitor().follow(self.id(), self.about().labelled.created)
     }
 
     /// What it used, as far as a host measured and not longer ago than 24 hours. Cancel-safe.

@@ -1,7 +1,10 @@
 //! The task that measures all workspaces of a home, round by round, and what it knows.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -29,6 +32,7 @@ use crate::{
     life::WorkspaceState,
     pool::Records,
     runtime::{ContainerId, ContainerState, ContainerStatus, Runtime, Stats},
+    state,
     workspace::{Labelled, WorkspaceId},
 };
 
@@ -57,6 +61,7 @@ struct Room {
     runtime: Arc<dyn Runtime>,
     records: Records,
     labels: BTreeMap<String, String>,
+    state: state::Store,
     events: EventBus,
     folder: PathBuf,
     measured: Mutex<HashMap<WorkspaceId, Measured>>,
@@ -65,6 +70,8 @@ struct Room {
 /// What is known of a workspace that is measured.
 struct Measured {
     readers: broadcast::Sender<WorkspaceStats>,
+    /// When the workspace was made that they follow: a later one may have its name.
+    followed: Option<Timestamp>,
     meter: Meter,
     history: History,
     /// The sample measured last, and when it came, by this machine's clock.
@@ -81,6 +88,7 @@ impl Default for Measured {
     fn default() -> Self {
         Self {
             readers: broadcast::channel(BACKLOG).0,
+            followed: None,
             meter: Meter::default(),
             history: History::default(),
             newest: None,
@@ -106,12 +114,12 @@ impl Monitor {
         runtime: Arc<dyn Runtime>,
         records: Records,
         fingerprint: &str,
-        events: EventBus,
+        (state, events): (state::Store, EventBus),
         folder: PathBuf,
         listen: impl Fn() -> (Signals, Events) + Send + Sync + 'static,
     ) -> Self {
         let labels = labels::of_home(fingerprint);
-        let room = Room { runtime, records, labels, events, folder, measured: Mutex::default() };
+        let room = Room { runtime, records, labels, state, events, folder, measured: Mutex::default() };
         Self { room: Arc::new(room), handle: Handle::current(), task: OnceLock::new(), listen: Box::new(listen) }
     }
 
@@ -123,8 +131,20 @@ impl Monitor {
         });
     }
 
-    pub(super) fn follow(&self, workspace: &WorkspaceId) -> StatsStream {
-        let receiver = self.room.lock().entry(workspace.clone()).or_default().readers.subscribe();
+    /// Follows the workspace that was made then, not another one of its name.
+    pub(super) fn follow(&self, workspace: &WorkspaceId, created: Timestamp) -> StatsStream {
+        let receiver = {
+            let mut measured = self.room.lock();
+            let known = measured.entry(workspace.clone()).or_default();
+            match known.followed {
+                // It is gone: another one has its name.
+                Some(followed) if followed > created => return StatsStream(Box::pin(stream::empty())),
+                Some(followed) if followed < created => *known = Measured::default(),
+                _ => {}
+            }
+            known.followed = Some(created);
+            known.readers.subscribe()
+        };
         self.start();
         StatsStream(Box::pin(stream::unfold(receiver, |mut receiver| async {
             loop {
@@ -176,6 +196,7 @@ async fn measure(room: Arc<Room>, mut signals: Signals, mut events: Events) {
     rounds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut files = Files { store: Some(Store::new(room.folder.clone())), told: false };
     let mut places: Option<Vec<Place>> = None;
+    let mut missed = false;
     for round in 0_u64.. {
         // What happens to containers is known without asking; only then they are listed.
         loop {
@@ -190,6 +211,8 @@ async fn measure(room: Arc<Room>, mut signals: Signals, mut events: Events) {
                         room.lock().remove(&workspace);
                         places = None;
                     }
+                    // A removal may be among them.
+                    Some(Event { kind: EventKind::Missed { .. }, .. }) => (missed, places) = (true, None),
                     Some(_) => {}
                     None => return,
                 },
@@ -204,6 +227,7 @@ async fn measure(room: Arc<Room>, mut signals: Signals, mut events: Events) {
             }
         }
         let Some(places) = &places else { continue };
+        room.forget_gone(places, std::mem::take(&mut missed)).await;
         files.restore(&room, places).await;
         let minutes = room.round(places).await;
         files.keep(&room, minutes).await;
@@ -257,6 +281,36 @@ impl Room {
                 known.take(&place, stats).map(|minute| (place.workspace.clone(), minute))
             })
             .collect()
+    }
+
+    /// Ends the streams of workspaces that are no more: what another process removes while it sleeps, no event tells of. Where nothing was
+    /// missed, those that have a container are there.
+    async fn forget_gone(&self, places: &[Place], missed: bool) {
+        let here: HashSet<&WorkspaceId> = places.iter().map(|place| &place.workspace).collect();
+        let followed: Vec<(WorkspaceId, Timestamp)> = {
+            let measured = self.lock();
+            let read = measured.iter().filter(|(_, known)| known.readers.receiver_count() > 0);
+            let followed = read.filter_map(|(id, known)| Some((id.clone(), known.followed?)));
+            followed.filter(|(id, _)| missed || !here.contains(id)).collect()
+        };
+        for (id, created) in followed {
+            let gone = match self.state.get(&id).await {
+                Ok(Some(entry)) => entry.state == WorkspaceState::Removed || entry.created != created,
+                // One that has a container is not adopted yet.
+                Ok(None) => !here.contains(&id),
+                Err(error) => {
+                    tracing::debug!(workspace = %id, %error, "it can't be looked whether it is still there");
+                    false
+                }
+            };
+            if gone {
+                let mut measured = self.lock();
+                // Somebody may follow another one of its name since.
+                if measured.get(&id).is_some_and(|known| known.followed == Some(created)) {
+                    measured.remove(&id);
+                }
+            }
+        }
     }
 
     /// Drops what nobody could measure for as long as anything is kept.
@@ -408,143 +462,5 @@ impl Files {
         let (store, done) = done.await.ok()?;
         self.store = Some(store);
         Some(done)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::Ordering;
-
-    use super::*;
-    use crate::{
-        CreateWorkspace, Host, Workspace,
-        testing::{AgentScript, EngineScript, Fixture},
-    };
-
-    async fn fixture() -> (Fixture, Workspace) {
-        let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
-        let workspace = fixture.host.create(CreateWorkspace::empty().id("w")).await.unwrap();
-        // What comes is rounds and files: nothing on the network.
-        tokio::time::pause();
-        (fixture, workspace)
-    }
-
-    /// One more host on the same home, as another process would be.
-    async fn another(fixture: &Fixture, measures: bool) -> Host {
-        let builder = Host::builder().runtime(fixture.engine.clone()).home(fixture.host.home());
-        builder.measure(measures).build().await.unwrap()
-    }
-
-    fn day() -> StatsRange {
-        let now = Timestamp::now();
-        StatsRange::new(Timestamp::from_unix(now.as_unix_seconds() - 80_000, 0), now.after(PERIOD * 100_000))
-    }
-
-    #[tokio::test]
-    async fn every_reader_gets_every_sample_until_the_workspace_is_removed() {
-        let (fixture, workspace) = fixture().await;
-        let (mut one, mut other) = (workspace.follow_stats(), workspace.follow_stats());
-        for number in 0..3 {
-            let sample = one.next().await.unwrap();
-            assert_eq!(Some(&sample), other.next().await.as_ref());
-            assert_eq!((sample.state, sample.memory_percent), (WorkspaceState::Ready, Some(25.0)));
-            assert_eq!(sample.cpu_percent, (number > 0).then_some(50.0), "a first sample has nothing to compare with");
-            assert_eq!(workspace.stats().await.unwrap(), sample);
-        }
-        workspace.remove().await.unwrap();
-        assert_eq!((one.next().await, other.next().await), (None, None));
-        assert!(fixture.host.monitor().room.lock().is_empty());
-    }
-
-    #[tokio::test]
-    async fn without_rounds_the_engine_is_asked() {
-        let (fixture, workspace) = fixture().await;
-        let sample = workspace.stats().await.unwrap();
-        assert_eq!((sample.cpu_percent, sample.memory_percent), (None, Some(25.0)));
-        fixture.engine.set_status("corehold-w", ContainerStatus::Exited);
-        let sample = workspace.stats().await.unwrap();
-        assert_eq!((sample.state, sample.memory_bytes, sample.pids), (WorkspaceState::Stopped, 0, 0));
-        fixture.engine.measure_fails.store(true, Ordering::Relaxed);
-        assert_eq!(workspace.stats().await.unwrap_err().kind(), ErrorKind::Engine);
-        assert!(fixture.host.monitor().task.get().is_none());
-    }
-
-    #[tokio::test]
-    async fn states_are_told_and_an_error_ends_nothing() {
-        let (fixture, workspace) = fixture().await;
-        let mut samples = workspace.follow_stats();
-        assert_eq!(samples.next().await.unwrap().state, WorkspaceState::Ready);
-        for (container, action, status) in [
-            (ContainerStatus::Paused, "pause", WorkspaceState::Paused),
-            (ContainerStatus::Exited, "die", WorkspaceState::Stopped),
-            (ContainerStatus::Running, "start", WorkspaceState::Ready),
-        ] {
-            fixture.engine.set_status("corehold-w", container);
-            fixture.engine.say_of("corehold-w", action);
-            let sample = samples.next().await.unwrap();
-            assert_eq!((sample.state, sample.pids > 0), (status, container != ContainerStatus::Exited));
-        }
-        fixture.engine.measure_fails.store(true, Ordering::Relaxed);
-        tokio::time::sleep(10 * PERIOD).await;
-        fixture.engine.go_away();
-        tokio::time::sleep(10 * PERIOD).await;
-        fixture.engine.come_back();
-        fixture.engine.measure_fails.store(false, Ordering::Relaxed);
-        assert_eq!(samples.next().await.unwrap().cpu_percent, Some(50.0));
-    }
-
-    #[tokio::test]
-    async fn another_host_knows_the_minutes_of_one_before_and_goes_on() {
-        let (fixture, workspace) = fixture().await;
-        let mut samples = workspace.follow_stats();
-        for _ in 0..40 {
-            samples.next().await.unwrap();
-        }
-        let before = workspace.stats_history(day()).await;
-        assert_eq!(before.every_seconds, 60);
-        assert!(before.points.len() >= 3 && before.points.iter().any(|point| point.network_sent_bytes == 12_000));
-
-        // All but the newest, which may be being written.
-        let kept = before.points.len() - 1;
-        for measures in [true, false] {
-            let host = another(&fixture, measures).await;
-            let theirs = host.workspace("w").await.unwrap();
-            if measures {
-                theirs.follow_stats().next().await.unwrap();
-            }
-            assert_eq!(theirs.stats_history(day()).await.points[..kept], before.points[..kept]);
-        }
-        assert!(!Store::new(fixture.host.home().join("stats")).ours().unwrap(), "one of them writes, the first");
-    }
-
-    #[tokio::test]
-    async fn what_can_not_be_kept_is_told_once_and_measuring_goes_on() {
-        let (fixture, workspace) = fixture().await;
-        std::fs::write(fixture.host.home().join("stats"), "in the way").unwrap();
-        let mut events = fixture.host.events();
-        let mut samples = workspace.follow_stats();
-        for _ in 0..60 {
-            samples.next().await.unwrap();
-        }
-        assert!(workspace.stats_history(day()).await.points.len() >= 4);
-        let told: Vec<Event> =
-            std::iter::from_fn(|| futures_util::FutureExt::now_or_never(events.next()).flatten()).collect();
-        let [Event { kind: EventKind::NotKept { error }, .. }] = told.as_slice() else { panic!("{told:?}") };
-        assert!(error.contains("/stats: "), "{error}");
-    }
-
-    #[tokio::test]
-    async fn several_workspaces_are_one_sum() {
-        let (fixture, workspace) = fixture().await;
-        tokio::time::resume();
-        let other = fixture.host.create(CreateWorkspace::empty().id("v")).await.unwrap();
-        tokio::time::pause();
-        let mut samples = workspace.follow_stats();
-        for _ in 0..40 {
-            samples.next().await.unwrap();
-        }
-        let ids = [workspace.id().clone(), other.id().clone(), "nobody".parse().unwrap()];
-        let sum = fixture.host.stats_history_of(&ids, day()).await;
-        assert!(sum.points.iter().any(|point| point.cpu_percent == Some(100.0) && point.pids == 6), "{sum:?}");
     }
 }

@@ -351,8 +351,7 @@ impl Runtime for FakeEngine {
                 if self.script.start {
                     return Err(failure("start"));
                 }
-                let failing = |left: usize| left.checked_sub(1);
-                if self.failing_starts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, failing).is_ok() {
+                if fault::fails(&self.failing_starts) {
                     return Err(failure("start"));
                 }
                 if self.inspect(id).await?.status == ContainerStatus::Running {
@@ -385,7 +384,8 @@ impl Runtime for FakeEngine {
             .await
     }
 
-    async fn stop(&self, id: &ContainerId, _grace: Duration) -> Result<()> {
+    async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<()> {
+        self.calls.graced(grace);
         self.calls
             .through("stop", async {
                 let was_running = {
@@ -537,11 +537,7 @@ impl Runtime for FakeEngine {
     async fn resume(&self, id: &ContainerId) -> Result<()> {
         self.calls
             .through("resume", async {
-                if self
-                    .resume_fails
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-                    .is_ok()
-                {
+                if fault::fails(&self.resume_fails) {
                     return Err(failure("resume"));
                 }
                 self.freeze(id, ContainerStatus::Paused, ContainerStatus::Running)?;

@@ -1,6 +1,9 @@
 //! What a listing says about a workspace: what the engine's labels and the store know.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use corehold_types::Timestamp;
 use serde::Serialize;
@@ -13,8 +16,8 @@ use crate::{
     labels,
     life::{self, WorkspaceState},
     pool::Record,
-    runtime::{ContainerState, ContainerStatus, Resources},
-    state::Entry,
+    runtime::{ContainerState, ContainerStatus, Mount, Network, Resources},
+    state::{Entry, Recipe},
 };
 
 /// What is known about a workspace at one moment.
@@ -24,6 +27,9 @@ use crate::{
 pub struct WorkspaceInfo {
     /// Its name.
     pub id: WorkspaceId,
+    /// What people call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// What it is doing.
     pub state: WorkspaceState,
     /// Why it failed.
@@ -38,8 +44,36 @@ pub struct WorkspaceInfo {
     /// The template it was made from; absent for an empty workspace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
+    /// In whose name the host was that made it ([`HostBuilder::subject`](crate::HostBuilder::subject)).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creator: Option<String>,
     /// When its creation began.
     pub created: Timestamp,
+    /// When its container was started last. [`Workspace::info`](crate::Workspace::info) says so; [`Host::list`](crate::Host::list) only of
+    /// those that don't run, since an engine's listing doesn't have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// When its container ended, if it has and wasn't started since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Timestamp>,
+    /// Its address in its network. As of [`started`](Self::started).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Its image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The names of the variables that template and request gave it. Their values may be secrets, and aren't told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<String>,
+    /// The labels that its request gave it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Its network; absent where the state store doesn't know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// What is mounted in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
     /// Port inside on which its preview listens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preview_port: Option<u16>,
@@ -180,15 +214,32 @@ pub(crate) fn describe(host: &HostInner, described: Described) -> Option<Workspa
     let archive = entry.as_ref().and_then(|entry| entry.archive.as_ref()).filter(|_| now == WorkspaceState::Asleep);
     // One that can't be read is told of by who wakes it.
     let archive = archive.and_then(|archive| archive.parse().ok());
+    let key = entry.as_ref().and_then(|entry| entry.owner.clone());
+    let recipe = entry.map(|entry| entry.recipe);
+    let resources = recipe.as_ref().map(Recipe::resources);
+    let network = recipe.as_ref().map(|recipe| recipe.network.clone().unwrap_or_default());
+    let configured = recipe.as_ref().map(|recipe| recipe.image.clone().unwrap_or_else(|| host.image.clone()));
+    let recipe = recipe.unwrap_or_default();
+    let ended = state.as_ref().filter(|state| state.exit_code.is_some());
     Some(WorkspaceInfo {
         archive,
-        resources: entry.as_ref().map(|entry| entry.recipe.resources()),
+        resources,
+        network,
+        name: recipe.name,
+        creator: recipe.creator,
+        variables: recipe.env.into_keys().collect(),
+        labels: recipe.labels,
+        mounts: recipe.mounts,
+        started: state.as_ref().and_then(|state| state.started),
+        finished: ended.and_then(|state| state.finished),
+        address: state.as_ref().and_then(|state| state.address),
+        image: state.as_ref().and_then(|state| state.image.clone()).or(configured),
         own: labelled.home == host.fingerprint,
         id: labelled.id,
         state: now,
         reason,
-        owner: entry.as_ref().and_then(|entry| entry.recipe.owner.clone().or_else(|| entry.owner.clone())),
-        team: entry.and_then(|entry| entry.recipe.team),
+        owner: recipe.owner.or(key),
+        team: recipe.team,
         template: labelled.template,
         created: labelled.created,
         preview_port: labelled.preview_port,
@@ -204,6 +255,10 @@ pub(crate) fn describe(host: &HostInner, described: Described) -> Option<Workspa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        CreateWorkspace,
+        testing::{AgentScript, EngineScript, Fixture},
+    };
 
     fn labelled() -> Labelled {
         Labelled {
@@ -222,6 +277,45 @@ mod tests {
         assert_eq!(Labelled::from_labels(&labelled().to_labels()).unwrap(), labelled());
         let bare = Labelled { template: None, preview_port: None, ..labelled() };
         assert_eq!(Labelled::from_labels(&bare.to_labels()).unwrap(), bare);
+    }
+
+    /// K1: what people are shown of a workspace, awake and asleep, and no value of a variable.
+    #[tokio::test]
+    async fn what_it_was_asked_for_with_is_told_but_for_secrets() {
+        let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
+        let host = fixture.builder().subject("billing").build().await.unwrap();
+        let request = CreateWorkspace::empty().id("w").name("Ada's first \u{1f980}").owner("ada");
+        let request =
+            request.env("API_KEY", "hunter2").label("plan", "pro").mount(Mount::memory(1 << 20).at("/scratch"));
+        let workspace = host.create(request).await.unwrap();
+        let awake = workspace.info().await.unwrap();
+        let address: IpAddr = [127, 0, 0, 1].into();
+        assert_eq!((awake.started.is_some(), awake.finished, awake.address), (true, None, Some(address)));
+        assert_eq!(awake.image.as_deref(), Some(host.image()));
+        workspace.stop(std::time::Duration::ZERO).await.unwrap();
+        let stopped = workspace.info().await.unwrap();
+        assert!(stopped.finished > stopped.started, "{stopped:?}");
+        workspace.sleep(std::time::Duration::ZERO).await.unwrap();
+        let asleep = workspace.info().await.unwrap();
+        assert_eq!((asleep.started, asleep.address, asleep.image.as_deref()), (None, None, Some(host.image())));
+        workspace.wake().await.unwrap();
+        let copy = workspace.fork(1).await.unwrap().remove(0).info().await.unwrap();
+        for info in [awake, stopped, asleep, workspace.info().await.unwrap(), copy] {
+            assert_eq!((info.name.as_deref(), info.owner.as_deref()), (Some("Ada's first \u{1f980}"), Some("ada")));
+            assert_eq!((info.creator.as_deref(), info.labels["plan"].as_str()), (Some("billing"), "pro"));
+            assert_eq!(
+                (info.variables.as_slice(), info.network.clone()),
+                (&["API_KEY".to_owned()][..], Some(Network::shared()))
+            );
+            assert_eq!(info.mounts[0].target, "/scratch");
+            let shown = serde_json::to_string(&info).unwrap();
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        for wrong in [String::new(), "x".repeat(101), "two\nlines".to_owned(), "\u{1b}[2J".to_owned()] {
+            let error = host.create(CreateWorkspace::empty().name(&wrong)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{wrong:?}");
+        }
+        host.create(CreateWorkspace::empty().name("\u{e9}".repeat(100))).await.expect("characters, not bytes");
     }
 
     #[test]

@@ -44,6 +44,7 @@ use crate::{
     events::Events,
     host::{AGENT_PORT, HostInner},
     idle,
+    life::WorkspaceState,
     logs::LogRooms,
     runtime::{BoxConnection, BoxStream, ContainerId, ContainerState, Endpoint},
     state::Entry,
@@ -416,6 +417,22 @@ impl Workspace {
                 None if self.host.store.get(self.id()).await?.is_some() => Err(self.asleep()),
                 None => Err(Error::new(ErrorKind::NotFound, format!("workspace {} is no more", self.id()))),
             },
+        }
+    }
+
+    /// Whether it is known to be gone: of what can't be asked now, nobody knows.
+    pub(crate) async fn is_no_more(&self) -> bool {
+        match self.host.store.get(self.id()).await {
+            Ok(Some(entry)) => entry.state == WorkspaceState::Removed || entry.created != self.about.labelled.created,
+            // Of another home, or not adopted yet.
+            Ok(None) => match self.about.place() {
+                Some(place) => {
+                    let found = self.host.runtime.inspect(&place.container).await;
+                    found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+                }
+                None => true,
+            },
+            Err(_) => false,
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use corehold_host::{
     ErrorKind,
-    runtime::{ContainerSpec, ContainerStatus, Resources},
+    runtime::{ContainerSpec, ContainerState, ContainerStatus, Resources},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -25,7 +25,8 @@ pub async fn pausing_and_resuming(subject: &Subject) {
     subject.saw(Feature::Pausing, true).await;
     runtime.pause(&id).await.expect("pausing what is paused is no error");
     assert_eq!(subject.status(&id).await, ContainerStatus::Paused);
-    assert_eq!(runtime.list(&subject.labels).await.unwrap(), [runtime.inspect(&id).await.unwrap()]);
+    let listed = runtime.list(&subject.labels).await.unwrap().into_iter().map(ContainerState::as_listed);
+    assert_eq!(listed.collect::<Vec<_>>(), [runtime.inspect(&id).await.unwrap().as_listed()]);
 
     // The trap: who connects is not refused, and waits. Only the engine says why.
     let address = address(&runtime.endpoint(&id, AGENT_PORT).await.expect("it has its address still"));

@@ -5,7 +5,17 @@ use corehold_e2e::{
     corehold::Corehold,
     web::get,
 };
-use corehold_host::tools::{Ports, PortsRequest};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use corehold_host::{
+    CreateWorkspace, Frame,
+    tools::{Ports, PortsRequest},
+};
+use futures_util::StreamExt as _;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 fn listed(corehold: &Corehold, id: &str) -> Value {
@@ -17,7 +27,10 @@ fn listed(corehold: &Corehold, id: &str) -> Value {
 async fn every_command_of_the_life_cycle() {
     let corehold = Corehold::start().await;
     let cat = ["exec", "lived", "--", "cat", "kept"];
-    done(&corehold, &["up", "node-api", "--name", "lived", "--pause-after", "1h"]);
+    done(&corehold, &["up", "node-api", "--name", "lived", "--title", "A lived", "--pause-after", "1h"]);
+    let lived = listed(&corehold, "lived");
+    assert!(["name", "started", "address", "image"].iter().all(|field| lived[field].is_string()), "{lived}");
+    assert_eq!(lived["finished"], Value::Null);
     done(&corehold, &["exec", "lived", "--", "sh", "-c", "printf mine > kept"]);
     let why = done(&corehold, &["why", "lived"]);
     assert!(why.starts_with("lived: ready") && why.contains("\nnext: paused in "), "{why}");
@@ -64,6 +77,7 @@ async fn every_command_of_the_life_cycle() {
 
     assert_eq!(done(&corehold, &["sleep", "lived", "--grace", "1s"]), "put lived to sleep\n");
     let asleep = listed(&corehold, "lived");
+    assert_eq!((&asleep["name"], &asleep["creator"]), (&json!("A lived"), &json!("cli")));
     assert_eq!((&asleep["state"], &asleep["container"]), (&json!("asleep"), &Value::Null));
     let archive = asleep["archive"].as_str().unwrap();
     assert!(archive.starts_with("lived/") && asleep["archiveBytes"].as_u64() > Some(0), "{asleep}");
@@ -88,6 +102,95 @@ async fn every_command_of_the_life_cycle() {
     done(&corehold, &["pause", "lived"]);
     let saved = run(&corehold, &["save", "lived"]);
     assert!(saved.status.success() && err(&saved).starts_with("note: lived is paused"), "{}", err(&saved));
+}
+
+/// B3, by a process of its own: TERM ends all workspaces at once, one that ignores TERM too, and within the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_supervises_ends_all_workspaces_when_it_is_told_to_end() {
+    let corehold = Corehold::start().await;
+    let mut workspaces = Vec::new();
+    for name in ["one", "two", "three"] {
+        workspaces.push(corehold.host.create(CreateWorkspace::empty().id(name)).await.unwrap());
+    }
+    let line = "trap '' TERM; echo deaf; while :; do sleep 1; done";
+    let mut deaf = workspaces[2].command(line).no_timeout().stream().await.unwrap();
+    loop {
+        if let Frame::Event(event) = deaf.next().await.unwrap().unwrap()
+            && format!("{event:?}").contains("deaf")
+        {
+            break;
+        }
+    }
+
+    let supervising =
+        corehold.cli(&["supervise", "--on-end", "stop", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    // It lives from then on, and has the signal.
+    let locks = || std::fs::read_dir(corehold.host.home().join("hosts")).unwrap().count();
+    while locks() < 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let began = Instant::now();
+    kill_process(Pid::from_raw(supervising.id() as i32).unwrap(), Signal::TERM).unwrap();
+    let output = tokio::task::spawn_blocking(|| supervising.wait_with_output()).await.unwrap().unwrap();
+    let took = began.elapsed();
+    assert!(output.status.success(), "{}{}", out(&output), err(&output));
+    assert!(took < Duration::from_secs(11), "{took:?}");
+    let told: Vec<Value> = out(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut ended: Vec<&str> =
+        told.iter().filter(|one| one["onEnd"] == "stop").map(|one| one["workspace"].as_str().unwrap()).collect();
+    ended.sort_unstable();
+    assert_eq!(ended, ["one", "three", "two"], "{told:?}");
+    for name in ["one", "two", "three"] {
+        assert_eq!(listed(&corehold, name)["state"], "stopped", "{name}");
+    }
+}
+
+/// Frozen for longer than its time-out, a command has as much of it left as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn time_outs_count_unfrozen_time() {
+    let corehold = Corehold::start().await;
+    let workspace = corehold.host.create(CreateWorkspace::empty().id("slow")).await.unwrap();
+    let timeout = Duration::from_secs(4);
+    let mut command = workspace.command("echo begun; sleep 2; echo done").timeout(timeout).stream().await.unwrap();
+    loop {
+        if let Frame::Event(event) = command.next().await.unwrap().unwrap()
+            && format!("{event:?}").contains("begun")
+        {
+            break;
+        }
+    }
+    workspace.pause().await.unwrap();
+    tokio::time::sleep(timeout + Duration::from_secs(2)).await;
+    workspace.resume().await.unwrap();
+    let mut told = String::new();
+    while let Some(frame) = command.next().await {
+        told += &format!("{:?}\n", frame.unwrap());
+    }
+    assert!(told.contains("done") && told.contains("code: Some(0)") && told.contains("timed_out: false"), "{told}");
+    // And it still ends what takes longer.
+    let late = workspace.command("sleep 60").timeout(Duration::from_secs(1)).run().await.unwrap();
+    assert!(late.exit.timed_out, "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_go_with_their_workspace_where_that_is_asked_for() {
+    let corehold = Corehold::start().await;
+    let folder = corehold.folder("plain", &[("file", "here")]);
+    let archives = || -> Vec<Value> { serde_json::from_str(&done(&corehold, &["archives", "--json"])).unwrap() };
+    for name in ["kept", "gone"] {
+        done(&corehold, &["up", folder.to_str().unwrap(), "--name", name]);
+        done(&corehold, &["save", name]);
+    }
+    done(&corehold, &["sleep", "gone", "--grace", "1s"]);
+    assert_eq!(archives().len(), 3);
+    done(&corehold, &["down", "kept"]);
+    done(&corehold, &["down", "gone", "--archives"]);
+    assert_eq!(archives().iter().map(|one| one["workspace"].as_str().unwrap()).collect::<Vec<_>>(), ["kept"]);
+    // Of one that is gone already they can still go, once.
+    done(&corehold, &["down", "kept", "--archives"]);
+    assert_eq!(archives(), Vec::<Value>::new());
+    let again = run(&corehold, &["down", "kept", "--archives"]);
+    assert_eq!(again.status.code(), Some(1), "{}", err(&again));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,7 +81,9 @@ async fn a_template_is_handed_over_and_the_pool_is_filled_again() {
     let listed = other.list().await.unwrap();
     assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].template.as_deref()), (1, "taken", Some("node-api")));
     let found = other.workspace("taken").await.unwrap();
-    assert_eq!(listed[0], found.info().await.unwrap());
+    let mut info = found.info().await.unwrap();
+    assert!(info.started.take().is_some() && info.address.take().is_some(), "a listing doesn't have them");
+    assert_eq!(listed[0], info);
     assert_eq!(output(&found, "pwd").await, "/app\n");
     let twice = host.create(CreateWorkspace::empty().id("taken")).await.unwrap_err();
     assert_eq!(twice.kind(), corehold_host::ErrorKind::Conflict);

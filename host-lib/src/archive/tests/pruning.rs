@@ -125,3 +125,82 @@ async fn a_saving_keeps_what_it_builds_on_and_a_pruning_is_waited_for() {
     saving.end().await;
     assert!(room.objects_of("saves").is_empty());
 }
+
+/// Each sleep gives up what the one before has saved: a store that nobody prunes would grow for ever.
+#[tokio::test]
+async fn a_host_prunes_by_itself_once_a_day_whoever_begins() {
+    let room = Room::new().await;
+    room.set_files(&[("a", &noise("a", 2 << 20))]);
+    let first = room.save().await;
+    room.archives().delete(&first.reference()).await.unwrap();
+    room.age(2 * DAY);
+    let mark = room.host().home().join("pruned");
+    // The fixture's host has looked, and found a home that is new.
+    while !mark.exists() {
+        tokio::task::yield_now().await;
+    }
+    let host = async || room.fixture.builder().build().await.unwrap();
+    let pruned = async |host: &Host| {
+        let mut events = host.events();
+        let until = async {
+            loop {
+                if let EventKind::Pruned { objects, bytes } = events.next().await.unwrap().kind {
+                    return (objects, bytes);
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), until).await
+    };
+    let before = room.objects();
+    age(&mark, DAY - Duration::from_secs(3600));
+    let young = host().await;
+    assert!(tokio::time::timeout(Duration::from_millis(300), pruned(&young)).await.is_err(), "it isn't time");
+    drop(young);
+    assert_eq!(room.objects(), before);
+
+    age(&mark, 2 * DAY);
+    let old = host().await;
+    let (objects, bytes) = pruned(&old).await.unwrap();
+    assert!(objects > 0 && bytes > 2 << 20, "{objects} objects, {bytes} bytes");
+    assert!(room.objects().is_empty(), "{:?}", room.objects());
+    let again = SystemTime::now().duration_since(fs::metadata(&mark).unwrap().modified().unwrap());
+    assert!(again.unwrap_or_default() < DAY / 2, "another one of the home needn't");
+}
+
+#[tokio::test]
+async fn a_pruning_that_was_killed_or_given_up_holds_up_no_saving() {
+    let room = Room::new().await;
+    let store = room.host().archives().store().await.unwrap().clone();
+    let marker = |process: &str| {
+        let marker = serde_json::json!({ "home": room.host().fingerprint(), "process": process });
+        serde_json::to_vec(&marker).unwrap()
+    };
+    let killed = store::under_way_path(store::PRUNES, &"killed".parse().unwrap());
+    store.put(&killed, marker("killed")).await.unwrap();
+    room.set_files(&[("a", b"one")]);
+    tokio::time::timeout(Duration::from_secs(20), room.save()).await.expect("nobody prunes");
+    assert!(room.objects_of("prunes").is_empty());
+
+    // One that lives is waited for, and one of which nobody knows.
+    let foreign = serde_json::to_vec(&serde_json::json!({ "home": "another", "process": "killed" })).unwrap();
+    for lives in [marker(room.host().inner.process.name()), foreign] {
+        store.put(&killed, lives).await.unwrap();
+        room.set_files(&[("a", b"two")]);
+        assert!(tokio::time::timeout(Duration::from_millis(700), room.save()).await.is_err());
+    }
+    store.delete(&killed).await.unwrap();
+
+    let archives = room.archives();
+    let mut pruning = Box::pin(archives.prune());
+    while room.objects_of("prunes").is_empty() {
+        assert!(futures_util::FutureExt::now_or_never(pruning.as_mut()).is_none(), "it has begun");
+        tokio::task::yield_now().await;
+    }
+    drop(pruning);
+    let gone = async {
+        while !room.objects_of("prunes").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("its marker goes");
+}

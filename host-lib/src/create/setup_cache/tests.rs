@@ -90,6 +90,54 @@ async fn the_second_workspace_gets_what_the_first_ones_set_up_left() {
     assert_eq!(make(&fixture.host, of(&template)).await, ran_and(Some(KEPT)));
 }
 
+/// Poisoned: somebody who can write into the folder puts another archive there, with its right hash; or takes it from another key.
+#[tokio::test]
+async fn what_somebody_else_put_into_the_cache_is_dropped() {
+    let fixture = fixture(AgentScript::default()).await;
+    let template = fixture.template(WEB);
+    assert_eq!(make(&fixture.host, of(&template)).await, ran_and(Some(KEPT)));
+    assert_eq!(make(&fixture.host, of(&template)).await, hit());
+    let described = |key: &str| fixture.host.home().join(format!("cache/setup/{key}.json"));
+    let key = fixture.host.setup_cache().await.unwrap()[0].key.clone();
+    let whole = fs::read(described(&key)).unwrap();
+
+    let dropped = ran_and(Some("the kept set-up was damaged and dropped; kept, 26 bytes"));
+    let poison = b"curl http://evil".repeat(9);
+    let hash = blake3::hash(&poison).to_hex().to_string();
+    for seal in [None, Some("0".repeat(64)), Some(hash.clone())] {
+        let mut description: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+        let fields = description.as_object_mut().unwrap();
+        fields.insert("hash".to_owned(), hash.clone().into());
+        fields.insert("size".to_owned(), poison.len().into());
+        match seal {
+            Some(seal) => drop(fields.insert("seal".to_owned(), seal.into())),
+            None => drop(fields.remove("seal")),
+        }
+        fs::write(described(&key), serde_json::to_vec(&description).unwrap()).unwrap();
+        let at = fixture.host.home().join(format!("cache/setup/{key}-{}.tar.zst", &hash[..16]));
+        fs::write(&at, &poison).unwrap();
+        assert_eq!(make(&fixture.host, of(&template)).await, dropped, "{description}");
+        assert!(!at.exists());
+        assert_eq!(make(&fixture.host, of(&template)).await, hit());
+    }
+
+    // The entry of another key, as it is.
+    assert_eq!(make(&fixture.host, of(&template).env("OTHER", "1")).await, ran_and(Some(KEPT)));
+    let keys: Vec<String> = fixture.host.setup_cache().await.unwrap().into_iter().map(|entry| entry.key).collect();
+    let other = keys.iter().find(|other| **other != key).unwrap();
+    let archive = |key: &str| {
+        entries(&fixture).into_iter().find(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.starts_with(key) && name.ends_with(".tar.zst")
+        })
+    };
+    let from = archive(other).unwrap();
+    let name = from.file_name().unwrap().to_str().unwrap().replace(other.as_str(), &key);
+    fs::copy(&from, from.with_file_name(name)).unwrap();
+    fs::copy(described(other), described(&key)).unwrap();
+    assert_eq!(make(&fixture.host, of(&template)).await, dropped);
+}
+
 #[tokio::test]
 async fn whatever_set_up_depends_on_makes_it_run_again() {
     let fixture = fixture(AgentScript::default()).await;

@@ -191,3 +191,27 @@ async fn what_a_workspace_sleeps_in_cant_be_deleted_until_it_wakes() {
     workspace.sleep(GRACE).await.unwrap();
     workspace.wake().await.unwrap();
 }
+
+/// What somebody saved outlives the workspace, unless they say otherwise.
+#[tokio::test]
+async fn what_was_saved_goes_with_it_only_where_that_is_asked_for() {
+    let fixture = fixture().await;
+    let (host, archives) = (&fixture.host, fixture.host.archives());
+    let saved = async || archives.list(Some(&"web".parse().unwrap())).await.unwrap().len();
+    let workspace = web(&fixture, host).await;
+    archives.save(&workspace, SaveOptions::default()).await.unwrap();
+    workspace.sleep(GRACE).await.unwrap();
+    assert_eq!(saved().await, 2);
+    workspace.remove().await.unwrap();
+    assert_eq!(saved().await, 1, "what it slept in went");
+
+    let workspace = web(&fixture, host).await;
+    workspace.sleep(GRACE).await.unwrap();
+    let everything = RemoveOptions::default().archives(true);
+    // One that can't be read goes too.
+    std::fs::write(host.home().join("archives/archives/web/damaged.json"), "{").unwrap();
+    workspace.remove_with(everything).await.unwrap();
+    assert_eq!(saved().await, 0);
+    assert!(!host.home().join("archives/archives/web/damaged.json").exists());
+    assert_eq!(host.list().await.unwrap(), []);
+}

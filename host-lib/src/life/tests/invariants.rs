@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    Class, PoolOptions,
+    Class, PoolOptions, SaveOptions,
     labels::POOL_NAME_PREFIX,
     runtime::{Resources, Runtime as _},
     testing::{EngineCopy, FakeEngine},
@@ -30,10 +30,12 @@ pub(super) enum Step {
     SetLimitsPaused,
     Remove,
     RemoveAsleep,
+    /// With what was saved of it.
+    RemoveArchives,
 }
 
 impl Step {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Create,
         Self::Claim,
         Self::GetOrCreate,
@@ -51,6 +53,7 @@ impl Step {
         Self::SetLimitsPaused,
         Self::Remove,
         Self::RemoveAsleep,
+        Self::RemoveArchives,
     ];
 
     const fn is_creation(self) -> bool {
@@ -71,13 +74,13 @@ impl Step {
             Self::Stop => WorkspaceState::Stopped,
             Self::Pause | Self::SetLimitsPaused => WorkspaceState::Paused,
             Self::Sleep | Self::SleepAgain | Self::SleepStopped => WorkspaceState::Asleep,
-            Self::Remove | Self::RemoveAsleep => WorkspaceState::Removed,
+            Self::Remove | Self::RemoveAsleep | Self::RemoveArchives => WorkspaceState::Removed,
         }
     }
 
     /// Whether it may be found not to be there, if it wasn't done: it wasn't made yet, or is removed.
-    const fn may_be_missing(self) -> bool {
-        self.is_creation() || matches!(self, Self::Remove | Self::RemoveAsleep)
+    fn may_be_missing(self) -> bool {
+        self.is_creation() || self.to() == WorkspaceState::Removed
     }
 
     /// Makes what there is before it.
@@ -96,6 +99,11 @@ impl Step {
             Self::SleepAgain => {
                 workspace.sleep(GRACE).await.unwrap();
                 workspace.wake().await.unwrap();
+            }
+            Self::RemoveArchives => {
+                for saved in [&workspace, &bystander] {
+                    stage.host.archives().save(saved, SaveOptions::default()).await.unwrap();
+                }
             }
             _ => {}
         }
@@ -120,6 +128,7 @@ impl Step {
             Self::Sleep | Self::SleepAgain | Self::SleepStopped => workspace.sleep(GRACE).await,
             Self::Wake | Self::WakeFromPool => workspace.wake().await,
             Self::SetLimits | Self::SetLimitsPaused => workspace.set_resources(MORE).await,
+            Self::RemoveArchives => workspace.remove_with(RemoveOptions::default().archives(true)).await,
             _ => workspace.remove().await,
         }
     }
@@ -269,6 +278,11 @@ impl Stage {
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+                if step == Step::RemoveArchives {
+                    let left = self.host.archives().list(None).await.unwrap();
+                    let left: Vec<_> = left.iter().map(|archive| archive.workspace.as_str()).collect();
+                    assert_eq!(left, ["bystander"], "what was saved of it went with it");
+                }
                 assert!(step.may_be_missing() && (!done || step.to() == WorkspaceState::Removed), "it is lost");
                 if step.is_creation() {
                     Box::pin(step.go(self)).await.expect("its name and its owner are free");

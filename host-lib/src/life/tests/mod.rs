@@ -21,6 +21,7 @@ macro_rules! for_each_step {
             limits_of_one_that_is_paused: SetLimitsPaused,
             a_removal: Remove,
             a_removal_of_one_that_sleeps: RemoveAsleep,
+            a_removal_with_archives: RemoveArchives,
         }
     };
 }
@@ -32,6 +33,7 @@ mod invariants;
 mod limits;
 mod owners;
 mod reconciling;
+mod spans;
 mod transitions;
 
 use std::{

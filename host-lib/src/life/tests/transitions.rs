@@ -265,3 +265,34 @@ async fn one_that_cant_be_ended_holds_up_no_other() {
     assert_eq!(done, ["a", "c"]);
     assert_eq!(report.failed.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["b"]);
 }
+
+/// B3: all of them at once, and an answer when the time is up, however many ignore that they are to end.
+#[tokio::test]
+async fn a_hundred_that_dont_end_take_no_longer_than_one() {
+    let fixture = fixture().await;
+    for number in 0..100 {
+        fixture.host.create(CreateWorkspace::empty().id(format!("w{number}"))).await.unwrap();
+    }
+    fixture.engine.hang("stop");
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let report = another(&fixture).await.shutdown(Shutdown::Stop, Host::SHUTDOWN_GRACE).await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), Host::SHUTDOWN_GRACE.as_secs());
+    assert_eq!((fixture.engine.hanging(), report.done.len(), report.failed.len()), (100, 0, 100));
+    assert!(report.failed.iter().all(|(_, error)| error.kind() == ErrorKind::Timeout), "{:?}", report.failed[0]);
+}
+
+#[tokio::test]
+async fn what_has_no_room_to_be_saved_in_time_stays_as_it_is() {
+    let fixture = fixture().await;
+    for number in 0..20 {
+        fixture.host.create(CreateWorkspace::empty().id(format!("w{number}"))).await.unwrap();
+    }
+    fixture.engine.hang("stop");
+    tokio::time::pause();
+    let host = another(&fixture).await;
+    let report = host.shutdown(Shutdown::Sleep, Duration::from_secs(60)).await.unwrap();
+    assert_eq!((fixture.engine.hanging(), report.failed.len()), (16, 20));
+    let states: Vec<_> = host.list().await.unwrap().into_iter().map(|info| info.state).collect();
+    assert_eq!(states.iter().filter(|state| **state == WorkspaceState::Ready).count(), 4, "{states:?}");
+}

@@ -14,6 +14,9 @@ use crate::runtime::{ContainerId, ContainerState, ContainerStatus, Stats};
 /// From an inspection.
 pub(super) fn inspected(container: ContainerInspectResponse) -> ContainerState {
     let published = ports::published(&container);
+    let networks = container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let mut addresses = networks.into_values().filter_map(|endpoint| endpoint.ip_address?.parse().ok());
+    let (labels, image) = container.config.map_or((None, None), |config| (config.labels, config.image));
     let state = container.state.unwrap_or_default();
     let status = match state.status {
         Some(ContainerStateStatusEnum::CREATED) => ContainerStatus::Created,
@@ -23,16 +26,23 @@ pub(super) fn inspected(container: ContainerInspectResponse) -> ContainerState {
         _ => ContainerStatus::Dead,
     };
     let ended = matches!(status, ContainerStatus::Exited | ContainerStatus::Dead);
+    // A container that never ended has a time of its end too: the year 1, or nothing with some engines.
+    let time = |at: &Option<String>| at.as_deref().filter(|at| !at.starts_with("0001-"))?.parse::<Timestamp>().ok();
+    let (started, finished) = (time(&state.started_at), time(&state.finished_at));
     ContainerState {
         id: ContainerId(container.id.unwrap_or_default()),
         name: plain_name(container.name.as_deref()),
-        labels: sorted(container.config.and_then(|config| config.labels)),
+        labels: sorted(labels),
         status,
         // To the second, as a listing has it, so that the two agree.
         created: container
             .created
             .and_then(|created| created.parse::<Timestamp>().ok())
             .map_or_else(String::new, |created| Timestamp::from_unix(created.as_unix_seconds(), 0).to_string()),
+        started,
+        finished,
+        address: addresses.next(),
+        image,
         exit_code: state.exit_code.filter(|_| ended),
         // A container that never ended has a time of its end too: the year 1, or nothing with some engines.
         restarted: !ended && state.finished_at.is_some_and(|end| !end.is_empty() && !end.starts_with("0001-")),
@@ -56,6 +66,10 @@ pub(super) fn listed(container: &ContainerSummary) -> Option<ContainerState> {
         labels: sorted(container.labels.clone()),
         status,
         created: Timestamp::from_unix(container.created?, 0).to_string(),
+        started: None,
+        finished: None,
+        address: None,
+        image: container.image.clone(),
         exit_code: None,
         oom_killed: false,
         restarted: false,
