@@ -358,7 +358,9 @@ impl World {
 
 proptest! {
     /// Whatever happens, and whatever the agent's clock does: nothing is paused that was in use within its time, a deadline
-    /// never moves to an earlier moment, and what stays quiet is paused at the second deadline at the latest.
+    /// never moves to an earlier moment, and what stays quiet is paused at the second deadline at the latest. But the clock jumps once at
+    /// most between two looks: of two jumps that nearly cancel each other nobody could know, and what ended in between seems to have
+    /// ended at another time.
     #[test]
     fn nothing_in_use_is_ever_paused_and_what_stays_quiet_is(history in prop::collection::vec(happens(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -371,6 +373,7 @@ proptest! {
             let mut tracker = Tracker::new(Phase::Awake, begun, Duration::ZERO);
             let mut deadline = paused_at(&tracker, &policy);
             let pass = |seconds: u32| tokio::time::advance(Duration::from_secs(seconds.into()));
+            let mut jumped = false;
             for event in history {
                 match event {
                     Happens::Quiet(seconds) => pass(seconds).await,
@@ -380,6 +383,7 @@ proptest! {
                         if seconds % 3 == 0 {
                             tracker.observe(&policy, clock.now(), &seen(&world.answer()));
                             world.check(&tracker, &policy)?;
+                            jumped = false;
                         }
                         pass(seconds - seconds / 2).await;
                         world.active = None;
@@ -392,10 +396,15 @@ proptest! {
                         tracker.enter(Phase::Awake, clock.now());
                         world.quiet_from = clock.now();
                     }
-                    Happens::Jumps(seconds) => world.ahead += seconds,
+                    Happens::Jumps(_) if jumped => {}
+                    Happens::Jumps(seconds) => {
+                        world.ahead += seconds;
+                        jumped = true;
+                    }
                     Happens::Looks => {
                         tracker.observe(&policy, clock.now(), &seen(&world.answer()));
                         world.check(&tracker, &policy)?;
+                        jumped = false;
                     }
                     Happens::HostAnew => tracker = Tracker::restore(&tracker.keep(&clock), &clock),
                 }
