@@ -39,7 +39,10 @@ impl Samples {
 impl fmt::Display for Samples {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [median, least, most] = [0.5, 0.0, 1.0].map(|share| self.quantile(share).as_secs_f64() * 1e3);
-        write!(formatter, "median {median:.1} ms (least {least:.1}, most {most:.1}, {} samples)", self.0.len())
+        // What takes microseconds is told by them.
+        let digits = if median < 10.0 { 3 } else { 1 };
+        let count = self.0.len();
+        write!(formatter, "median {median:.digits$} ms (least {least:.digits$}, most {most:.1}, {count} samples)")
     }
 }
 

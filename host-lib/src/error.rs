@@ -139,6 +139,11 @@ impl Error {
         self.kind
     }
 
+    /// Whether it is that a name is taken. Any other conflict, such as for a port or an address, says what to do about it.
+    pub(crate) fn is_name_taken(&self) -> bool {
+        self.kind() == ErrorKind::Conflict && self.hint_text().is_none()
+    }
+
     /// What to do next, if the library knows.
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {

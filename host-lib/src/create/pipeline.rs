@@ -381,7 +381,7 @@ fn refused(error: Error, plan: &Plan, host: &HostInner) -> Error {
                 .caused_by(error)
                 .in_step(Step::Image)
         }
-        ErrorKind::Conflict => {
+        ErrorKind::Conflict if error.is_name_taken() => {
             let id = &plan.labelled.id;
             Error::new(ErrorKind::Conflict, format!("there is a container named {} already", plan.spec.name))
                 .hint(format!("choose another id, or remove the other by `corehold down {id}`"))

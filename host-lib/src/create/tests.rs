@@ -122,6 +122,15 @@ async fn a_failure_in_any_step_names_it_and_leaves_nothing() {
         ),
         (
             Step::Create,
+            ErrorKind::Conflict,
+            // Not that its name is taken: it says itself what is.
+            "no such thing",
+            EngineScript { create: Some(ErrorKind::Conflict), create_hint: Some("take another port"), ..fine() },
+            agent(),
+            FULL,
+        ),
+        (
+            Step::Create,
             ErrorKind::Engine,
             "fails at create",
             EngineScript { create_then_fail: true, ..fine() },

@@ -29,7 +29,14 @@ impl Host {
             let Some(entry) = self.inner.store.by_owner(&owner).await? else {
                 match self.create_for(owner.clone(), request.clone()).await {
                     // Somebody else was faster with this owner, and may have failed since. A name that is another's stays so.
-                    Err(error) if error.kind() == ErrorKind::Conflict && !self.is_anothers(wanted, &owner).await? => {
+                    Err(error) if error.kind() == ErrorKind::Conflict => {
+                        let faster = match wanted {
+                            Some(name) => !self.is_anothers(name, &owner).await?,
+                            None => error.is_name_taken(),
+                        };
+                        if !faster {
+                            return Err(error);
+                        }
                         continue;
                     }
                     result => return result,
@@ -54,8 +61,7 @@ impl Host {
     }
 
     /// Whether a name is that of another workspace than the owner's.
-    async fn is_anothers(&self, name: Option<&WorkspaceId>, owner: &str) -> Result<bool> {
-        let Some(name) = name else { return Ok(false) };
+    async fn is_anothers(&self, name: &WorkspaceId, owner: &str) -> Result<bool> {
         let entry = self.inner.store.get(name).await?;
         Ok(entry.is_none_or(|entry| entry.owner.as_deref() != Some(owner)))
     }

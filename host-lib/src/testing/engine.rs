@@ -41,6 +41,8 @@ use crate::{
 pub(crate) struct EngineScript {
     /// Creating fails so, and nothing is made.
     pub(crate) create: Option<ErrorKind>,
+    /// What to do then, as it says itself.
+    pub(crate) create_hint: Option<&'static str>,
     /// Creating makes the container, and then fails to say so.
     pub(crate) create_then_fail: bool,
     /// Creating waits for this.
@@ -299,7 +301,11 @@ impl Runtime for FakeEngine {
                     gate.notified().await;
                 }
                 if let Some(kind) = self.script.create {
-                    return Err(Error::new(kind, "no such thing"));
+                    let error = Error::new(kind, "no such thing");
+                    return Err(match self.script.create_hint {
+                        Some(hint) => error.hint(hint),
+                        None => error,
+                    });
                 }
                 if spec.network.as_ref().is_some_and(|network| !self.networks().contains_key(&network.name)) {
                     return Err(Error::new(ErrorKind::Conflict, "its network isn't there"));

@@ -105,7 +105,7 @@ async fn no_addresses(corehold: &Corehold) {
     // The engine's own: somebody else has the last of them.
     docker(&["network", "create", "somebody-elses"]);
     let creation = corehold.host.create(CreateWorkspace::empty()).await;
-    judge(creation, ErrorKind::Engine, &["address pool", "docker network prune", "default-address-pools"]);
+    judge(creation, ErrorKind::Conflict, &["address pool", "docker network prune", "default-address-pools"]);
     there_is(&corehold.host, &[]).await;
     docker(&["network", "rm", "somebody-elses"]);
     let first = corehold.host.create(CreateWorkspace::empty().id("first")).await.expect("there is room again");
