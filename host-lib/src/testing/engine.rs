@@ -4,6 +4,7 @@ mod container;
 mod copy;
 mod fault;
 mod images;
+mod script;
 mod volumes;
 
 use std::{
@@ -19,13 +20,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use corehold_types::Timestamp;
 use futures_util::{StreamExt as _, stream};
-use tokio::{
-    net::TcpStream,
-    sync::{Notify, broadcast},
-};
+use tokio::{net::TcpStream, sync::broadcast};
 
 use self::container::{Container, failure, gone, measure, state, workspace_of};
-pub(crate) use self::{copy::EngineCopy, fault::EngineFault};
+pub(crate) use self::{copy::EngineCopy, fault::EngineFault, script::EngineScript};
 use super::{AgentScript, FakeAgent, Files};
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -35,39 +33,6 @@ use crate::{
         RuntimeInfo, Stats, Subnet, VolumeSpec, VolumeState,
     },
 };
-
-/// What goes wrong in the engine.
-#[derive(Default, Clone)]
-pub(crate) struct EngineScript {
-    /// Creating fails so, and nothing is made.
-    pub(crate) create: Option<ErrorKind>,
-    /// What to do then, as it says itself.
-    pub(crate) create_hint: Option<&'static str>,
-    /// Creating makes the container, and then fails to say so.
-    pub(crate) create_then_fail: bool,
-    /// Creating waits for this.
-    pub(crate) create_gate: Option<Arc<Notify>>,
-    /// Starting fails.
-    pub(crate) start: bool,
-    /// The container ends right after its start.
-    pub(crate) dies: bool,
-    /// Nothing that happens is told.
-    pub(crate) no_events: bool,
-    /// Renaming fails.
-    pub(crate) rename: bool,
-    /// Limits can't be changed.
-    pub(crate) limits_are_fixed: bool,
-    /// It has a quota for what each container writes.
-    pub(crate) quotas: bool,
-    /// Changing limits fails.
-    pub(crate) update_limits: bool,
-    /// Removing fails as many times.
-    pub(crate) remove_failures: usize,
-    /// Its containers have no address.
-    pub(crate) through_runtime: bool,
-    /// Connecting to a port inside fails so.
-    pub(crate) connect: Option<ErrorKind>,
-}
 
 pub(crate) struct FakeEngine {
     script: EngineScript,
@@ -300,13 +265,7 @@ impl Runtime for FakeEngine {
                 if let Some(gate) = &self.script.create_gate {
                     gate.notified().await;
                 }
-                if let Some(kind) = self.script.create {
-                    let error = Error::new(kind, "no such thing");
-                    return Err(match self.script.create_hint {
-                        Some(hint) => error.hint(hint),
-                        None => error,
-                    });
-                }
+                self.script.create()?;
                 if spec.network.as_ref().is_some_and(|network| !self.networks().contains_key(&network.name)) {
                     return Err(Error::new(ErrorKind::Conflict, "its network isn't there"));
                 }
