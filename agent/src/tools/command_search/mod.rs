@@ -69,7 +69,7 @@ impl Handler for CommandSearch {
         let (sender, mut found) = mpsc::channel(1);
         let mut keeps = Kept { found: Vec::new(), bytes_left: limits.search_bytes.value };
         let is_streamed = events.wanted();
-        let mut search = {
+        let search = {
             let (control, share, runtime) = (control.clone(), call.share.clone(), Handle::current());
             let (pattern, options) = (request.pattern.clone(), options(&request));
             tokio::task::spawn_blocking(move || {
@@ -88,22 +88,18 @@ impl Handler for CommandSearch {
         };
         let timer = tokio::time::sleep(timeout);
         tokio::pin!(timer);
-        let finished = loop {
+        loop {
             tokio::select! {
-                finished = &mut search => break finished,
-                Some(event) = found.recv() => {
+                event = found.recv() => {
+                    // The search has ended, and with it who sends.
+                    let Some(event) = event else { break };
                     note(&call, &event);
                     events.send(event).await.map_err(|CallerGone| super::search::gone())?;
                 }
                 () = &mut timer, if control.why().is_none() => control.stop(Stop::Timeout),
             }
-        };
-        let response: CommandSearchResponse = finished.map_err(|error| failed(&error))??;
-        // What was sent before it ended.
-        while let Ok(event) = found.try_recv() {
-            note(&call, &event);
-            events.send(event).await.map_err(|CallerGone| super::search::gone())?;
         }
+        let response: CommandSearchResponse = search.await.map_err(|error| failed(&error))??;
         response.found.iter().for_each(|event| note(&call, event));
         Ok(CommandSearchResponse {
             id: request.id,
