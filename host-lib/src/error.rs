@@ -12,7 +12,11 @@ use crate::{create::Step, policy::Quota};
 pub enum ErrorKind {
     /// There is no such workspace, template, image or file.
     NotFound,
-    /// It exists already, another process was faster, or what it takes is in use by others: a port, memory, all addresses for networks.
+    /// There is one of that name already, and names are what tells them apart: a workspace, a container, a volume, a network; or its owner
+    /// has one, and may have one only.
+    AlreadyExists,
+    /// Its state doesn't allow that, another process was faster, or what it takes is in use by others: a port, memory, all addresses for
+    /// networks.
     Conflict,
     /// What was asked for is malformed: a template, a name, a limit.
     Invalid,
@@ -137,11 +141,6 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
-    }
-
-    /// Whether it is that a name is taken. Any other conflict, such as for a port or an address, says what to do about it.
-    pub(crate) fn is_name_taken(&self) -> bool {
-        self.kind() == ErrorKind::Conflict && self.hint_text().is_none()
     }
 
     /// What to do next, if the library knows.

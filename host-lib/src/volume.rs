@@ -87,7 +87,7 @@ impl Volumes {
     /// Dropping the future doesn't stop it; [`list`](Self::list) says what became of it.
     ///
     /// # Errors
-    /// `Conflict` when there is one of that name, `Quota` when its owner, its team or the host has as many as they may, `Invalid` for a
+    /// `AlreadyExists` when there is one of that name, `Quota` when its owner, its team or the host has as many as they may, `Invalid` for a
     /// name that can't be, `NotFound` without the core image, with which it is made, `Unsupported` by the runtime.
     pub async fn create(&self, volume: CreateVolume) -> Result<()> {
         check_volume_name(&volume.name)?;
@@ -180,7 +180,7 @@ impl Volumes {
 /// Makes a volume, if there is room for it.
 async fn make(host: &HostInner, volume: CreateVolume, spec: &VolumeSpec) -> Result<()> {
     let taken = || {
-        Error::new(ErrorKind::Conflict, format!("there is a volume {:?} already", volume.name))
+        Error::new(ErrorKind::AlreadyExists, format!("there is a volume {:?} already", volume.name))
             .hint("choose another name, or mount that one")
     };
     let (_, changes) = look(host).await?;
@@ -191,14 +191,14 @@ async fn make(host: &HostInner, volume: CreateVolume, spec: &VolumeSpec) -> Resu
         Ok(()) => host.store.volume_made(number).await,
         Err(error) => {
             let forgotten = match error.kind() {
-                ErrorKind::Conflict => host.store.forget_volume(number).await,
+                ErrorKind::AlreadyExists => host.store.forget_volume(number).await,
                 // It may be there all the same: from now on the engine's word counts.
                 _ => host.store.volume_made(number).await,
             };
             if let Err(error) = forgotten {
                 tracing::warn!(volume = volume.name, %error, "a volume that could not be made counts until this host ends");
             }
-            Err(if error.kind() == ErrorKind::Conflict { taken().caused_by(error) } else { error })
+            Err(if error.kind() == ErrorKind::AlreadyExists { taken().caused_by(error) } else { error })
         }
     }
 }

@@ -130,7 +130,9 @@ async fn enter(host: &Arc<HostInner>, plan: &Plan, owner: Option<String>) -> Res
         match Turn::begin(host, entry.clone()).await? {
             Ok(turn) => return Ok(turn),
             Err(Taken::Owner) => {
-                return Err(Error::new(ErrorKind::Conflict, "the owner has a workspace already").in_step(Step::Create));
+                return Err(
+                    Error::new(ErrorKind::AlreadyExists, "the owner has a workspace already").in_step(Step::Create)
+                );
             }
             Err(Taken::Id) => {}
         }
@@ -138,7 +140,7 @@ async fn enter(host: &Arc<HostInner>, plan: &Plan, owner: Option<String>) -> Res
         if !life::is_in_use(host, id).await? {
             continue;
         }
-        return Err(Error::new(ErrorKind::Conflict, format!("there is a workspace named {id} already"))
+        return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a workspace named {id} already"))
             .hint(format!("choose another id, or remove the other by `corehold down {id}`"))
             .in_step(Step::Create));
     }
@@ -381,9 +383,9 @@ fn refused(error: Error, plan: &Plan, host: &HostInner) -> Error {
                 .caused_by(error)
                 .in_step(Step::Image)
         }
-        ErrorKind::Conflict if error.is_name_taken() => {
+        ErrorKind::AlreadyExists => {
             let id = &plan.labelled.id;
-            Error::new(ErrorKind::Conflict, format!("there is a container named {} already", plan.spec.name))
+            Error::new(ErrorKind::AlreadyExists, format!("there is a container named {} already", plan.spec.name))
                 .hint(format!("choose another id, or remove the other by `corehold down {id}`"))
                 .caused_by(error)
         }

@@ -156,9 +156,11 @@ impl Held {
             let (fate, result) = match result {
                 Ok(Ok(id)) => (Fate::Made(id, labels.get(labels::INSTANCE).cloned().unwrap_or_default()), Ok(())),
                 Ok(Err(error)) => match error.kind() {
-                    ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Invalid | ErrorKind::Unsupported => {
-                        (Fate::Nothing, Err(error))
-                    }
+                    ErrorKind::NotFound
+                    | ErrorKind::AlreadyExists
+                    | ErrorKind::Conflict
+                    | ErrorKind::Invalid
+                    | ErrorKind::Unsupported => (Fate::Nothing, Err(error)),
                     _ => (Fate::Doubtful { labels }, Err(error)),
                 },
                 Err(error) => {

@@ -114,9 +114,9 @@ async fn a_failure_in_any_step_names_it_and_leaves_nothing() {
         ),
         (
             Step::Create,
-            ErrorKind::Conflict,
+            ErrorKind::AlreadyExists,
             "already",
-            EngineScript { create: Some(ErrorKind::Conflict), ..fine() },
+            EngineScript { create: Some(ErrorKind::AlreadyExists), ..fine() },
             agent(),
             FULL,
         ),
@@ -125,7 +125,7 @@ async fn a_failure_in_any_step_names_it_and_leaves_nothing() {
             ErrorKind::Conflict,
             // Not that its name is taken: it says itself what is.
             "no such thing",
-            EngineScript { create: Some(ErrorKind::Conflict), create_hint: Some("take another port"), ..fine() },
+            EngineScript { create: Some(ErrorKind::Conflict), ..fine() },
             agent(),
             FULL,
         ),
@@ -288,7 +288,7 @@ async fn many_at_once_dont_collide_and_one_name_is_given_once() {
     let same = futures_util::future::join_all((0..8).map(|_| create(CreateWorkspace::empty().id("one")))).await;
     let (made, refused): (Vec<_>, Vec<_>) = same.into_iter().partition(Result::is_ok);
     assert_eq!((made.len(), refused.len()), (1, 7));
-    assert!(refused.into_iter().all(|refused| refused.unwrap_err().kind() == ErrorKind::Conflict));
+    assert!(refused.into_iter().all(|refused| refused.unwrap_err().kind() == ErrorKind::AlreadyExists));
     assert!(fixture.engine.names().contains(&"corehold-one".to_owned()), "the losers don't remove the winner's");
 }
 

@@ -29,12 +29,10 @@ impl Host {
             let Some(entry) = self.inner.store.by_owner(&owner).await? else {
                 match self.create_for(owner.clone(), request.clone()).await {
                     // Somebody else was faster with this owner, and may have failed since. A name that is another's stays so.
-                    Err(error) if error.kind() == ErrorKind::Conflict => {
-                        let faster = match wanted {
-                            Some(name) => !self.is_anothers(name, &owner).await?,
-                            None => error.is_name_taken(),
-                        };
-                        if !faster {
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                        if let Some(name) = wanted
+                            && self.is_anothers(name, &owner).await?
+                        {
                             return Err(error);
                         }
                         continue;

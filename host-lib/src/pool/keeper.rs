@@ -302,7 +302,7 @@ impl Pool {
                 self.seat.retire(&member.container).await;
             }
             Err(error) => {
-                let taken = error.is_name_taken();
+                let taken = error.kind() == ErrorKind::AlreadyExists;
                 {
                     let mut state = self.state();
                     state.starting.remove(&place);

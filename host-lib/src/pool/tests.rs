@@ -332,7 +332,7 @@ async fn a_name_that_is_taken_leaves_nothing() {
     let host = filled(&fixture, exactly(1)).await;
     fixture.host.create(CreateWorkspace::empty().id("taken")).await.unwrap();
     let error = host.create(CreateWorkspace::empty().id("taken")).await.unwrap_err();
-    assert_eq!((error.kind(), error.step()), (ErrorKind::Conflict, Some(Step::Create)));
+    assert_eq!((error.kind(), error.step()), (ErrorKind::AlreadyExists, Some(Step::Create)));
     host.pools_filled().await.unwrap();
     assert_eq!(fixture.engine.names().len(), 2, "the one that was there, and a new one that waits");
     assert!(host.seat().records.all().await.is_empty());

@@ -66,7 +66,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// nothing, though an engine may take a moment to give the name back.
     ///
     /// # Errors
-    /// `NotFound` when the image isn't there, `Conflict` when the name is taken, `Unsupported` when ports are to be published
+    /// `NotFound` when the image isn't there, `AlreadyExists` when the name is taken, `Unsupported` when ports are to be published
     /// and its network publishes none, or none on this machine, and when it has no such sandbox.
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId>;
 
@@ -174,7 +174,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// of several callers who rename one place at once, all may be told that it worked (Docker 20.10 does so).
     ///
     /// # Errors
-    /// `NotFound` when it is gone, `Conflict` when another place has the name.
+    /// `NotFound` when it is gone, `AlreadyExists` when another place has the name.
     async fn rename(&self, _id: &ContainerId, _name: &str) -> Result<()> {
         Err(unsupported("renaming a container"))
     }
@@ -229,7 +229,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Makes a volume, in which the user of workspaces may write. Optional.
     ///
     /// # Errors
-    /// `Conflict` when there is one of that name, `NotFound` when its image isn't there.
+    /// `AlreadyExists` when there is one of that name, `NotFound` when its image isn't there.
     async fn create_volume(&self, _volume: &VolumeSpec) -> Result<()> {
         Err(unsupported("volumes"))
     }

@@ -271,7 +271,7 @@ impl Runtime for FakeEngine {
                 }
                 let mut containers = self.containers();
                 if containers.values().any(|container| container.spec.name == spec.name) {
-                    return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
+                    return Err(Error::new(ErrorKind::AlreadyExists, "the name is taken"));
                 }
                 let id = format!("c{}", self.next.fetch_add(1, Ordering::Relaxed));
                 let container = Container {
@@ -478,7 +478,7 @@ impl Runtime for FakeEngine {
                 }
                 let mut containers = self.containers();
                 if containers.iter().any(|(other, container)| *other != id.0 && container.spec.name == name) {
-                    return Err(Error::new(ErrorKind::Conflict, "the name is taken"));
+                    return Err(Error::new(ErrorKind::AlreadyExists, "the name is taken"));
                 }
                 let container = containers.get_mut(&id.0).ok_or_else(gone)?;
                 container.spec.name = name.to_owned();

@@ -535,7 +535,7 @@ pub async fn a_cancelled_creation_leaves_nothing(subject: &Subject) {
             loop {
                 match subject.runtime.create(&spec).await {
                     Ok(id) => return subject.runtime.remove(&id).await.unwrap(),
-                    Err(error) if error.kind() == ErrorKind::Conflict => {}
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                     Err(error) => panic!("after {micros} µs: {error}"),
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -11,7 +11,7 @@ pub async fn a_name_is_given_once(subject: &Subject) {
     let attempts = stream::iter(0..8).map(|_| subject.runtime.create(&spec)).buffer_unordered(8);
     let (made, refused): (Vec<_>, Vec<_>) = attempts.collect::<Vec<_>>().await.into_iter().partition(Result::is_ok);
     assert_eq!(made.len(), 1);
-    assert!(refused.into_iter().all(|result| kind(result) == ErrorKind::Conflict));
+    assert!(refused.into_iter().all(|result| kind(result) == ErrorKind::AlreadyExists));
     let id = made.into_iter().next().unwrap().unwrap();
     subject.runtime.remove(&id).await.unwrap();
     subject.runtime.create(&spec).await.expect("the name is free again");
@@ -22,7 +22,7 @@ pub async fn a_name_is_changed(subject: &Subject) {
     let (spec, other) = (subject.spec("before"), subject.spec("taken"));
     let id = subject.started(&spec).await;
     subject.runtime.create(&other).await.unwrap();
-    assert_eq!(kind(subject.runtime.rename(&id, &other.name).await), ErrorKind::Conflict);
+    assert_eq!(kind(subject.runtime.rename(&id, &other.name).await), ErrorKind::AlreadyExists);
     assert_eq!(kind(subject.runtime.rename(&id, "a/b").await), ErrorKind::Invalid);
     let after = subject.spec("after").name;
     for _ in 0..2 {

@@ -162,7 +162,7 @@ async fn a_volume_outlives_workspaces_and_is_not_removed_under_them() {
     let corehold = Corehold::start().await;
     let (host, volumes) = (&corehold.host, corehold.host.volumes());
     volumes.create(CreateVolume::new("shared")).await.unwrap();
-    assert_eq!(volumes.create(CreateVolume::new("shared")).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(volumes.create(CreateVolume::new("shared")).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     let first = host.create(CreateWorkspace::empty().mount(Mount::volume("shared").at("/shared"))).await.unwrap();
     output(&first, "echo kept >/shared/file").await;
     first.remove().await.unwrap();

@@ -86,7 +86,7 @@ async fn a_template_is_handed_over_and_the_pool_is_filled_again() {
     assert_eq!(listed[0], info);
     assert_eq!(output(&found, "pwd").await, "/app\n");
     let twice = host.create(CreateWorkspace::empty().id("taken")).await.unwrap_err();
-    assert_eq!(twice.kind(), corehold_host::ErrorKind::Conflict);
+    assert_eq!(twice.kind(), corehold_host::ErrorKind::AlreadyExists);
 
     // So is one with limits of its own, which are in force.
     let limits =

@@ -220,7 +220,7 @@ async fn one_that_is_being_made_is_taken_out_of_its_makers_hands() {
     other.workspace("w").await.unwrap().remove().await.unwrap();
     assert_eq!(other.workspace("w").await.unwrap_err().kind(), ErrorKind::NotFound);
     let again = other.create(CreateWorkspace::empty().id("w")).await.unwrap_err();
-    assert_eq!(again.kind(), ErrorKind::Conflict, "the maker may be about to make its container");
+    assert_eq!(again.kind(), ErrorKind::AlreadyExists, "the maker may be about to make its container");
     gate.notify_one();
     assert_eq!(creation.await.unwrap().unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(fixture.engine.names(), Vec::<String>::new());

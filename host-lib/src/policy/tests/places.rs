@@ -174,7 +174,7 @@ async fn a_volume_is_for_whom_it_was_made_and_stays_while_anybody_needs_it() {
     let volumes = host.volumes();
     volumes.create(CreateVolume::new("adas").owner("ada").team("acme")).await.unwrap();
     volumes.create(CreateVolume::new("everybodys")).await.unwrap();
-    assert_eq!(volumes.create(CreateVolume::new("adas")).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(volumes.create(CreateVolume::new("adas")).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     let empty = CreateWorkspace::empty;
     for request in [empty(), empty().owner("bob").team("acme"), empty().owner("ada"), empty().team("acme")] {
         let error = host.create(request.mount(volume("adas"))).await.unwrap_err();

@@ -42,7 +42,7 @@ async fn whose_a_volume_is_says_of_whose_it_is_one() {
     let quota = quota(volumes.create(of("a3", "ada")).await);
     assert_eq!(quota.to_string(), r#"the owner "ada" has 2 of at most 2 volumes (plan basic)"#);
     let taken = volumes.create(of("a1", "ada")).await.unwrap_err();
-    assert_eq!(taken.kind(), ErrorKind::Conflict, "that there is one comes before that there is no room");
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "that there is one comes before that there is no room");
     volumes.create(of("b1", "bob")).await.unwrap();
     let full = super::quota(volumes.create(of("b2", "bob")).await);
     assert_eq!((full.account, full.used), (Account::Team("acme".to_owned()), 3));

@@ -28,7 +28,7 @@ pub(super) fn never_started(image: &str, role: &str, host_config: HostConfig) ->
 /// Creates a container by that name.
 ///
 /// # Errors
-/// `Conflict` when there is one of that name: so a name is a lock.
+/// `AlreadyExists` when there is one of that name: so a name is a lock.
 pub(super) async fn create(connection: &Connection, what: &str, name: &str, body: ContainerCreateBody) -> Result<()> {
     let options = CreateContainerOptions { name: Some(name.to_owned()), platform: String::new() };
     connection.call(what, connection.client.create_container(Some(options), body)).await.map(drop)

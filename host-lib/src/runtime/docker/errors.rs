@@ -96,8 +96,8 @@ fn answered(status: u16, message: &str) -> Error {
             ),
         )
     // Docker goes on with "container", and Podman, whose status is 500, with an id.
-    } else if says("is already in use by ") || says("volume already exists") {
-        (ErrorKind::Conflict, None)
+    } else if says("is already in use by ") || says("already exists") {
+        (ErrorKind::AlreadyExists, None)
     } else {
         let kind = match status {
             400 => ErrorKind::Invalid,
@@ -165,22 +165,25 @@ mod tests {
             (
                 409,
                 "Conflict. The container name \"/x\" is already in use by container \"0f\".",
-                ErrorKind::Conflict,
+                ErrorKind::AlreadyExists,
                 false,
             ),
             (
                 500,
                 "container create: creating container storage: the container name \"x\" is already in use by 0f. You have to \
                  remove that container to be able to reuse that name: that name is already in use",
-                ErrorKind::Conflict,
+                ErrorKind::AlreadyExists,
                 false,
             ),
             (
                 500,
                 "adding volume to state: name corehold-ca-00 is in use: volume already exists",
-                ErrorKind::Conflict,
+                ErrorKind::AlreadyExists,
                 false,
             ),
+            (409, "network with name x already exists", ErrorKind::AlreadyExists, false),
+            (409, "network name x already used: network already exists", ErrorKind::AlreadyExists, false),
+            (409, "removal of container 0f is already in progress", ErrorKind::Conflict, false),
             (400, "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available", ErrorKind::Invalid, true),
             (400, "Minimum memory limit allowed is 6MB", ErrorKind::Invalid, true),
             (

@@ -154,7 +154,7 @@ impl<S: Source> Seeded<S> {
                         filled => filled.and(unlocked),
                     };
                 }
-                Err(error) if error.kind() == ErrorKind::Conflict => {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     if !self.wait_for_unlock(connection).await? {
                         tracing::warn!(container = %self.lock_name(), "taking away a seeding that somebody left behind");
                         self.unlock(connection).await?;
@@ -177,7 +177,7 @@ impl<S: Source> Seeded<S> {
         let what = format!("making the volume of {}", self.kind.what);
         match connection.call(&what, connection.client.create_volume(request)).await {
             // Of two who make it at once, Podman refuses one; Docker gives it to both.
-            Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             result => result.map(drop),
         }
     }

@@ -39,7 +39,7 @@ const SEED_AGE: Duration = Duration::from_secs(120);
 pub(super) async fn create(connection: &Connection, volume: &VolumeSpec) -> Result<()> {
     let what = format!("making the volume {:?}", volume.name);
     let seed = format!("{}-seed", checked_name(&volume.name)?);
-    let taken = || Error::new(ErrorKind::Conflict, format!("{what}: there is one already"));
+    let taken = || Error::new(ErrorKind::AlreadyExists, format!("{what}: there is one already"));
     if inspect(connection, &volume.name).await?.is_some() && !is_left(connection, &seed).await? {
         return Err(taken());
     }
@@ -55,7 +55,7 @@ pub(super) async fn create(connection: &Connection, volume: &VolumeSpec) -> Resu
     }
     let lock = || auxiliary::create(connection, &what, &seed, body.clone());
     match lock().await {
-        Err(error) if error.kind() == ErrorKind::Conflict => {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             if !is_left(connection, &seed).await? {
                 return Err(taken().caused_by(error));
             }

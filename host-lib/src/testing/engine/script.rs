@@ -11,8 +11,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) struct EngineScript {
     /// Creating fails so, and nothing is made.
     pub(crate) create: Option<ErrorKind>,
-    /// What to do then, as it says itself.
-    pub(crate) create_hint: Option<&'static str>,
     /// Creating makes the container, and then fails to say so.
     pub(crate) create_then_fail: bool,
     /// Creating waits for this.
@@ -42,11 +40,6 @@ pub(crate) struct EngineScript {
 impl EngineScript {
     /// Creates nothing, or fails to.
     pub(super) fn create(&self) -> Result<()> {
-        let Some(kind) = self.create else { return Ok(()) };
-        let error = Error::new(kind, "no such thing");
-        Err(match self.create_hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        })
+        self.create.map_or(Ok(()), |kind| Err(Error::new(kind, "no such thing")))
     }
 }

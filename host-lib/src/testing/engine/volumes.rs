@@ -22,7 +22,7 @@ impl Volumes {
     pub(super) fn create(&self, volume: &VolumeSpec) -> Result<()> {
         let mut all = self.all();
         if all.contains_key(&volume.name) {
-            return Err(Error::new(ErrorKind::Conflict, "there is one"));
+            return Err(Error::new(ErrorKind::AlreadyExists, "there is one"));
         }
         all.insert(volume.name.clone(), volume.labels.clone());
         Ok(())

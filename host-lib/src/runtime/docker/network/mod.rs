@@ -481,7 +481,11 @@ async fn make(connection: &Connection, spec: &NetworkSpec) -> Result<Ensured> {
                 return Ok(Ensured::SubnetTaken("another network's of the engine".to_owned()));
             }
             // Somebody else is making it; newer engines refuse the second of a name, older ones the second of a bridge.
-            Err(error) if error.is_name_taken() || error.to_string().contains("same bridge name") => None,
+            Err(error)
+                if error.kind() == ErrorKind::AlreadyExists || error.to_string().contains("same bridge name") =>
+            {
+                None
+            }
             Err(error) => return Err(error),
         };
         match oldest(connection, name).await? {
