@@ -85,6 +85,18 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// A limit for people, in the powers of two in which limits are given where it is a whole number of those: `1536 MiB`, `2 GiB`.
+pub(crate) fn limit(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = UNITS.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    unit.map_or_else(|| size(bytes), |(unit, name)| format!("{} {name}", bytes / unit))
+}
+
+/// A number of files for people: `1 file`, `2 files`.
+pub(crate) fn files(number: u64) -> String {
+    format!("{number} file{}", if number == 1 { "" } else { "s" })
+}
+
 /// A duration for people: `187 ms`, `12.3 s`, `2 min 5 s`, `26 h 5 min`.
 pub(crate) fn duration(duration: std::time::Duration) -> String {
     let milliseconds = duration.as_millis();
@@ -114,6 +126,8 @@ mod tests {
             [0, 999, 1000, 118_200_000, 999_990_000].map(size),
             ["0 B", "999 B", "1.0 kB", "118.2 MB", "1.0 GB"]
         );
+        assert_eq!([0, 1000, 1 << 10, 3 << 29, 1 << 31].map(limit), ["0 B", "1.0 kB", "1 KiB", "1536 MiB", "2 GiB"]);
+        assert_eq!([0, 1, 2].map(files), ["0 files", "1 file", "2 files"]);
         let durations = [0, 999, 1_000, 59_900, 125_000, 93_900_000].map(|ms| duration(Duration::from_millis(ms)));
         assert_eq!(durations, ["0 ms", "999 ms", "1.0 s", "59.9 s", "2 min 5 s", "26 h 5 min"]);
     }

@@ -23,7 +23,7 @@ pub(crate) async fn save(global: &Global, save: &Save) -> anyhow::Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     output::line(archive.reference())?;
-    eprintln!("  {} files, {}", archive.files, output::size(archive.content_bytes));
+    eprintln!("  {}, {}", output::files(archive.files), output::size(archive.content_bytes));
     eprintln!("  corehold load {}   makes a workspace of it", archive.reference());
     Ok(ExitCode::SUCCESS)
 }
@@ -36,7 +36,7 @@ pub(crate) async fn run(global: &Global, archives: &Archives) -> anyhow::Result<
             let archive = find(&host, archive).await?;
             host.archives().verify(&archive).await?;
             told(global, &json!({ "archive": archive.reference(), "verified": true }), || {
-                format!("{} is whole: {} files", archive.reference(), archive.files)
+                format!("{} is whole: {}", archive.reference(), output::files(archive.files))
             })
         }
         Some(ArchivesAction::Delete { archives }) => {

@@ -113,7 +113,11 @@ async fn template_of(host: &Host, tree: &Tree) -> anyhow::Result<Tree> {
     let Some(name) = name else {
         anyhow::bail!("it was made from no template; name what to compare it with by --against");
     };
-    Ok(Tree::from(&host.catalog().find(&name)?))
+    let template = host.catalog().find(&name).map_err(|error| {
+        let hint = format!("it was made from {name:?}: where that was a folder, name it by --against");
+        if error.kind() == ErrorKind::NotFound { error.hint(hint) } else { error }
+    })?;
+    Ok(Tree::from(&template))
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ async fn enter(host: &Arc<HostInner>, plan: &Plan, owner: Option<String>) -> Res
             continue;
         }
         return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a workspace named {id} already"))
-            .hint(format!("choose another id, or remove the other by `corehold down {id}`"))
+            .hint(format!("take another name, or remove what has it: `corehold down {id}`"))
             .in_step(Step::Create));
     }
 }
@@ -214,7 +214,7 @@ async fn pack(host: &Arc<HostInner>, plan: &Plan, reporter: &Reporter) -> Result
     let work = async {
         let archive = blocking("packing", move || packer.pack(&folder, &exclude)).await??;
         let cached = if archive.cached { ", packed already" } else { "" };
-        let detail = format!("{} files, {} bytes{cached}", archive.about.files, archive.about.content_bytes);
+        let detail = format!("{}{cached}", counted(archive.about.files, archive.about.content_bytes));
         Ok((archive, Some(detail)))
     };
     reporter.step(Step::Pack, Some(template.folder.display().to_string()), work).await.map(Some)
@@ -386,7 +386,7 @@ fn refused(error: Error, plan: &Plan, host: &HostInner) -> Error {
         ErrorKind::AlreadyExists => {
             let id = &plan.labelled.id;
             Error::new(ErrorKind::AlreadyExists, format!("there is a container named {} already", plan.spec.name))
-                .hint(format!("choose another id, or remove the other by `corehold down {id}`"))
+                .hint(format!("take another name, or remove what has it: `corehold down {id}`"))
                 .caused_by(error)
         }
         _ => error,
@@ -407,7 +407,7 @@ enum Filled {
 async fn load(host: &Arc<HostInner>, workspace: &Workspace, archive: &Archive, reporter: &Reporter) -> Result<Filled> {
     let work = async {
         let done = Archives::new(host.clone()).load(archive, workspace).await?;
-        Ok((Filled::Loaded, Some(format!("{} files, {} bytes", done.files, done.bytes))))
+        Ok((Filled::Loaded, Some(counted(done.files, done.bytes))))
     };
     reporter.step(Step::Load, Some(archive.reference().to_string()), work).await
 }
@@ -456,10 +456,15 @@ async fn send(
     reporter.step(Step::Ship, detail, work).await
 }
 
+/// What was packed or laid in, for people.
+fn counted(files: u64, bytes: u64) -> String {
+    format!("{files} file{}, {bytes} bytes", if files == 1 { "" } else { "s" })
+}
+
 async fn extract<A>(workspace: &Workspace, archive: Stored<A>) -> Result<String> {
     let (hash, size) = (archive.hash, archive.size);
     let done = workspace.extract(&hash, size, ship::content(archive.file, size)).await?;
-    Ok(format!("{} files, {} bytes", done.files, done.bytes))
+    Ok(counted(done.files, done.bytes))
 }
 
 /// Does what the set-up is to do, unless it was done before.
