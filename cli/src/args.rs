@@ -125,7 +125,8 @@ pub(crate) enum Command {
     Down(Down),
     /// Save a workspace's files as an archive
     Save(Save),
-    /// List archives; check, delete and prune them
+    /// List archives; check, remove and prune them
+    #[command(subcommand)]
     Archives(Archives),
     /// Make a workspace from an archive, or give a workspace the files of one
     Load(Load),
@@ -292,7 +293,7 @@ pub(crate) struct Down {
     /// All of them, what waits in pools, and whatever a killed Corehold left behind
     #[arg(long)]
     pub(crate) all: bool,
-    /// Their archives too: all that `corehold archives <workspace>` lists
+    /// Their archives too: all that `corehold archives ls <workspace>` lists
     #[arg(long)]
     pub(crate) archives: bool,
 }
@@ -314,26 +315,23 @@ pub(crate) struct Save {
     pub(crate) no_verify: bool,
 }
 
-/// Flags of `archives`.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct Archives {
-    #[command(subcommand)]
-    pub(crate) action: Option<ArchivesAction>,
-    /// Only those of a workspace, which need not be there any more
-    pub(crate) workspace: Option<String>,
-}
-
 /// `archives …`
 #[derive(Debug, Subcommand)]
-pub(crate) enum ArchivesAction {
+pub(crate) enum Archives {
+    /// List archives
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only those of a workspace, which need not be there any more
+        workspace: Option<String>,
+    },
     /// Read all of an archive and compare every hash
     Verify {
         /// workspace/id, or a workspace for its newest
         archive: String,
     },
     /// Give archives up
-    Delete {
+    #[command(visible_alias = "delete")]
+    Rm {
         /// Each as workspace/id
         #[arg(required = true)]
         archives: Vec<String>,

@@ -6,7 +6,7 @@ use corehold_host::{Archive, ArchiveRef, Host, SaveOptions, WorkspaceId};
 use serde_json::json;
 
 use crate::{
-    args::{Archives, ArchivesAction, Global, Save},
+    args::{Archives, Global, Save},
     output, surroundings,
 };
 
@@ -30,16 +30,16 @@ pub(crate) async fn save(global: &Global, save: &Save) -> anyhow::Result<ExitCod
 
 pub(crate) async fn run(global: &Global, archives: &Archives) -> anyhow::Result<ExitCode> {
     let host = surroundings::host(global).await?;
-    match &archives.action {
-        None => ls(global, &host, archives.workspace.as_deref()).await,
-        Some(ArchivesAction::Verify { archive }) => {
+    match archives {
+        Archives::Ls { workspace } => ls(global, &host, workspace.as_deref()).await,
+        Archives::Verify { archive } => {
             let archive = find(&host, archive).await?;
             host.archives().verify(&archive).await?;
             told(global, &json!({ "archive": archive.reference(), "verified": true }), || {
                 format!("{} is whole: {}", archive.reference(), output::files(archive.files))
             })
         }
-        Some(ArchivesAction::Delete { archives }) => {
+        Archives::Rm { archives } => {
             for archive in archives {
                 let reference: ArchiveRef = archive.parse()?;
                 host.archives().delete(&reference).await?;
@@ -47,7 +47,7 @@ pub(crate) async fn run(global: &Global, archives: &Archives) -> anyhow::Result<
             }
             Ok(ExitCode::SUCCESS)
         }
-        Some(ArchivesAction::Prune) => {
+        Archives::Prune => {
             let pruned = host.archives().prune().await?;
             told(global, &pruned, || {
                 format!("removed {} objects, {}; {} are kept", pruned.objects, output::size(pruned.bytes), pruned.kept)
@@ -64,7 +64,12 @@ async fn ls(global: &Global, host: &Host, workspace: Option<&str>) -> anyhow::Re
         return Ok(ExitCode::SUCCESS);
     }
     if archives.is_empty() {
-        eprintln!("no archives; `corehold save <workspace>` makes one");
+        match workspace {
+            Some(workspace) => {
+                eprintln!("no archives of {workspace}; `corehold save {workspace}` makes one while it is there")
+            }
+            None => eprintln!("no archives; `corehold save <workspace>` makes one"),
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<_> = archives

@@ -78,7 +78,7 @@ fn row(workspace: &Workspace, sample: &WorkspaceStats) -> [String; 8] {
         // A single sample can't tell a share; the time can be told.
         sample.cpu_percent.map_or_else(|| format!("{} ms", sample.cpu_ms), |percent| format!("{percent:.1} %")),
         output::size(sample.memory_bytes),
-        sample.memory_limit_bytes.map_or_else(|| "-".to_owned(), output::size),
+        sample.memory_limit_bytes.map_or_else(|| "-".to_owned(), output::limit),
         both(sample.network_received_bytes, sample.network_sent_bytes),
         both(sample.disk_read_bytes, sample.disk_written_bytes),
         sample.pids.to_string(),

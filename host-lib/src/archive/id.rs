@@ -37,7 +37,7 @@ impl FromStr for ArchiveId {
         // The same rule, for the same reasons: it is a part of paths and of object names.
         text.parse::<WorkspaceId>().map(|id| Self(id.as_str().to_owned())).map_err(|_| {
             Error::new(ErrorKind::Invalid, format!("{text:?} can't name an archive"))
-                .hint("`corehold archives` lists those that there are")
+                .hint("`corehold archives ls` lists those that there are")
         })
     }
 }
@@ -78,8 +78,9 @@ impl FromStr for ArchiveRef {
 
     fn from_str(text: &str) -> Result<Self> {
         let Some((workspace, id)) = text.split_once('/') else {
-            return Err(Error::new(ErrorKind::Invalid, format!("{text:?} names no archive"))
-                .hint("an archive is named by its workspace, a slash and its id, as `corehold archives` lists them"));
+            return Err(Error::new(ErrorKind::Invalid, format!("{text:?} names no archive")).hint(
+                "an archive is named by its workspace, a slash and its id, as `corehold archives ls` lists them",
+            ));
         };
         Ok(Self { workspace: workspace.parse()?, id: id.parse()? })
     }

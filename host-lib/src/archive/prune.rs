@@ -239,9 +239,9 @@ impl Marked {
         let mut needed = manifests
             .map_ok(async |(reference, path)| {
                 let stopped = |error: Error| {
-                    error.context(format_args!("nothing is pruned while archive {reference} can't be read")).also_hint(
-                        &format!("if it is lost for good, `corehold archives delete {reference}` gives it up"),
-                    )
+                    error
+                        .context(format_args!("nothing is pruned while archive {reference} can't be read"))
+                        .also_hint(&format!("if it is lost for good, `corehold archives rm {reference}` gives it up"))
                 };
                 let Some(bytes) = store.read(&path, MOST_MANIFEST).await.map_err(stopped)? else { return Ok(None) };
                 let archive = Archive::decode(&reference, &bytes).map_err(stopped)?;

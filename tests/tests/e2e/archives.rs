@@ -70,7 +70,7 @@ async fn the_command_line_saves_loads_compares_and_copies() {
         "a directory stands for what is in it, and no name is a line of its own"
     );
     assert_eq!(cli(&["diff", "compared", "--all"]).1.lines().count(), 6);
-    assert!(cli(&["archives", "compared"]).1.contains(&archive));
+    assert!(cli(&["archives", "ls", "compared"]).1.contains(&archive));
     assert_eq!(cli(&["archives", "verify", &archive]).0, Some(0));
     assert_eq!(cli(&["load", "compared", "--into", "compared"]).0, Some(0));
     assert_eq!(cli(&["diff", "compared"]).1, "");
@@ -87,7 +87,7 @@ async fn the_command_line_saves_loads_compares_and_copies() {
     }
     let forked = cli(&["fork", "compared"]);
     assert!(forked.0 == Some(0) && forked.1.contains("   http://127.0.0.1:"), "{}{}", forked.1, forked.2);
-    assert_eq!(cli(&["archives", "delete", &archive]).0, Some(0));
+    assert_eq!(cli(&["archives", "rm", &archive]).0, Some(0));
     assert_eq!(cli(&["archives", "prune", "--json"]).0, Some(0));
     let gone = cli(&["load", &archive]);
     assert!(gone.0 == Some(1) && gone.2.contains(&archive) && gone.2.contains("hint:"), "{}", gone.2);

@@ -81,7 +81,7 @@ async fn every_command_of_the_life_cycle() {
     assert_eq!((&asleep["state"], &asleep["container"]), (&json!("asleep"), &Value::Null));
     let archive = asleep["archive"].as_str().unwrap();
     assert!(archive.starts_with("lived/") && asleep["archiveBytes"].as_u64() > Some(0), "{asleep}");
-    let refused = run(&corehold, &["archives", "delete", archive]);
+    let refused = run(&corehold, &["archives", "rm", archive]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(err(&refused).contains("`corehold wake lived`"), "{}", err(&refused));
     let row = done(&corehold, &["ls"]).lines().nth(1).unwrap().to_owned();
@@ -176,7 +176,7 @@ async fn time_outs_count_unfrozen_time() {
 async fn archives_go_with_their_workspace_where_that_is_asked_for() {
     let corehold = Corehold::start().await;
     let folder = corehold.folder("plain", &[("file", "here")]);
-    let archives = || -> Vec<Value> { serde_json::from_str(&done(&corehold, &["archives", "--json"])).unwrap() };
+    let archives = || -> Vec<Value> { serde_json::from_str(&done(&corehold, &["archives", "ls", "--json"])).unwrap() };
     for name in ["kept", "gone"] {
         done(&corehold, &["up", folder.to_str().unwrap(), "--name", name]);
         done(&corehold, &["save", name]);
