@@ -27,6 +27,7 @@ mod own_process; // the binary in a process of its own, for these and other test
 mod random_trees; // every tool and route, on random trees of links that are raced, with and without openat2
 mod refusals; // what is turned away, and what of it is recorded
 mod repeats; // Idempotency-Key
+mod repeats_of_all; // Idempotency-Key, on each tool and route that changes something
 mod requests; // bodies, problems, request ids, streams
 mod schemas; // the committed schemas, and requests made from them
 mod searches; // search and find
