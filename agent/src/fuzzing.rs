@@ -9,7 +9,7 @@ use crate::{
     archive, calls,
     edit::diff,
     policy::{self, Policy},
-    root::RelativePath,
+    root::{self, RelativePath},
     search::pattern::{self, PatternOptions},
     socket,
 };
@@ -17,6 +17,11 @@ use crate::{
 /// A path of a request.
 pub fn path(bytes: &[u8]) {
     RelativePath::fuzz(&WorkspacePath::from_bytes(bytes));
+}
+
+/// A small tree and a path, resolved by the kernel and by the walk: `agent/src/root/fuzz.rs` says how it is written.
+pub fn resolve(bytes: &[u8]) {
+    root::fuzz(bytes);
 }
 
 /// A diff, the first part up to a NUL byte, applied to the text behind it.
@@ -95,7 +100,7 @@ mod tests {
     type Target = (&'static str, fn(&[u8]));
 
     /// Each target with what `fuzz/fuzz_targets/` calls.
-    const TARGETS: [Target; 7] = [
+    const TARGETS: [Target; 8] = [
         ("archive", archive),
         ("diff", diff),
         ("frame", frame),
@@ -107,6 +112,7 @@ mod tests {
         ("path", path),
         ("pattern", pattern),
         ("request", request),
+        ("resolve", resolve),
     ];
 
     #[test]

@@ -1,6 +1,8 @@
 //! What the user may say, and the help that teaches it.
 
-use std::{ffi::OsString, fmt};
+use std::{ffi::OsString, fmt, time::Duration};
+
+use crate::fuzz::Fuzzing;
 
 const HELP: &str = "\
 Developer commands of Corehold.
@@ -29,8 +31,19 @@ Developer commands of Corehold.
         Debian and unpacked into target/tools, not installed; the newest Docker Engine is
         built from Go modules there, which needs Go 1.24 or newer. Both need root.
 
+    cargo xtask fuzz [TARGET]... [--minutes N] [--jobs N]
+        Builds the fuzz targets (all, or these) and runs each for 10 minutes or as many as
+        are said, as many at a time as there are processors. Says of each how much it
+        tried, and where the input is that makes it fail, if there is one: then the exit
+        code is 1. What it learns is kept in target/fuzz for the next time.
+            cargo xtask fuzz path resolve --minutes 30
+    cargo xtask schemathesis [--minutes N]
+        Asks an agent by its OpenAPI document for 10 minutes, or as many as are said: one
+        on a folder and a port of its own, as a user of its own, that runs no command.
+        Needs root for that user.
+
     cargo xtask setup
-        Only installs and starts what the two above need.
+        Only installs and starts what `up` and `test` need.
 
     cargo xtask agent
         Builds the agent's static binary, checks it, and prints its path.
@@ -40,9 +53,10 @@ Developer commands of Corehold.
 
     cargo xtask help
 
-`up`, `test` and `setup` say what they install or start before they do it, and leave an
-engine that answers as it is. With --no-install they change nothing: what is missing is
-listed with the commands that mend it, and the exit code is 1.
+`up`, `test`, `setup`, `fuzz` and `schemathesis` say what they install or start before they
+do it, and leave an engine that answers as it is; the last two install into target/tools.
+With --no-install they change nothing: what is missing is listed with the commands that
+mend it, and the exit code is 1.
 ";
 
 /// What is to be done.
@@ -59,6 +73,15 @@ pub(crate) enum Task {
     },
     /// Run tests.
     Test(Selection),
+    /// Run fuzz targets.
+    Fuzz(Fuzzing),
+    /// Ask an agent by its OpenAPI document.
+    Schemathesis {
+        /// For how long.
+        duration: Duration,
+        /// Whether anything may be installed.
+        install: bool,
+    },
     /// Install and start what is missing.
     Setup {
         /// Whether anything may be installed or started.
@@ -159,6 +182,16 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Task, M
     match command.as_str() {
         "up" => Ok(Task::Up { arguments, install }),
         "test" => parse_test(&arguments, install).map(Task::Test),
+        "fuzz" => parse_fuzz(&arguments, install).map(Task::Fuzz),
+        "schemathesis" => match parse_fuzz(&arguments, install)? {
+            Fuzzing { targets, duration, jobs: None, .. } if targets.is_empty() => {
+                Ok(Task::Schemathesis { duration, install })
+            }
+            Fuzzing { targets, .. } => {
+                let word = targets.first().map_or("--jobs", String::as_str);
+                mistake(format!("`{word}` is not understood here"))
+            }
+        },
         "setup" => nothing_more(&arguments, Task::Setup { install }),
         "agent" => nothing_more(&arguments, Task::Agent),
         "gen" => nothing_more(&arguments, Task::Generate),
@@ -183,14 +216,38 @@ fn nothing_more(arguments: &[OsString], task: Task) -> Result<Task, Mistake> {
     }
 }
 
-fn parse_test(arguments: &[OsString], install: bool) -> Result<Selection, Mistake> {
-    let mut selection = Selection { level: Level::All, skip: Vec::new(), beside: None, install };
-    // `--flag=value` and `--flag value` are the same.
-    let words = arguments.iter().flat_map(|argument| match argument.to_string_lossy().split_once('=') {
+/// The arguments, of which `--flag=value` and `--flag value` are the same.
+fn words(arguments: &[OsString]) -> impl Iterator<Item = String> {
+    arguments.iter().flat_map(|argument| match argument.to_string_lossy().split_once('=') {
         Some((flag, value)) if flag.starts_with("--") => vec![flag.to_owned(), value.to_owned()],
         _ => vec![argument.to_string_lossy().into_owned()],
-    });
-    let mut words = words.peekable();
+    })
+}
+
+fn parse_fuzz(arguments: &[OsString], install: bool) -> Result<Fuzzing, Mistake> {
+    let mut fuzzing = Fuzzing { targets: Vec::new(), duration: Duration::from_secs(600), jobs: None, install };
+    let mut words = words(arguments);
+    while let Some(word) = words.next() {
+        let mut number = |most: u64| match words.next() {
+            Some(value) => match value.parse() {
+                Ok(number) if (1..=most).contains(&number) => Ok(number),
+                _ => mistake(format!("`{word}` is a number from 1 to {most}, not `{value}`")),
+            },
+            None => mistake(format!("`{word}` needs a value: a number from 1 to {most}")),
+        };
+        match word.as_str() {
+            "--minutes" => fuzzing.duration = Duration::from_secs(60 * number(7 * 24 * 60)?),
+            "--jobs" => fuzzing.jobs = usize::try_from(number(256)?).ok(),
+            flag if flag.starts_with('-') => return mistake(format!("`{flag}` is not understood here")),
+            _ => fuzzing.targets.push(word),
+        }
+    }
+    Ok(fuzzing)
+}
+
+fn parse_test(arguments: &[OsString], install: bool) -> Result<Selection, Mistake> {
+    let mut selection = Selection { level: Level::All, skip: Vec::new(), beside: None, install };
+    let mut words = words(arguments);
     while let Some(word) = words.next() {
         let mut value = |choices: &str| match words.next() {
             Some(value) => Ok(value),
@@ -257,8 +314,26 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_targets_are_chosen_with_their_time() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let all = Fuzzing { targets: Vec::new(), duration: minutes(10), jobs: None, install: true };
+        assert_eq!(parsed("fuzz"), Ok(Task::Fuzz(all)));
+        let targets = ["path", "diff"].map(str::to_owned).into();
+        let some = Fuzzing { targets, duration: minutes(3), jobs: Some(2), install: false };
+        assert_eq!(parsed("fuzz path --minutes=3 diff --jobs 2 --no-install"), Ok(Task::Fuzz(some)));
+        let schemathesis = Task::Schemathesis { duration: minutes(25), install: true };
+        assert_eq!(parsed("schemathesis --minutes 25"), Ok(schemathesis));
+    }
+
+    #[test]
     fn what_is_not_understood_is_named() {
         for (line, named) in [
+            ("fuzz --minutes 0", "`0`"),
+            ("fuzz --minutes long", "`long`"),
+            ("fuzz --jobs", "needs a value"),
+            ("fuzz --fast", "`--fast`"),
+            ("schemathesis read", "`read`"),
+            ("schemathesis --jobs 2", "`--jobs`"),
             ("fly", "`fly`"),
             ("up", "vite-react"),
             ("test --level sky", "`sky`"),

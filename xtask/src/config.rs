@@ -61,6 +61,17 @@ impl Config {
         }
     }
 
+    /// `cargo fuzz`: of this repository, or of the machine.
+    pub(crate) fn cargo_fuzz(&self) -> Option<PathBuf> {
+        let ours = self.target.join("tools/bin/cargo-fuzz");
+        if ours.is_file() { Some(ours) } else { self.program("cargo-fuzz") }
+    }
+
+    /// Where `schemathesis` is once it is installed: in a virtual environment of its own.
+    pub(crate) fn schemathesis(&self) -> PathBuf {
+        self.target.join("tools/schemathesis/bin/schemathesis")
+    }
+
     /// The program's file, if it is on the path.
     pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
         self.path.iter().map(|folder| folder.join(name)).find(|file| file.is_file())

@@ -10,10 +10,13 @@ use std::{
 use crate::{config::Config, engine::podman};
 
 /// Programs whose absence changes what set-up does.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 20] = [
     "apt-get",
+    "c++",
+    "cargo-fuzz",
     "debootstrap",
     "dockerd",
+    "ensurepip",
     "go",
     "ip",
     "iptables",
@@ -23,6 +26,7 @@ const PROGRAMS: [&str; 16] = [
     "podman",
     "python3",
     "rustup",
+    "schemathesis",
     "seccomp.h",
     "setsid",
     "top",
@@ -44,11 +48,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn look(config: &Config) -> Self {
-        let missing = |subcommand: &str| {
-            let mut command = Command::new(&config.cargo);
-            command.args([subcommand, "--version"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            !command.status().is_ok_and(|status| status.success())
-        };
+        let missing = |subcommand: &str| !succeeds(Command::new(&config.cargo).args([subcommand, "--version"]));
         let components = [("clippy", "clippy"), ("rustfmt", "fmt")];
         Self {
             is_root: std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0),
@@ -59,6 +59,10 @@ impl Machine {
                     "podman" => podman::is_there(config),
                     // A header, which is looked for as if it were a program.
                     "seccomp.h" => Path::new("/usr/include/seccomp.h").is_file(),
+                    "cargo-fuzz" => config.cargo_fuzz().is_some(),
+                    "schemathesis" => config.schemathesis().is_file(),
+                    // A module of Python, which Debian keeps in a package of its own.
+                    "ensurepip" => succeeds(Command::new("python3").args(["-c", "import ensurepip"])),
                     program => config.program(program).is_some(),
                 })
                 .collect(),
@@ -73,4 +77,10 @@ impl Machine {
     pub(crate) fn has(&self, program: &str) -> bool {
         self.programs.contains(program)
     }
+}
+
+/// Whether a command can be run and says so, whatever it prints.
+fn succeeds(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }

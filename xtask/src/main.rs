@@ -6,8 +6,10 @@ mod arguments;
 mod artifacts;
 mod config;
 mod engine;
+mod fuzz;
 mod machine;
 mod progress;
+mod schemathesis;
 mod setup;
 mod test;
 
@@ -57,6 +59,8 @@ fn run(task: Task) -> Result<ExitCode> {
             artifacts.build_image(&engine)?;
             return artifacts.up(&engine, &arguments);
         }
+        Task::Fuzz(fuzzing) => return fuzz::run(&config, &fuzzing),
+        Task::Schemathesis { duration, install } => return schemathesis::run(&config, &artifacts, duration, install),
         Task::Test(selection) => return test::run(&config, &artifacts, &selection),
     }
     Ok(ExitCode::SUCCESS)

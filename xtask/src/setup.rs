@@ -16,6 +16,10 @@ use crate::{
 /// References of images from which the core image can be built without making a base first.
 const BASE_IMAGES: [&str; 3] = ["corehold-base", "workspace-core:latest", "node:24-bookworm-slim"];
 
+/// Pinned: another version may build or find otherwise, and that should be a change of its own.
+const CARGO_FUZZ: &str = "cargo-fuzz@0.13.2";
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
 /// What a task needs of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Needs {
@@ -33,6 +37,10 @@ pub(crate) struct Needs {
     pub(crate) terminals: bool,
     /// clippy and rustfmt.
     pub(crate) components: bool,
+    /// `cargo fuzz`, and what libFuzzer is compiled with.
+    pub(crate) fuzz: bool,
+    /// `schemathesis`, and the right to run the agent as a user of its own.
+    pub(crate) schemathesis: bool,
 }
 
 impl Needs {
@@ -44,9 +52,14 @@ impl Needs {
         python: true,
         terminals: true,
         components: true,
+        fuzz: false,
+        schemathesis: false,
     };
+    pub(crate) const NOTHING: Self = Self { engine: false, ..Self::ENGINE };
     pub(crate) const ENGINE: Self =
         Self { node: false, python: false, terminals: false, components: false, ..Self::EVERYTHING };
+    pub(crate) const FUZZING: Self = Self { fuzz: true, ..Self::NOTHING };
+    pub(crate) const SCHEMATHESIS: Self = Self { schemathesis: true, ..Self::NOTHING };
 }
 
 /// What became of it.
@@ -72,6 +85,12 @@ enum Action {
     UnpackPodman,
     /// An engine beside the machine's, in a network namespace of its own; done when it is needed, and only by root.
     RunBeside(&'static str),
+    /// `cargo fuzz`, compiled into the target folder.
+    InstallCargoFuzz,
+    /// `schemathesis`, into a virtual environment in the target folder.
+    InstallSchemathesis,
+    /// The agent runs as a user of its own, which only root can make it do.
+    RunAgentApart,
     /// Through systemd.
     StartService,
     /// As a process of its own.
@@ -124,8 +143,24 @@ fn plan(machine: &Machine, needs: Needs, found: Option<&Found>, has_base: bool) 
         want("vi", "vim-tiny", "an editor that a test runs in a terminal");
         want("top", "procps", "a program that a test runs in a terminal");
     }
+    if needs.fuzz {
+        want("c++", "g++", "compiles libFuzzer");
+    }
+    if needs.schemathesis {
+        want("python3", "python3", "runs schemathesis");
+        want("ensurepip", "python3-venv", "installs schemathesis into a folder of its own");
+    }
     if !packages.is_empty() {
         plan.needed.push(Action::Install(packages.clone()));
+    }
+    if needs.fuzz && !machine.has("cargo-fuzz") {
+        plan.needed.push(Action::InstallCargoFuzz);
+    }
+    if needs.schemathesis && !machine.has("schemathesis") {
+        plan.needed.push(Action::InstallSchemathesis);
+    }
+    if needs.schemathesis && !machine.is_root {
+        plan.needed.push(Action::RunAgentApart);
     }
     if needs.podman && !machine.has("podman") {
         plan.needed.push(Action::UnpackPodman);
@@ -156,7 +191,9 @@ fn plan(machine: &Machine, needs: Needs, found: Option<&Found>, has_base: bool) 
 
 /// What stands in the way of doing a plan here, as one line.
 fn obstacle(machine: &Machine, plan: &Plan, install: bool) -> Option<&'static str> {
-    let for_root = |action: &Action| !matches!(action, Action::AddComponents(_));
+    let for_root = |action: &Action| {
+        !matches!(action, Action::AddComponents(_) | Action::InstallCargoFuzz | Action::InstallSchemathesis)
+    };
     let installs = plan.needed.iter().any(|action| matches!(action, Action::Install(_) | Action::UnpackPodman));
     if plan.needed.is_empty() {
         None
@@ -166,7 +203,7 @@ fn obstacle(machine: &Machine, plan: &Plan, install: bool) -> Option<&'static st
         Some("only root may install and start these")
     } else if installs && !machine.has("apt-get") {
         Some("this is not Debian, so these are not installed for you")
-    } else if plan.needed.iter().any(|action| !for_root(action)) && !machine.has("rustup") {
+    } else if plan.needed.iter().any(|action| matches!(action, Action::AddComponents(_))) && !machine.has("rustup") {
         Some("without rustup these are not installed for you")
     } else {
         None
@@ -194,6 +231,9 @@ fn missing(action: &Action) -> Vec<String> {
         }
         Action::UnpackPodman => vec!["podman: the other engine that the tests run on".to_owned()],
         Action::RunBeside(engine) => vec![format!("root, to run {engine} beside this machine's engine")],
+        Action::InstallCargoFuzz => vec!["cargo-fuzz: builds the fuzz targets".to_owned()],
+        Action::InstallSchemathesis => vec!["schemathesis: asks the agent by its OpenAPI document".to_owned()],
+        Action::RunAgentApart => vec!["root, to run the agent as a user of its own".to_owned()],
         Action::StartService | Action::StartDaemon => vec!["a running Docker engine".to_owned()],
     }
 }
@@ -216,7 +256,9 @@ fn remedy(action: &Action, machine: &Machine, daemon: &Daemon) -> Vec<String> {
         }
         Action::AddComponents(components) => vec![format!("rustup component add {}", components.join(" "))],
         Action::UnpackPodman => vec!["cargo xtask test --podman   # as root, without --no-install".to_owned()],
-        Action::RunBeside(_) => vec!["run this command as root".to_owned()],
+        Action::RunBeside(_) | Action::RunAgentApart => vec!["run this command as root".to_owned()],
+        Action::InstallCargoFuzz => vec!["cargo xtask fuzz   # without --no-install".to_owned()],
+        Action::InstallSchemathesis => vec!["cargo xtask schemathesis   # without --no-install".to_owned()],
         Action::StartService => vec![format!("{sudo}systemctl start docker")],
         Action::StartDaemon if machine.is_root => vec![daemon.line()],
         // The redirection is the shell's, so sudo has to go around it.
@@ -329,8 +371,19 @@ fn carry_out(config: &Config, machine: &Machine, plan: Plan, daemon: &Daemon, in
                     podman::fetch(config, apt_download)
                 })?;
             }
+            Action::InstallCargoFuzz => {
+                let tools = config.target.join("tools");
+                eprintln!("will install {CARGO_FUZZ} into {}", tools.display());
+                let mut cargo = Command::new(&config.cargo);
+                cargo.args(["install", "--quiet", "--locked", CARGO_FUZZ, "--root"]).arg(tools);
+                progress::step("Compile cargo-fuzz", || progress::run(&mut cargo))?;
+            }
+            Action::InstallSchemathesis => {
+                eprintln!("will install {SCHEMATHESIS} into {}", config.target.join("tools/schemathesis").display());
+                progress::step("Fetch schemathesis with pip", || install_schemathesis(config))?;
+            }
             // Done by the stage itself.
-            Action::RunBeside(_) => {}
+            Action::RunBeside(_) | Action::RunAgentApart => {}
             Action::StartService => progress::step("Start the Docker engine (systemctl start docker)", || {
                 progress::run(Command::new("systemctl").args(["start", "docker"]))
             })?,
@@ -343,6 +396,19 @@ fn carry_out(config: &Config, machine: &Machine, plan: Plan, daemon: &Daemon, in
         }
     }
     Ok(())
+}
+
+/// Into a folder that is removed if that fails, so that no half of it is taken for the whole: its scripts name their folder, so it can't be
+/// made elsewhere and moved.
+fn install_schemathesis(config: &Config) -> Result<()> {
+    let folder = config.target.join("tools/schemathesis");
+    let python = folder.join("bin/python3");
+    let install = || {
+        progress::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", SCHEMATHESIS];
+        progress::run(Command::new(python).args(pip))
+    };
+    install().inspect_err(|_| _ = std::fs::remove_dir_all(&folder))
 }
 
 /// It waits for another package manager, and tries again where a download was cut off.

@@ -47,6 +47,7 @@ pub(crate) fn run(config: &Config, artifacts: &Artifacts, selection: &Selection)
         python: chosen(Stage::Unit),
         terminals: chosen(Stage::Unit),
         components: chosen(Stage::Format) || chosen(Stage::Lints),
+        ..Needs::NOTHING
     };
     // First of all, so that nobody waits through the unit tests to learn that an engine is missing.
     let Outcome::Ready { engine } = setup::set_up(config, needs, selection.install)? else {

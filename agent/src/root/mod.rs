@@ -5,6 +5,8 @@
 //! Where the kernel has no such call, and for absolute links that point into the root, [`walk`] does the same one
 //! component at a time. Names are confined, not inodes: a hard link to a file outside is a name inside.
 
+#[cfg(any(feature = "fuzzing", test))]
+mod fuzz;
 mod made;
 mod own;
 mod path;
@@ -31,6 +33,8 @@ use rustix::{
     io::Errno,
 };
 
+#[cfg(any(feature = "fuzzing", test))]
+pub(crate) use fuzz::fuzz;
 pub use made::Made;
 pub use own::{JOURNALS, Own, RESERVED};
 pub use path::RelativePath;

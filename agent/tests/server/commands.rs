@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// One who follows a command's output, from an offset.
-struct Viewer {
+pub(crate) struct Viewer {
     body: BodyDataStream,
     /// Of an event that hasn't come whole.
     rest: Vec<u8>,
@@ -28,7 +28,7 @@ struct Viewer {
 }
 
 impl Viewer {
-    async fn open(agent: &TestAgent, id: &str, offset: u64) -> Self {
+    pub(crate) async fn open(agent: &TestAgent, id: &str, offset: u64) -> Self {
         let request = Request::post("/v1/tools/commandOutput")
             .header("authorization", "Bearer token")
             .header("content-type", "application/json")
@@ -62,16 +62,21 @@ impl Viewer {
         true
     }
 
-    async fn until(&mut self, wanted: &str) {
+    pub(crate) async fn until(&mut self, wanted: &str) {
         while !self.text.contains(wanted) {
             assert!(self.read().await, "it ended after {:?}", self.text);
         }
     }
 
-    async fn finish(mut self) -> (String, Value) {
+    /// All that was written, once the command has ended.
+    pub(crate) async fn to_end(&mut self) -> String {
         while self.read().await {}
         assert!(self.ended, "cut off after {:?}", self.text);
-        (self.text, self.exit.unwrap())
+        self.text.clone()
+    }
+
+    async fn finish(mut self) -> (String, Value) {
+        (self.to_end().await, self.exit.unwrap())
     }
 }
 
@@ -79,7 +84,7 @@ async fn call(agent: &TestAgent, tool: &str, request: Value) -> Value {
     timeout(PATIENCE, agent.tool(tool, request.to_string())).await.expect("an answer").assert_ok().json()
 }
 
-async fn detach(agent: &TestAgent, mut request: Value) -> String {
+pub(crate) async fn detach(agent: &TestAgent, mut request: Value) -> String {
     request["detach"] = json!(true);
     call(agent, "command", request).await["id"].as_str().unwrap().to_owned()
 }

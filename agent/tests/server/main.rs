@@ -5,6 +5,7 @@ mod archive_copies; // archives out and in again: nothing is lost; replace and e
 mod archive_corpus; // archives that are refused, and that nothing is left of them
 mod archive_oddities; // archives that are odd and yet taken
 mod archives; // what comes out of archives that are taken
+mod asking; // what is asked of all that takes a path, and what of the outside would show
 mod audit; // auditRead
 mod audit_contents; // what a record says of content and of commands
 mod bad_input; // every field of every tool, and bodies that are no JSON, from the committed schemas
@@ -23,8 +24,10 @@ mod memory; // callers who do not read, in bounded memory
 mod metrics; // GET /metrics
 mod own_names; // names of the agent's own in the workspace, to every tool and route
 mod own_process; // the binary in a process of its own, for these and other tests
+mod random_trees; // every tool and route, on random trees of links that are raced, with and without openat2
 mod refusals; // what is turned away, and what of it is recorded
 mod repeats; // Idempotency-Key
+mod repeats_of_all; // Idempotency-Key, on each tool and route that changes something
 mod requests; // bodies, problems, request ids, streams
 mod schemas; // the committed schemas, and requests made from them
 mod searches; // search and find

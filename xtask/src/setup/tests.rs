@@ -98,6 +98,27 @@ fn the_newest_engine_is_built_with_go() {
 }
 
 #[test]
+fn what_fuzzes_is_installed_into_the_target_folder_by_anybody() {
+    let user = machine(false, &["c++"]);
+    let fuzzing = plan(&user, Needs::FUZZING, None, false);
+    assert_eq!(fuzzing.needed, [Action::InstallCargoFuzz]);
+    assert_eq!(obstacle(&user, &fuzzing, true), None);
+    assert!(obstacle(&user, &fuzzing, false).unwrap().contains("--no-install"));
+    assert_eq!(plan(&machine(false, &["c++", "cargo-fuzz"]), Needs::FUZZING, None, false), Plan::default());
+    let fresh = machine(true, FRESH_DEBIAN);
+    assert_eq!(installed(&plan(&fresh, Needs::FUZZING, None, false)), ["g++"]);
+
+    let asking = plan(&machine(true, &["python3", "ensurepip"]), Needs::SCHEMATHESIS, None, false);
+    assert_eq!(asking.needed, [Action::InstallSchemathesis]);
+    assert_eq!(installed(&plan(&fresh, Needs::SCHEMATHESIS, None, false)), ["python3", "python3-venv"]);
+    // The agent has to run as somebody else.
+    let user = machine(false, &["python3", "ensurepip", "schemathesis"]);
+    let refused = plan(&user, Needs::SCHEMATHESIS, None, false);
+    assert_eq!(refused.needed, [Action::RunAgentApart]);
+    assert_eq!(obstacle(&user, &refused, true), Some("only root may install and start these"));
+}
+
+#[test]
 fn what_may_not_be_done_is_said_with_its_commands() {
     let fresh = plan(&machine(false, FRESH_DEBIAN), Needs::ENGINE, Some(&nothing_found()), false);
     let user = machine(false, FRESH_DEBIAN);
