@@ -52,6 +52,8 @@ mod limits;
 mod networks;
 // What a host tells: events, use, lines, who did what, numbers.
 mod observe;
+// One workspace for an owner, whichever host process asks for it.
+mod owners;
 // Workspaces that are handed over from a pool.
 mod pool;
 mod preview;

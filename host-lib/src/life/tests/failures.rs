@@ -1,7 +1,12 @@
 //! What goes wrong while the host lives: every call of the engine fails in turn, before or after it has done what it was asked for;
 //! and every write to the state store, as where the disk is full for a moment, or until somebody frees some room.
 
-use super::invariants::{Stage, Step};
+use std::sync::Arc;
+
+use super::{
+    invariants::{Stage, Step},
+    kept::Kept,
+};
 use crate::testing::EngineFault;
 
 /// What fails.
@@ -42,7 +47,7 @@ async fn fails_everywhere(step: Step) {
     for fault in Fault::ALL {
         for at in 0.. {
             // In boxes, as below: together they are too large for a test's stack.
-            let stage = Box::pin(Stage::before(step)).await;
+            let stage = Box::pin(Stage::before(step, Kept::Bed(Arc::default()))).await;
             println!("{step:?}: {fault:?} at {at}");
             fault.set(&stage, at);
             let result = Box::pin(step.go(&stage)).await;

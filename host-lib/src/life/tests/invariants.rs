@@ -1,11 +1,14 @@
 //! The transitions, one by one, and what must be true after any of them was cut off or failed.
 
-use super::*;
+use super::{
+    kept::{Kept, Objects},
+    *,
+};
 use crate::{
     Class, PoolOptions, SaveOptions,
     labels::POOL_NAME_PREFIX,
     runtime::{Resources, Runtime as _},
-    testing::{EngineCopy, FakeEngine},
+    testing::{EngineCopy, FakeEngine, tar_of},
 };
 
 /// What is done to the workspace `w`.
@@ -86,19 +89,21 @@ impl Step {
     /// Makes what there is before it.
     async fn prepare(self, stage: &Stage) {
         let bystander = stage.host.create(CreateWorkspace::empty().id("bystander")).await.unwrap();
-        bystander.write_file("kept", "the bystander's").await.unwrap();
+        stage.write(&bystander, "the bystander's").await.unwrap();
         if self.is_creation() {
             return;
         }
         let workspace = stage.host.create(stage.request()).await.unwrap();
-        workspace.write_file("kept", CONTENT).await.unwrap();
+        stage.write(&workspace, CONTENT).await.unwrap();
         match self {
             Self::Start | Self::SleepStopped => workspace.stop(GRACE).await.unwrap(),
             Self::Resume | Self::SetLimitsPaused => workspace.pause().await.unwrap(),
             Self::Wake | Self::WakeFromPool | Self::RemoveAsleep => workspace.sleep(GRACE).await.unwrap(),
             Self::SleepAgain => {
+                stage.write(&workspace, "what w held before").await.unwrap();
                 workspace.sleep(GRACE).await.unwrap();
                 workspace.wake().await.unwrap();
+                stage.write(&workspace, CONTENT).await.unwrap();
             }
             Self::RemoveArchives => {
                 for saved in [&workspace, &bystander] {
@@ -116,7 +121,7 @@ impl Step {
                 Self::GetOrCreate => host.get_or_create(OWNER, stage.request()).await?,
                 _ => host.create(stage.request()).await?,
             };
-            return made.write_file("kept", CONTENT).await.map(|_| ());
+            return stage.write(&made, CONTENT).await;
         }
         let workspace = host.workspace("w").await?;
         match self {
@@ -144,19 +149,19 @@ const OWNER: &str = "ada";
 pub(super) struct Stage {
     pub(super) host: Host,
     pub(super) engine: Arc<FakeEngine>,
-    pub(super) bed: Arc<FakeBed>,
+    pub(super) kept: Kept,
     pub(super) folder: tempfile::TempDir,
 }
 
 impl Stage {
     /// Before a step.
-    pub(super) async fn before(step: Step) -> Self {
+    pub(super) async fn before(step: Step, kept: Kept) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let templates = folder.path().join("templates/web");
         std::fs::create_dir_all(&templates).unwrap();
         std::fs::write(templates.join("template.json"), DEV).unwrap();
         let engine = Arc::new(FakeEngine::new(EngineScript::default(), AgentScript::default()));
-        let stage = Self::on(folder, engine, Arc::default(), step.has_pool()).await;
+        let stage = Self::on(folder, engine, kept, step.has_pool()).await;
         step.prepare(&stage).await;
         if step.has_pool() {
             stage.host.pools_filled().await.unwrap();
@@ -166,20 +171,20 @@ impl Stage {
     }
 
     /// The next host, where one has died.
-    pub(super) async fn after(folder: tempfile::TempDir, engine: &EngineCopy, bed: FakeBed) -> Self {
-        Self::on(folder, Arc::new(engine.engine().await), Arc::new(bed), false).await
+    pub(super) async fn after(folder: tempfile::TempDir, engine: &EngineCopy, kept: Kept) -> Self {
+        Self::on(folder, Arc::new(engine.engine().await), kept, false).await
     }
 
-    async fn on(folder: tempfile::TempDir, engine: Arc<FakeEngine>, bed: Arc<FakeBed>, pooled: bool) -> Self {
+    async fn on(folder: tempfile::TempDir, engine: Arc<FakeEngine>, kept: Kept, pooled: bool) -> Self {
         let builder = Host::builder()
             .runtime(engine.clone())
             .home(folder.path().join("home"))
             .templates(folder.path().join("templates"))
-            .bed(bed.clone())
             .reconciles(false);
+        let builder = kept.by(builder);
         let builder =
             if pooled { builder.pool(Class::default(), PoolOptions::default().min(1).max(1)) } else { builder };
-        Self { host: builder.build().await.unwrap(), engine, bed, folder }
+        Self { host: builder.build().await.unwrap(), engine, kept, folder }
     }
 
     fn request(&self) -> CreateWorkspace {
@@ -194,11 +199,28 @@ impl Stage {
         self.check().await;
         let again = self.host.reconcile().await.unwrap();
         assert!(again.is_empty(), "what is right stays as it is: {again:?}");
+        if let Kept::Objects(objects) = &self.kept {
+            self.check_objects(objects).await;
+        }
+    }
+
+    /// Long after, what no archive needs goes, and archives are whole.
+    async fn check_objects(&self, objects: &Objects) {
+        let archives = self.host.archives();
+        objects.age();
+        archives.prune().await.unwrap();
+        let all = archives.list(None).await.unwrap();
+        for archive in &all {
+            archives.verify(archive).await.unwrap();
+        }
+        // Each has another content and another list of it, in a chunk each, an index, and a manifest.
+        let names = objects.names();
+        assert_eq!(names.len(), 4 * all.len(), "an archive is lost, or more is there than archives need: {names:?}");
     }
 
     async fn check(&self) {
         let inner = &self.host.inner;
-        let (entries, archives) = (inner.store.all().await.unwrap(), self.bed.names());
+        let (entries, archives) = (inner.store.all().await.unwrap(), self.kept.names(&self.host).await);
         let containers = self.engine.list(&BTreeMap::new()).await.unwrap();
         for entry in &entries {
             let container = entry.container.as_ref();
@@ -246,7 +268,7 @@ impl Stage {
     /// What there is then is what there was before the step, or after it; and after it, if it was done.
     pub(super) async fn holds(&self, step: Step, done: bool) {
         let bystander = self.host.workspace("bystander").await.unwrap();
-        assert_eq!(bystander.read_file("kept").await.unwrap(), "the bystander's");
+        self.holds_content(&bystander, "the bystander's").await;
         let found = self.host.workspace("w").await;
         match found {
             Ok(workspace) => {
@@ -269,9 +291,9 @@ impl Stage {
                 }
                 workspace.start().await.unwrap();
                 if !step.is_creation() || done {
-                    assert_eq!(workspace.read_file("kept").await.unwrap(), CONTENT);
+                    self.holds_content(&workspace, CONTENT).await;
                 }
-                workspace.write_file("kept", CONTENT).await.unwrap();
+                self.write(&workspace, CONTENT).await.unwrap();
                 assert_eq!(self.engine.dev_servers("corehold-w"), 1);
                 let entry = self.host.inner.store.get(workspace.id()).await.unwrap().unwrap();
                 assert_eq!(entry.recipe.env["B"], "request");
@@ -298,12 +320,41 @@ impl Stage {
     /// Removes everything, and nothing is left.
     pub(super) async fn clear(&self) {
         for info in self.host.list().await.unwrap() {
-            self.host.workspace(info.id.as_str()).await.unwrap().remove().await.unwrap();
+            let everything = RemoveOptions::default().archives(true);
+            self.host.workspace(info.id.as_str()).await.unwrap().remove_with(everything).await.unwrap();
         }
         self.host.drain_pools().await.unwrap();
         self.host.settled().await;
         assert_eq!(self.engine.names(), Vec::<String>::new());
         assert_eq!(self.host.inner.store.all().await.unwrap(), []);
-        assert_eq!((self.bed.names(), self.host.inner.records.all().await.len()), (Vec::new(), 0));
+        assert_eq!((self.kept.names(&self.host).await, self.host.inner.records.all().await.len()), (Vec::new(), 0));
+        if let Kept::Objects(objects) = &self.kept {
+            objects.age();
+            self.host.archives().prune().await.unwrap();
+            assert_eq!(objects.names(), Vec::<String>::new(), "nothing is left over that no archive needs");
+        }
     }
+
+    /// Lays what is to be kept into a workspace that runs.
+    async fn write(&self, workspace: &Workspace, content: &str) -> Result<()> {
+        match &self.kept {
+            Kept::Bed(_) => drop(workspace.write_file("kept", content.to_owned()).await?),
+            Kept::Objects(_) => self.engine.set_tar(&name_of(workspace), tar_of(&[("kept", content.as_bytes())])),
+        }
+        Ok(())
+    }
+
+    async fn holds_content(&self, workspace: &Workspace, content: &str) {
+        match &self.kept {
+            Kept::Bed(_) => assert_eq!(workspace.read_file("kept").await.unwrap(), content),
+            Kept::Objects(_) => {
+                let wanted = tar_of(&[("kept", content.as_bytes())]);
+                assert!(self.engine.tar(&name_of(workspace)) == wanted, "{} has other files", workspace.id());
+            }
+        }
+    }
+}
+
+fn name_of(workspace: &Workspace) -> String {
+    format!("corehold-{}", workspace.id())
 }

@@ -30,6 +30,7 @@ mod asleep;
 mod deaths;
 mod failures;
 mod invariants;
+mod kept;
 mod limits;
 mod owners;
 mod reconciling;
