@@ -31,6 +31,8 @@ pub const OUTSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0,
 pub const OUTSIDE_PRIVATE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 210, 9, 9));
 /// One of those at which clouds answer a machine, likewise.
 pub const OUTSIDE_LINK_LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 7, 7));
+/// Where most clouds answer a machine about itself, likewise.
+pub const OUTSIDE_CLOUD: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 /// Addresses at which clouds answer a machine about itself that aren't link-local: Alibaba's, Azure's, Oracle's.
 pub const OUTSIDE_METADATA: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
@@ -167,7 +169,11 @@ impl Engine {
         (id, ended["StatusCode"].as_i64().expect("it ended"))
     }
 
-    async fn start_script(&self, script: &str, host_config: serde_json::Value) -> String {
+    /// Starts one that goes on. Returns the container.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub async fn start_script(&self, script: &str, host_config: serde_json::Value) -> String {
         let image = corehold_host::config::DEFAULT_IMAGE;
         let body = serde_json::json!({
             "Image": image, "User": "0", "Entrypoint": ["sh", "-c", script], "Labels": self.labels(), "Tty": true,
@@ -201,7 +207,7 @@ impl Engine {
     /// When it can't be set up.
     pub async fn answer_for_outside(&self) {
         let table = format!("test{}", self.name("").replace('-', ""));
-        let mut four = vec![OUTSIDE.ip(), OUTSIDE_PRIVATE, OUTSIDE_LINK_LOCAL];
+        let mut four = vec![OUTSIDE.ip(), OUTSIDE_PRIVATE, OUTSIDE_LINK_LOCAL, OUTSIDE_CLOUD];
         four.extend(OUTSIDE_METADATA);
         let listed = |addresses: &[IpAddr]| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
         // The kernel removes the table with the process that made it.
