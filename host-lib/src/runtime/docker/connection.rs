@@ -210,16 +210,31 @@ impl Connection {
 
     /// Waits for one call that tells how containers are, until none is between two states. Podman 4.3 has names for what is between
     /// (`stopped`, until its own process has cleaned up after one that ended) that Docker's API doesn't have, and no event for its end.
-    pub(super) async fn settled<T, C>(&self, what: &str, mut call: impl FnMut() -> C) -> Result<T>
+    pub(super) async fn settled<T, C>(&self, what: &str, call: impl FnMut() -> C) -> Result<T>
+    where
+        C: Future<Output = Result<T, bollard::errors::Error>>,
+    {
+        self.again_while(is_between, what, call).await
+    }
+
+    /// Waits for one call that freezes a container, until it was. With control groups v1 runc tries it for a while, gives up on one whose
+    /// processes find no processor to stop at, and thaws it.
+    pub(super) async fn frozen<T, C>(&self, what: &str, call: impl FnMut() -> C) -> Result<T>
+    where
+        C: Future<Output = Result<T, bollard::errors::Error>>,
+    {
+        self.again_while(|error| error.to_string().contains("unable to freeze"), what, call).await
+    }
+
+    /// Calls again as long as the answer is such an error, for as long as a call may take.
+    async fn again_while<T, C>(&self, passes: fn(&Error) -> bool, what: &str, mut call: impl FnMut() -> C) -> Result<T>
     where
         C: Future<Output = Result<T, bollard::errors::Error>>,
     {
         let patience = Instant::now() + self.options.call_timeout;
         loop {
             match self.call(what, call()).await {
-                Err(error) if is_between(&error) && Instant::now() < patience => {
-                    tokio::time::sleep(BETWEEN_LOOKS).await
-                }
+                Err(error) if passes(&error) && Instant::now() < patience => tokio::time::sleep(BETWEEN_LOOKS).await,
                 answer => return answer,
             }
         }
@@ -466,6 +481,32 @@ mod tests {
         // Not for ever.
         let error = connection.settled::<(), _>("looking", || async { Err(between().into()) }).await.unwrap_err();
         assert!(error.to_string().contains("`stopped`"), "{error}");
+    }
+
+    /// Regression: on a busy machine a workspace wasn't paused.
+    #[tokio::test]
+    async fn what_was_not_frozen_at_once_is_tried_again() {
+        let address = versioned(r#"{"Version": "20.10.24", "ApiVersion": "1.41", "Os": "linux"}"#).await;
+        let connection = Connection::find(options(&address), &Surroundings::default()).await.1.ok().unwrap();
+        let failed = |message: &str| bollard::errors::Error::DockerResponseServerError {
+            status_code: 500,
+            message: message.to_owned(),
+        };
+        let busy = "Cannot pause container 0f: OCI runtime pause failed: unable to freeze: unknown";
+        let mut tries = 0;
+        let answer = connection.frozen("pausing", || {
+            tries += 1;
+            let answer = if tries < 3 { Err(failed(busy)) } else { Ok(tries) };
+            async move { answer }
+        });
+        assert_eq!(answer.await.unwrap(), 3);
+        let mut tries = 0;
+        let error = connection.frozen::<(), _>("pausing", || {
+            tries += 1;
+            async { Err(failed("Cannot pause container 0f: cgroups: cgroup deleted: unknown")) }
+        });
+        assert_eq!(error.await.unwrap_err().kind(), ErrorKind::Engine);
+        assert_eq!(tries, 1, "nothing else is");
     }
 
     #[tokio::test]

@@ -285,8 +285,8 @@ impl Runtime for Docker {
     }
 
     async fn pause(&self, id: &ContainerId) -> Result<()> {
-        let call = self.connection.client.pause_container(checked_name(&id.0)?);
-        let pausing = self.connection.call("pausing the container", call);
+        let name = checked_name(&id.0)?;
+        let pausing = self.connection.frozen("pausing the container", || self.connection.client.pause_container(name));
         let paused = self.beginnings.paused(&id.0, pausing).await;
         self.unless_already(ContainerStatus::Paused, id, paused).await
     }
