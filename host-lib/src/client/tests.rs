@@ -298,7 +298,7 @@ async fn what_a_command_has_written_is_searched_as_a_stream() {
     };
     static ASKED: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     let (_fixture, workspace) = workspace(|request| {
-        let streams = request.headers()["accept"].to_str().unwrap().contains("ndjson");
+        let streams = request.headers().get("accept").is_some_and(|accept| accept.as_bytes().ends_with(b"ndjson"));
         (on(request, "commandSearch") && streams).then(|| {
             let length = hyper::body::Body::size_hint(request.body()).exact().unwrap();
             if ASKED.set(length).is_err() {
@@ -310,7 +310,7 @@ async fn what_a_command_has_written_is_searched_as_a_stream() {
                 r#"{"type":"match","stream":"stderr","offset":5,"end":12,"text":"error 1","ranges":[[0,5]]}"#,
                 r#"{"type":"end","response":{"id":"7","matchedLines":1,"searchedBytes":7,"longLines":0,"offset":12,"end":20,"truncated":["maxMatches"],"elapsedMs":1}}"#,
             ];
-            ndjson(lines.map(|line| format!("{line}\n").into_bytes()).into(), false)
+            ndjson(lines.map(|line| Bytes::from(format!("{line}\n"))).into(), false)
         })
     })
     .await;
@@ -324,7 +324,7 @@ async fn what_a_command_has_written_is_searched_as_a_stream() {
     assert_eq!((found.len(), response.offset, response.end), (2, 12, 20));
     assert_eq!(response.truncated, [SearchTruncation::MaxMatches]);
     assert_eq!(*ASKED.get().unwrap(), serde_json::to_vec(&request()).unwrap().len() as u64);
-    let error = workspace.search_output(&request()).await.unwrap_err();
+    let error = workspace.search_output(&request()).await.err().unwrap();
     assert_eq!((error.kind(), error.problem().unwrap().code), (ErrorKind::Agent, Code::NotFound));
 }
 
