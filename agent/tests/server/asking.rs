@@ -69,7 +69,7 @@ impl Random {
 
     /// A path in which directories, links and ways up meet.
     pub(crate) fn path(&mut self) -> String {
-        let length = 1 + self.below(4);
+        let length = [1, 1, 2, 2, 3, 4][self.below(6)];
         (0..length).map(|_| self.of(self.parts)).collect::<Vec<_>>().join("/")
     }
 }
@@ -122,7 +122,7 @@ pub(crate) fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Known> {
 }
 
 /// Opens a directory, which no link stands for.
-pub(crate) fn directory(above: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn directory(above: BorrowedFd<'_>, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(above, name, flags, Mode::empty())
 }

@@ -4,8 +4,9 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -21,9 +22,11 @@ use super::{
 };
 
 /// Trees that a run tries, each with an agent of its own.
-const TREES: u64 = 10;
+const TREES: u64 = 8;
 /// Calls of each of two workers on each tree.
 const CALLS: usize = 110;
+/// How often in a row two things change their places.
+const FLICKERS: usize = 500;
 /// What is made of a tree before anybody is asked.
 const MADE: usize = 90;
 
@@ -47,6 +50,17 @@ fn outside(folder: &Path) {
         fs::write(directory.join(format!("{HIDDEN}-{}", directory.components().count())), SECRET).unwrap();
     }
     changed_long_ago(folder);
+}
+
+/// Removes a name and what is beneath it, following nothing.
+fn clear(above: BorrowedFd<'_>, name: &OsStr) {
+    if rustix::fs::unlinkat(above, name, AtFlags::empty()).is_ok() {
+        return;
+    }
+    let Ok(inside) = directory(above, name) else { return };
+    let listed = fs::read_dir(format!("/proc/self/fd/{}", inside.as_raw_fd()));
+    listed.into_iter().flatten().flatten().for_each(|entry| clear(inside.as_fd(), &entry.file_name()));
+    let _ = rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR);
 }
 
 /// Who changes a tree: by descriptors that were opened without following a link, so that it never does anything outside itself.
@@ -98,7 +112,7 @@ impl Hand {
     fn link(&mut self) {
         let (above, depth) = self.somewhere();
         let (name, target) = (self.random.of(NAMES), self.target(depth));
-        let _ = rustix::fs::unlinkat(&above, name, AtFlags::empty());
+        clear(above.as_fd(), name.as_ref());
         let _ = rustix::fs::symlinkat(target, &above, name);
     }
 
@@ -126,6 +140,22 @@ impl Hand {
         rustix::fs::renameat_with(from, name, to, other, flags).is_ok()
     }
 
+    /// A directory and a link to the outside that change their places so fast that a look at a name and its use seldom see the same; says
+    /// how often they did.
+    fn flicker(&mut self) -> usize {
+        // Often in the root, by which every path goes.
+        let above = if self.random.below(2) == 0 { self.root.try_clone().unwrap() } else { self.somewhere().0 };
+        let (name, link) = (self.random.of(NAMES), self.random.of(NAMES));
+        // What is no directory gives way to one, and whatever is in the link's place to that.
+        let _ = rustix::fs::unlinkat(&above, name, AtFlags::empty());
+        let _ = rustix::fs::mkdirat(&above, name, Mode::RWXU);
+        clear(above.as_fd(), link.as_ref());
+        let outside = self.places[1].join(self.random.of(&["", "d", "e"]));
+        let _ = rustix::fs::symlinkat(outside, &above, link);
+        let exchange = || rustix::fs::renameat_with(&above, name, &above, link, RenameFlags::EXCHANGE).is_ok();
+        (0..FLICKERS).take_while(|_| exchange()).count()
+    }
+
     /// What a tree is at first.
     fn make(&mut self) {
         for _ in 0..MADE {
@@ -144,6 +174,7 @@ impl Hand {
                 0 | 1 => self.link(),
                 2 | 3 => self.fill(),
                 4 | 5 => _ = self.rename(RenameFlags::empty()),
+                6..=9 => exchanged += self.flicker(),
                 _ => exchanged += usize::from(self.rename(RenameFlags::EXCHANGE)),
             }
             if round % 64 == 0 {
@@ -205,6 +236,7 @@ async fn try_tree(seed: u64, guard: &str, counted: &mut BTreeMap<String, (usize,
     }
     drop(stop);
     let exchanged = hand.join().unwrap();
+    eprintln!("  {exchanged} exchanges");
     assert!(exchanged > 20, "{exchanged} exchanges");
     assert_eq!(snapshot(agent.outside()), before);
 }

@@ -1,7 +1,7 @@
 //! Files of 4 KB and 1 MB over HTTP, on one connection and on sixteen, beside a bare axum server and, if its path is given, nginx.
 //!
 //! Usage: `read AGENT [NGINX]`. The axum server is this program again: `/memory/…` answers from memory, which is the floor,
-//! `/file/…` reads the file for each request, as a server of files must.
+//! `/file/…` reads the file for each request, as a server of files must. All are compared with both, and with nginx, in time and in rate.
 
 use std::{
     fs,
@@ -38,6 +38,8 @@ struct Peer {
     name: &'static str,
     port: u16,
     request: Request,
+    /// Whether all are compared with it.
+    is_measure: bool,
 }
 
 fn compare(agent: &Path, nginx: Option<&str>) -> Result<()> {
@@ -53,12 +55,13 @@ fn compare(agent: &Path, nginx: Option<&str>) -> Result<()> {
         Box::new(move |name: &str| format!("GET {path}{name} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     };
     let mut peers = vec![
-        Peer { name: "axum, memory", port: axum.port, request: plain("/memory/") },
-        Peer { name: "axum, file", port: axum.port, request: plain("/file/") },
+        Peer { name: "axum, memory", port: axum.port, request: plain("/memory/"), is_measure: true },
+        Peer { name: "axum, file", port: axum.port, request: plain("/file/"), is_measure: true },
         Peer {
             name: "agent, files",
             port: running.port(),
             request: Box::new(move |name| files.replace("NAME", name) + "\r\n"),
+            is_measure: false,
         },
         Peer {
             name: "agent, read",
@@ -67,11 +70,12 @@ fn compare(agent: &Path, nginx: Option<&str>) -> Result<()> {
                 let body = format!(r#"{{"files":[{{"path":"{name}"}}]}}"#);
                 format!("{tool}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
             }),
+            is_measure: false,
         },
     ];
     let nginx = nginx.map(|program| Process::nginx(program, folder.path())).transpose()?;
     if let Some(nginx) = &nginx {
-        peers.push(Peer { name: "nginx", port: nginx.port, request: plain("/") });
+        peers.push(Peer { name: "nginx", port: nginx.port, request: plain("/"), is_measure: true });
     }
     for (file, requests) in [("4k", 20_000), ("1m", 1_000)] {
         for connections in [1, 16] {
@@ -100,20 +104,37 @@ fn measure(peers: &[Peer], file: &str, connections: usize, requests: usize) -> R
             each.into_iter().flatten().for_each(|sample| samples[index].add(sample));
         }
     }
-    println!("{file}, {connections} connections");
-    let memory = &samples[0];
-    for ((peer, samples), rates) in peers.iter().zip(&samples).zip(&mut rates) {
-        rates.sort_by(f64::total_cmp);
+    println!(
+        "{file}, {connections} connections; in brackets the time, or the rate, of what that one has: {}",
+        against(peers).join(", ")
+    );
+    let rates: Vec<f64> = rates.iter_mut().map(|rates| median(rates)).collect();
+    let others: Vec<usize> = (0..peers.len()).filter(|index| peers[*index].is_measure).collect();
+    for (index, peer) in peers.iter().enumerate() {
+        let times: Vec<_> =
+            others.iter().map(|other| format!("{:.2}", samples[index].ratio_to(&samples[*other]))).collect();
+        let parts: Vec<_> = others.iter().map(|other| format!("{:.2}", rates[index] / rates[*other])).collect();
         println!(
-            "  {:14} p50 {:>7.1} µs ({:.2} of axum from memory)   p99 {:>7.1} µs   {:>8.0} requests/s",
+            "  {:14} p50 {:>7.1} µs ({})   p99 {:>7.1} µs   {:>8.0} requests/s ({})",
             peer.name,
-            samples.median().as_secs_f64() * 1e6,
-            samples.ratio_to(memory),
-            samples.quantile(0.99).as_secs_f64() * 1e6,
-            rates[rates.len() / 2]
+            samples[index].median().as_secs_f64() * 1e6,
+            times.join(", "),
+            samples[index].quantile(0.99).as_secs_f64() * 1e6,
+            rates[index],
+            parts.join(", ")
         );
     }
     Ok(())
+}
+
+/// Whom all are compared with.
+fn against(peers: &[Peer]) -> Vec<&'static str> {
+    peers.iter().filter(|peer| peer.is_measure).map(|peer| peer.name).collect()
+}
+
+fn median(rates: &mut [f64]) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
 }
 
 fn exchanges(port: u16, request: &[u8], count: usize) -> Result<Vec<Duration>> {

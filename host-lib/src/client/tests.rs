@@ -4,8 +4,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use corehold_types::{
-    Code,
-    tools::{Command, CommandEvent, CommandRequest, Info, InfoRequest, Read, ReadRequest},
+    Code, Data,
+    tools::{
+        Command, CommandEvent, CommandRequest, CommandSearchEvent, CommandSearchRequest, Info, InfoRequest,
+        OutputStream, Read, ReadRequest, SearchTruncation,
+    },
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::{Request, StatusCode};
@@ -282,6 +285,47 @@ async fn input_is_sent_until_all_of_it_is_taken() {
     workspace.send_input("7", "12345678").await.unwrap();
     let lengths = LENGTHS.lock().unwrap().clone();
     assert_eq!(lengths.windows(2).map(|pair| pair[0] - pair[1]).collect::<Vec<_>>(), [3, 3]);
+}
+
+/// Lines come as they are found, and the last answer says where to go on; what was asked is in the request as it is.
+#[tokio::test]
+async fn what_a_command_has_written_is_searched_as_a_stream() {
+    let request = || CommandSearchRequest {
+        id: "7".to_owned(),
+        pattern: "^error".to_owned(),
+        after: Some(2),
+        ..CommandSearchRequest::default()
+    };
+    static ASKED: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    let (_fixture, workspace) = workspace(|request| {
+        let streams = request.headers().get("accept").is_some_and(|accept| accept.as_bytes().ends_with(b"ndjson"));
+        (on(request, "commandSearch") && streams).then(|| {
+            let length = hyper::body::Body::size_hint(request.body()).exact().unwrap();
+            if ASKED.set(length).is_err() {
+                let problem = Problem::new(Code::NotFound, "it is forgotten");
+                return reply(StatusCode::NOT_FOUND, serde_json::to_vec(&problem).unwrap());
+            }
+            let lines = [
+                r#"{"type":"gap","from":0,"to":5}"#,
+                r#"{"type":"match","stream":"stderr","offset":5,"end":12,"text":"error 1","ranges":[[0,5]]}"#,
+                r#"{"type":"end","response":{"id":"7","matchedLines":1,"searchedBytes":7,"longLines":0,"offset":12,"end":20,"truncated":["maxMatches"],"elapsedMs":1}}"#,
+            ];
+            ndjson(lines.map(|line| Bytes::from(format!("{line}\n"))).into(), false)
+        })
+    })
+    .await;
+    let mut found = Vec::new();
+    let stream = workspace.search_output(&request()).await.unwrap();
+    let response = stream.finish(|event| found.push(event)).await.unwrap();
+    assert_eq!(found[0], CommandSearchEvent::Gap { from: 0, to: 5 });
+    let CommandSearchEvent::Match(line) = &found[1] else { panic!("{found:?}") };
+    assert_eq!((line.stream, line.offset, line.ranges.as_slice()), (OutputStream::Stderr, 5, &[[0, 5]][..]));
+    assert_eq!(line.data, Data::from_bytes(b"error 1".to_vec()));
+    assert_eq!((found.len(), response.offset, response.end), (2, 12, 20));
+    assert_eq!(response.truncated, [SearchTruncation::MaxMatches]);
+    assert_eq!(*ASKED.get().unwrap(), serde_json::to_vec(&request()).unwrap().len() as u64);
+    let error = workspace.search_output(&request()).await.err().unwrap();
+    assert_eq!((error.kind(), error.problem().unwrap().code), (ErrorKind::Agent, Code::NotFound));
 }
 
 #[tokio::test]

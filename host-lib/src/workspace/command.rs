@@ -6,7 +6,7 @@ use corehold_types::{
     CollectedOutput, Data, WorkspacePath,
     tools::{
         Command, CommandExit, CommandInput, CommandInputRequest, CommandRequest, CommandResize, CommandResizeRequest,
-        Pty, PtySize,
+        CommandSearch, CommandSearchRequest, Pty, PtySize,
     },
 };
 
@@ -217,6 +217,21 @@ impl Workspace {
         let request = CommandInputRequest { id: command.to_owned(), end: Some(true), ..Default::default() };
         while !self.call::<CommandInput>(&request).await?.complete {}
         Ok(())
+    }
+
+    /// Searches what a command has written until now for a regular expression or literal, and tells the lines as they are found, each with
+    /// its stream, its offset in the log and where in it the matches are. What the bounded log has dropped is told as a gap.
+    ///
+    /// The answer at the end says where to go on (`offset`) when it isn't complete (`truncated`), or when the command has written more.
+    /// [`CommandSearchRequest`]'s other fields have their defaults in `CommandSearchRequest { id, pattern, ..Default::default() }`.
+    ///
+    /// Dropping the stream, or this future, ends the search.
+    ///
+    /// # Errors
+    /// `Agent` with the problem `INVALID_REQUEST` for a pattern that can't be read, or `NOT_FOUND` for a command that the agent doesn't
+    /// know; `AgentUnavailable` when it can't be reached.
+    pub async fn search_output(&self, request: &CommandSearchRequest) -> Result<ToolStream<CommandSearch>> {
+        self.stream::<CommandSearch>(request).await
     }
 
     /// Tells a command's terminal its size, 1 to 4,096 each way; its foreground processes get SIGWINCH.
