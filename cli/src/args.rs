@@ -183,12 +183,17 @@ pub(crate) struct Up {
     /// Port inside that is to be reached on 127.0.0.1 too, besides the template's; may be given more than once
     #[arg(long, value_name = "PORT")]
     pub(crate) publish: Vec<u16>,
+    /// What is enough for somebody's work whom you don't know, where nothing else is said: 512 MiB of memory, half a CPU, 100 processes, 1 GiB
+    /// of disk; paused when idle for an hour, asleep at an age of a day; its commands end after 300 s; outside, the internet only. What the
+    /// template or another flag says goes before it
+    #[arg(long)]
+    pub(crate) for_strangers: bool,
     #[command(flatten)]
     pub(crate) asked: Asked,
     /// What it may reach outside: `open` (all but this machine and others' networks on it), `internet`, `none`, or addresses and
-    /// networks, with commas between them: 10.20.0.0/16,203.0.113.7:443
-    #[arg(long, value_name = "EGRESS", default_value = "open")]
-    pub(crate) network: Egress,
+    /// networks, with commas between them: 10.20.0.0/16,203.0.113.7:443 (default: open; with --for-strangers, internet)
+    #[arg(long, value_name = "EGRESS")]
+    pub(crate) network: Option<Egress>,
     /// CA bundle in PEM to hand in (default: the one this machine uses, where there is one)
     #[arg(long, value_name = "FILE", conflicts_with = "no_ca")]
     pub(crate) ca: Option<PathBuf>,

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use corehold_host::{CreateWorkspace, Creation, Host, Network, Workspace, WorkspaceInfo, runtime::Runtime as _};
+use corehold_host::{
+    CreateWorkspace, Creation, Host, IdlePolicy, Network, Workspace, WorkspaceInfo, runtime::Runtime as _,
+};
 use serde_json::json;
 
 use super::logs;
@@ -20,6 +22,10 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
     if let Some(bundle) = ca_bundle(up) {
         builder = builder.ca_bundle(bundle);
     }
+    if up.for_strangers {
+        builder = builder.for_strangers();
+    }
+    let idle = idle(up, builder.idle_policy());
     let host = builder.build().await?;
     let template = host.catalog().resolve(&up.source)?;
     for reason in &template.inferred {
@@ -42,7 +48,9 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
     if let Some(image) = &up.image {
         request = request.image(image);
     }
-    request = request.network(Network::shared().egress(up.network.clone()));
+    if let Some(egress) = &up.network {
+        request = request.network(Network::shared().egress(egress.clone()));
+    }
     for (name, value) in &up.env {
         request = request.env(name, value);
     }
@@ -60,20 +68,33 @@ pub(crate) async fn run(global: &Global, up: &Up) -> anyhow::Result<ExitCode> {
         request = request.sandbox(sandbox);
     }
 
-    if let Some(policy) = up.idle.policy() {
+    let goes_by_itself = idle.is_some();
+    if let Some(policy) = idle {
         request = request.idle(policy);
     }
 
     let Some(workspace) = watched(global, &host, host.create(request)).await? else { return Ok(ExitCode::from(130)) };
     let info = workspace.info().await?;
     announce(global, &workspace, &info)?;
-    if up.idle.policy().is_some() && !global.json {
+    if goes_by_itself && !global.json {
         eprintln!("note: nothing happens by itself but while a host runs: a backend, or `corehold supervise`");
     }
     if up.attach {
         return logs::dev_server(global, &workspace, true).await;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the workspace is to have as its own, since this host ends with the command.
+fn idle(up: &Up, strangers: &IdlePolicy) -> Option<IdlePolicy> {
+    let asked = up.idle.policy();
+    if !up.for_strangers {
+        return asked;
+    }
+    let mut policy = asked.unwrap_or_default();
+    policy.pause_after = policy.pause_after.or(strangers.pause_after);
+    policy.max_lifetime = policy.max_lifetime.or(strangers.max_lifetime);
+    Some(policy)
 }
 
 /// Shows how a creation goes; nothing comes of it when it is interrupted.

@@ -308,6 +308,13 @@ impl HostBuilder {
         self
     }
 
+    /// What [`idle`](Self::idle) or [`for_strangers`](Self::for_strangers) has set, to be given to a workspace as its own: then it holds
+    /// under any host.
+    #[must_use]
+    pub fn idle_policy(&self) -> &IdlePolicy {
+        &self.idle
+    }
+
     /// How workspaces that have no policy of their own are watched, and whether those that aren't well are restarted. Default: they
     /// aren't watched.
     pub fn health(mut self, policy: HealthPolicy) -> Self {

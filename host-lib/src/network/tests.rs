@@ -145,3 +145,20 @@ async fn a_pool_serves_those_of_its_own_network_alone() {
     let refused = fixture.builder().pool(class, PoolOptions::default()).build().await.err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
 }
+
+#[tokio::test]
+async fn every_ten_seconds_a_host_looks_whether_networks_are_closed_whatever_it_found_before() {
+    let fixture = fixture().await;
+    let mut looks = fixture.engine.looks.subscribe();
+    // Where nothing else is to be done, the clock goes on to the next moment for which somebody waits.
+    tokio::time::pause();
+    let mut last: Option<Instant> = None;
+    for round in 1..=3 {
+        tokio::time::timeout(3 * LOOK_EVERY, looks.changed()).await.expect("it looks").unwrap();
+        let now = Instant::now();
+        assert!(last.is_none_or(|last| now - last == LOOK_EVERY), "{:?}", last.map(|last| now - last));
+        last = Some(now);
+        let (count, labels) = looks.borrow_and_update().clone();
+        assert_eq!((count, labels), (round, labels::of_home(&fixture.host.inner.fingerprint)));
+    }
+}

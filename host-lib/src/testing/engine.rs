@@ -20,7 +20,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use corehold_types::Timestamp;
 use futures_util::{StreamExt as _, stream};
-use tokio::{net::TcpStream, sync::broadcast};
+use tokio::{
+    net::TcpStream,
+    sync::{broadcast, watch},
+};
 
 use self::container::{Container, failure, gone, measure, state, workspace_of};
 pub(crate) use self::{copy::EngineCopy, fault::EngineFault, script::EngineScript};
@@ -59,6 +62,8 @@ pub(crate) struct FakeEngine {
     networks: Mutex<BTreeMap<String, NetworkSpec>>,
     /// Addresses that are somebody else's.
     pub(crate) taken_subnets: Mutex<BTreeSet<Subnet>>,
+    /// How often it was asked whether networks are still closed, and for the containers of which labels the last time.
+    pub(crate) looks: watch::Sender<(usize, BTreeMap<String, String>)>,
     pub(crate) disk: volumes::Disk,
 }
 
@@ -84,6 +89,7 @@ impl FakeEngine {
             volumes: volumes::Volumes::default(),
             networks: Mutex::default(),
             taken_subnets: Mutex::default(),
+            looks: watch::Sender::default(),
             disk: volumes::Disk::default(),
         }
     }
@@ -302,6 +308,15 @@ impl Runtime for FakeEngine {
                 Ok(NetworkMade::There)
             })
             .await
+    }
+
+    /// The first time something is open that can't be closed.
+    async fn close_networks_again(&self, labels: &BTreeMap<String, String>) -> Result<Vec<String>> {
+        self.looks.send_modify(|looks| *looks = (looks.0 + 1, labels.clone()));
+        match self.looks.borrow().0 {
+            1 => Err(Error::new(ErrorKind::Unsupported, "it is open")),
+            _ => Ok(vec!["network".to_owned()]),
+        }
     }
 
     async fn release_network(&self, name: &str) -> Result<bool> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use corehold_e2e::corehold::Corehold;
 use corehold_host::{
-    CreateWorkspace, DiskPolicy, ErrorKind, EventKind, Workspace, WorkspaceState,
-    runtime::{ContainerId, Resources, Runtime as _},
+    CreateWorkspace, DiskPolicy, ErrorKind, EventKind, Network, Workspace, WorkspaceState,
+    runtime::{ContainerId, Egress, Resources, Runtime as _},
     tools::{Info, InfoRequest},
 };
 
@@ -52,6 +52,44 @@ async fn what_nobody_limits_has_the_defaults_inside_and_strangers_have_less() {
     assert!(begun < 100, "{begun}");
     workspace.remove().await.unwrap();
     host.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_has_it_for_strangers_too_and_other_flags_go_before() {
+    let corehold = Corehold::start().await;
+    let folder = corehold.folder("page", &[("index.html", "<p>a page")]);
+    let up = async |name: &str, flags: &[&str]| {
+        let arguments = ["up", folder.to_str().unwrap(), "--name", name];
+        let up = corehold.cli(&[&arguments[..], flags].concat()).output().unwrap();
+        assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+        corehold.host.workspace(name).await.unwrap()
+    };
+    let hours = |hours: u64| Some(Duration::from_secs(hours * 3_600));
+
+    let workspace = up("strange", &["--for-strangers"]).await;
+    assert_eq!(limits(&workspace).await, "536870912 100 500");
+    assert_eq!(command_ms(&workspace).await, 300_000);
+    let info = workspace.info().await.unwrap();
+    assert_eq!(info.resources.unwrap().disk_bytes, Some(1 << 30));
+    assert_eq!(info.network, Some(Network::shared().egress(Egress::Internet)));
+    // Its own, since nothing else of the command stays.
+    let idle = workspace.idle_policy().await.unwrap().unwrap();
+    assert_eq!((idle.pause_after, idle.archive_after, idle.max_lifetime), (hours(1), None, hours(24)));
+    workspace.remove().await.unwrap();
+
+    let flags = ["--for-strangers", "--memory", "1GiB", "--network", "none", "--pause-after", "2h"];
+    let workspace = up("less-strange", &flags).await;
+    assert_eq!(limits(&workspace).await, "1073741824 100 500");
+    assert_eq!(workspace.info().await.unwrap().network, Some(Network::shared().egress(Egress::None)));
+    let idle = workspace.idle_policy().await.unwrap().unwrap();
+    assert_eq!((idle.pause_after, idle.max_lifetime), (hours(2), hours(24)));
+    workspace.remove().await.unwrap();
+
+    // Of one's own there is no more than ever.
+    let workspace = up("own", &[]).await;
+    assert_eq!(workspace.info().await.unwrap().network, Some(Network::shared()));
+    assert_eq!(workspace.idle_policy().await.unwrap(), None);
+    workspace.remove().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

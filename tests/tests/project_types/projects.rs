@@ -67,27 +67,6 @@ pub(crate) const PYTHON: &[Project] = &[Project {
     serves: Some("python greets"),
 }];
 
-/// Java reads no PEM file, so what the host has its workspaces trust is made a store of its own first.
-const TRUST: &str = r#"import java.io.*;
-import java.security.KeyStore;
-import java.security.cert.*;
-
-public class Trust {
-    public static void main(String[] arguments) throws Exception {
-        KeyStore store = KeyStore.getInstance("PKCS12");
-        store.load(null, null);
-        try (InputStream pem = new FileInputStream(arguments[0])) {
-            int number = 0;
-            for (Certificate one : CertificateFactory.getInstance("X.509").generateCertificates(pem)) {
-                store.setCertificateEntry("ca" + number++, one);
-            }
-        }
-        try (OutputStream file = new FileOutputStream(arguments[1])) {
-            store.store(file, "changeit".toCharArray());
-        }
-    }
-}
-"#;
 const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>acme</groupId>
@@ -108,11 +87,21 @@ const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
 </project>
 "#;
 
+const GRADLE: &str = "apply plugin: 'java'
+
+repositories {
+    mavenCentral()
+}
+
+dependencies {
+    compile 'org.apache.commons:commons-lang3:3.12.0'
+}
+";
+
 pub(crate) const JAVA: &[Project] = &[
     Project {
         name: "maven",
         files: &[
-            ("Trust.java", TRUST),
             ("pom.xml", POM),
             (
                 "src/main/java/Greeter.java",
@@ -120,26 +109,25 @@ pub(crate) const JAVA: &[Project] = &[
                  System.out.println(org.apache.commons.lang3.StringUtils.reverse(\"steerg avaj\"));\n    }\n}\n",
             ),
         ],
-        template: Some(
-            r#"{"project": "java", "setupTimeoutSeconds": 1800, "setup": [
-                "test -z \"$SSL_CERT_FILE\" || java Trust.java \"$SSL_CERT_FILE\" /tmp/trust.p12",
-                "test ! -f /tmp/trust.p12 || export MAVEN_OPTS='-Djavax.net.ssl.trustStore=/tmp/trust.p12 -Djavax.net.ssl.trustStorePassword=changeit'; mvn --batch-mode --quiet package"]}"#,
-        ),
+        template: None,
         run: ("java -cp target/greeter-1.jar:$(find ~/.m2 -name 'commons-lang3-3.12.0.jar') Greeter", "java greets"),
         serves: None,
     },
     Project {
         name: "gradle",
         files: &[
-            ("build.gradle", "apply plugin: 'java'\n"),
+            ("build.gradle", GRADLE),
             (
                 "src/main/java/Greeter.java",
                 "public class Greeter {\n    public static void main(String[] arguments) {\n        \
-                 System.out.println(\"gradle greets\");\n    }\n}\n",
+                 System.out.println(org.apache.commons.lang3.StringUtils.reverse(\"steerg eldarg\"));\n    }\n}\n",
             ),
         ],
         template: None,
-        run: ("java -cp build/libs/app.jar:build/classes/java/main Greeter", "gradle greets"),
+        run: (
+            "java -cp build/classes/java/main:$(find ~/.gradle -name 'commons-lang3-3.12.0.jar') Greeter",
+            "gradle greets",
+        ),
         serves: None,
     },
 ];

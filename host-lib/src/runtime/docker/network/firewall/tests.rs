@@ -36,6 +36,18 @@ fn what_is_not_let_in_is_refused_last_and_members_meet_only_where_they_may() {
     assert_eq!(of(&Rules { meet: true, ..rules() }, "others")[0], "oifname \"ch0123456789ab\" accept");
 }
 
+/// What is open is known to the kernel before any rule of a network is asked: it stays open when rules become stricter.
+#[test]
+fn what_was_let_through_before_stays_open() {
+    let script = Rules { egress: Egress::None, ..rules() }.script(61_234);
+    for chain in ["input", "forward"] {
+        let rules: Vec<_> =
+            script.lines().filter_map(|line| line.split_once(&format!("add rule inet corehold {chain} "))).collect();
+        assert_eq!(rules[0].1, "ct state established,related accept", "{chain}");
+        assert!(rules[1].1.starts_with("iifname vmap"), "{chain}");
+    }
+}
+
 #[test]
 fn a_resolver_at_the_gateway_is_asked_for_names_alone() {
     let rules = Rules { resolver: true, ..rules() };
