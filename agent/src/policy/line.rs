@@ -234,6 +234,11 @@ impl Parser {
             let (word, quoted) = self.word()?;
             if command.words.is_empty() {
                 if let (Some(name), false) = (assigned(&word.text), quoted) {
+                    if word.text[name.len()..].starts_with('+') {
+                        self.undecided(format!(
+                            "`{name}+=` sets a variable, or begins a program's name in some shells"
+                        ));
+                    }
                     command.variables.push(name.to_owned());
                     continue;
                 }

@@ -177,6 +177,9 @@ const UNDECIDED: &[&str] = &[
     "rm -rf $X",
     "f() { ls; }; f",
     "let x=1",
+    // To dash it is a program, in a directory that anybody may have made.
+    "x+=/tool",
+    "ls; x+=1 ls",
     "make() { ls; }",
     "hash -p /usr/bin/sudo ls",
     "sh <<E\n$X\nE",

@@ -69,14 +69,14 @@ impl Viewer {
     }
 
     /// All that was written, once the command has ended.
-    pub(crate) async fn to_end(&mut self) -> String {
+    pub(crate) async fn all(&mut self) -> String {
         while self.read().await {}
         assert!(self.ended, "cut off after {:?}", self.text);
         self.text.clone()
     }
 
     async fn finish(mut self) -> (String, Value) {
-        (self.to_end().await, self.exit.unwrap())
+        (self.all().await, self.exit.unwrap())
     }
 }
 

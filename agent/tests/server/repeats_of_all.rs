@@ -164,7 +164,7 @@ async fn typed_once() {
     assert_replayed("commandInput", &first, &ask(&agent, "k", "commandInput", &once).await);
     let last = json!({"id": id, "data": {"text": "last\n"}, "end": true});
     ask(&agent, "l", "commandInput", &last).await.assert_ok();
-    assert_eq!(viewer.to_end().await, "got=once\ngot=last\n");
+    assert_eq!(viewer.all().await, "got=once\ngot=last\n");
 }
 
 /// A second signal would be seen before one of a higher number that comes after it.
@@ -179,7 +179,7 @@ async fn signalled_once() {
     viewer.until("once").await;
     assert_replayed("commandSignal", &first, &ask(&agent, "k", "commandSignal", &once).await);
     ask(&agent, "l", "commandSignal", &json!({"id": id, "signal": "SIGUSR2"})).await.assert_ok();
-    let text = viewer.to_end().await;
+    let text = viewer.all().await;
     assert_eq!(text.matches("once").count(), 1, "{text}");
 }
 
@@ -193,7 +193,7 @@ async fn resized_once() {
     assert_replayed("commandResize", &first, &ask(&agent, "k", "commandResize", &resized).await);
     let mut viewer = Viewer::open(&agent, &id, 0).await;
     ask(&agent, "m", "commandInput", &json!({"id": id, "data": {"text": "go\r"}})).await.assert_ok();
-    let text = viewer.to_end().await;
+    let text = viewer.all().await;
     assert!(text.contains("20 90"), "{text}");
 }
 

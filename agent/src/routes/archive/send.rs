@@ -3,7 +3,7 @@
 //! `?path=` is the directory (default: the root), `?format=` one of `tar`, `tar.gz` (default) and `tar.zst`. `?exclude=`, which may be
 //! given more than once, is a pattern as in .gitignore of what is left out; `?exactTimes=true` keeps times to the nanosecond, for
 //! which an entry takes a kilobyte more before compression. An archive that can't be completed is cut off, which HTTP's framing
-//! and the archive's own both tell.
+//! and the archive's own both tell; where nothing of it was sent yet, the answer is a problem.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -53,7 +53,7 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
         agent.root.open_directory(&path)
     })
     .await?;
-    let (sender, receiver) = mpsc::channel(PIECES);
+    let (sender, mut receiver) = mpsc::channel(PIECES);
     // Owned by the receiver: when the connection drops that, the next piece can't be sent and the work ends.
     tokio::task::spawn_blocking(move || {
         let pieces = Pieces(sender);
@@ -68,14 +68,29 @@ async fn answer(agent: Arc<Agent>, request: Request) -> Result<Response, Problem
         let _ = pieces.send(result.map(|()| None));
         drop(permit);
     });
-    let pieces = stream::try_unfold(receiver, async |mut receiver: mpsc::Receiver<Piece>| {
-        // Without a last word the work has panicked: an error then, so that a part is not taken for the whole.
-        let piece = receiver.recv().await.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))?;
-        Ok::<_, io::Error>(piece.map(|piece| (piece, receiver)))
+    // Nothing is sent before there is a piece, and what fails until then can still be said.
+    let first = next(&mut receiver).await.map_err(|error| cannot(&error))?;
+    let pieces = stream::try_unfold((Some(first), receiver), async |(first, mut receiver)| {
+        let piece = match first {
+            Some(first) => first,
+            None => next(&mut receiver).await?,
+        };
+        Ok::<_, io::Error>(piece.map(|piece| (piece, (None, receiver))))
     });
     let mut response = Response::new(Body::from_stream(pieces));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     Ok(response)
+}
+
+/// Without a last word the work has panicked: an error then, so that a part is not taken for the whole.
+async fn next(receiver: &mut mpsc::Receiver<Piece>) -> Piece {
+    receiver.recv().await.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))
+}
+
+fn cannot(error: &io::Error) -> Problem {
+    let code = if error.kind() == io::ErrorKind::PermissionDenied { Code::PermissionDenied } else { Code::Internal };
+    Problem::new(code, format!("the archive can't be made: {error}"))
+        .suggest("leave out with `exclude` what can't be read")
 }
 
 fn excluded(patterns: &[Vec<u8>]) -> Result<Gitignore, Problem> {
@@ -127,12 +142,17 @@ impl Format {
 
     fn write(self, directory: std::os::fd::OwnedFd, packing: &Packing, pieces: Pieces) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(PIECE, pieces);
-        match self {
-            Self::Tar => pack(directory, packing, &mut out)?,
-            Self::Gzip => compress::gzip(&mut out, |out| pack(directory, packing, out))?,
-            Self::Zstd => compress::zstd(&mut out, |out| pack(directory, packing, out))?,
+        let result = match self {
+            Self::Tar => pack(directory, packing, &mut out),
+            Self::Gzip => compress::gzip(&mut out, |out| pack(directory, packing, out)),
+            Self::Zstd => compress::zstd(&mut out, |out| pack(directory, packing, out)),
+        };
+        let result = result.and_then(|()| out.flush());
+        if result.is_err() {
+            // Dropped as it is, it would send what is left of it.
+            drop(out.into_parts());
         }
-        out.flush()
+        result
     }
 }
 
