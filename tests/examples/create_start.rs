@@ -10,8 +10,7 @@ use corehold_host::runtime::{ContainerId, ContainerSpec, Resources, Runtime as _
 async fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(15, |rounds| rounds.parse().expect("a number of rounds"));
     let engine = Engine::start().await;
-    let resources =
-        Resources { memory_bytes: Some(1 << 30), cpu_millis: Some(1000), pids: Some(512), ..Resources::default() };
+    let resources = Resources::default().memory_bytes(1 << 30).cpu_millis(1000).pids(512);
     let spec = |name: String| ContainerSpec {
         name,
         image: engine.image.clone(),

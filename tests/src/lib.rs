@@ -13,6 +13,7 @@ pub mod images;
 pub mod own_engine;
 pub mod proxy;
 pub mod registry;
+pub mod s3;
 pub mod stand_in;
 pub mod tree;
 pub mod watching;

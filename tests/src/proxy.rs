@@ -43,7 +43,8 @@ pub enum Fault {
 /// What kind of request fails, and how, until [`Proxy::heal`].
 #[derive(Debug, Clone)]
 struct Rule {
-    endpoint: String,
+    /// Absent: every kind.
+    endpoint: Option<String>,
     fault: Fault,
 }
 
@@ -81,12 +82,22 @@ impl Proxy {
 
     /// From now on every request of this kind, as [`endpoints`](Self::endpoints) names it, fails so.
     pub fn fail(&self, endpoint: &str, fault: Fault) {
-        *lock(&self.rule) = Some(Rule { endpoint: endpoint.to_owned(), fault });
+        *lock(&self.rule) = Some(Rule { endpoint: Some(endpoint.to_owned()), fault });
+    }
+
+    /// From now on every request fails so.
+    pub fn fail_all(&self, fault: Fault) {
+        *lock(&self.rule) = Some(Rule { endpoint: None, fault });
     }
 
     /// From now on everything passes.
     pub fn heal(&self) {
         *lock(&self.rule) = None;
+    }
+
+    /// Forgets what kinds of requests there were.
+    pub fn forget(&self) {
+        lock(&self.seen).clear();
     }
 
     /// The kinds of requests so far: `POST /containers/{}/start`.
@@ -163,7 +174,8 @@ async fn decide(mut client: UnixStream, engine: &Path, rule: &Mutex<Option<Rule>
     }
     let endpoint = endpoint(&head);
     lock(seen).insert(endpoint.clone());
-    let fault = lock(rule).as_ref().filter(|rule| rule.endpoint == endpoint).map(|rule| rule.fault);
+    let is_meant = |rule: &&Rule| rule.endpoint.as_ref().is_none_or(|meant| *meant == endpoint);
+    let fault = lock(rule).as_ref().filter(is_meant).map(|rule| rule.fault);
     let answer = match fault {
         Some(Fault::Cut) => return,
         Some(Fault::Hang) => return hang(client).await,

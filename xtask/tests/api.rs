@@ -17,7 +17,6 @@ const WHOLE: &[&str] = &[
     "Frame",
     "ImageBuild",
     "OutputStream",
-    "Resources",
     "Surroundings",
     "VolumeSpec",
 ];

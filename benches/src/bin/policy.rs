@@ -20,7 +20,7 @@ const DISK: u64 = 10 << 30;
 
 fn rules() -> Result<Policy> {
     let totals = Totals::unlimited().workspaces(1_000).memory_bytes(1 << 45).disk_bytes(1 << 45);
-    let all = Resources { memory_bytes: Some(256 << 20), disk_bytes: Some(DISK), ..Resources::default() };
+    let all = Resources::default().memory_bytes(256 << 20).disk_bytes(DISK);
     Ok(Policy::new()
         .plans(Plan::shipped())
         .plan(Plan::new("all").workspace(all).totals(totals))
@@ -42,7 +42,7 @@ async fn main() -> Result<()> {
         Host::builder()
             .runtime(docker.clone())
             .home(home.path())
-            .resources(Resources { memory_bytes: Some(256 << 20), disk_bytes: Some(DISK), ..Resources::default() })
+            .resources(Resources::default().memory_bytes(256 << 20).disk_bytes(DISK))
             .pool(Class::default(), PoolOptions::default().min(2).max(2))
     };
     let free = builder(&homes[0]).disk(DiskPolicy::default().floor_bytes(0)).build().await?;

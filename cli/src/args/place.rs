@@ -25,7 +25,7 @@ pub(crate) struct Asked {
 impl Asked {
     /// As the library has it. What isn't said stays as it is: the template's, the host's.
     pub(crate) fn resources(&self) -> anyhow::Result<Resources> {
-        let mut resources = Resources { pids: self.processes, ..Resources::default() };
+        let mut resources = Resources::default().pids(self.processes);
         if let Some(memory) = &self.memory {
             resources.memory_bytes = Some(template::parse_memory(memory)?);
         }

@@ -19,13 +19,17 @@ use crate::{
 };
 
 /// What is done with a workspace that has more on disk than it may.
+///
+/// None of it leaves any grace, other than the end of an idle or old workspace ([`Expiry`](crate::Expiry)): what writes too much would go on with that
+/// until it is killed, and fill the disk of all. Nor is any needed: what is paused loses nothing, and whoever wants commands killed has
+/// chosen that.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum DiskAction {
     /// It is told: [`EventKind::DiskExceeded`](crate::EventKind::DiskExceeded).
     Tell,
-    /// Besides, all its commands are killed, the dev server too, in each round in which it is so.
+    /// Besides, all its commands are killed by KILL, the dev server too, in each round in which it is so.
     EndCommands,
     /// Besides, it is paused, in each round in which it is so. Its next call wakes it, so that its owner can remove something. The default.
     #[default]

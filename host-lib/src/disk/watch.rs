@@ -161,6 +161,7 @@ impl Rounds {
             DiskAction::Tell => Ok(()),
             DiskAction::EndCommands => end_commands(host, entry).await,
             DiskAction::Pause => {
+                // A pause ends nothing that would need a grace.
                 let (verb, cause) = (Verb::Pause, TransitionCause::Disk);
                 life::perform_unchanged(host, entry.clone(), verb, Duration::ZERO, cause).await
             }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 use super::{
     TransitionCause, WorkspaceState,
@@ -110,10 +113,8 @@ impl Host {
         let infos = tokio::time::timeout_at(deadline, self.list()).await.map_err(|_| times.up(NOT_BEGUN))??;
         let all = infos.into_iter().filter(|info| which.contains(&info.state) || info.state.is_transitional());
         let ends = all.map(|info| async {
-            let begun = tokio::time::timeout_at(deadline, room.acquire()).await;
             let id = info.id;
-            // Who is let in at the last moment, since another one's time is up, would only begin.
-            let (Ok(_room), true) = (begun, Instant::now() < deadline) else { return (id, Err(times.up(NOT_BEGUN))) };
+            let Some(_room) = let_in(&room, deadline).await else { return (id, Err(times.up(NOT_BEGUN))) };
             let (host, ended) = (self.inner.clone(), id.clone());
             let work = async move { perform(&host, &ended, verb, times.term, TransitionCause::Asked, None).await };
             let end = tokio::time::timeout_at(deadline, detached(&self.inner, work)).await;
@@ -133,9 +134,28 @@ impl Host {
     }
 }
 
+/// Waits for room to begin in; none when the time is up before.
+async fn let_in(room: &Semaphore, deadline: Instant) -> Option<SemaphorePermit<'_>> {
+    let room = tokio::time::timeout_at(deadline, room.acquire()).await.ok()?.ok()?;
+    // Who is let in at the last moment, since another one's time is up, would only begin.
+    (Instant::now() < deadline).then_some(room)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_begins_when_the_time_is_up_though_there_is_room() {
+        let (room, now) = (Semaphore::new(1), Instant::now());
+        assert!(let_in(&room, now + Duration::from_secs(1)).await.is_some());
+        assert!(let_in(&room, now).await.is_none(), "it would begin what nobody waits for");
+        // And nobody waits longer for room.
+        let taken = room.acquire().await.unwrap();
+        assert!(let_in(&room, now + Duration::from_secs(5)).await.is_none());
+        assert_eq!(now.elapsed(), Duration::from_secs(5));
+        drop(taken);
+    }
 
     #[test]
     fn all_is_over_when_the_time_is_up() {

@@ -89,6 +89,11 @@ impl History {
         over.map(|point| point.told())
     }
 
+    /// The point of the minute that goes on, which nothing is added to any more.
+    pub(super) fn end(&mut self) -> Option<StatsPoint> {
+        self.minute.take().map(|minute| minute.point().told())
+    }
+
     /// Puts points of a host before ours before all others; they are in their order.
     pub(super) fn restore(&mut self, points: &[StatsPoint]) {
         for point in points {

@@ -80,6 +80,8 @@ struct Measured {
     ledger: Option<Ledger>,
     /// Whether the file was read.
     restored: bool,
+    /// Whose it is; absent until that is known.
+    owner: Option<Option<String>>,
     /// Whether it could not be measured the last time, which is said once.
     failing: bool,
 }
@@ -94,6 +96,7 @@ impl Default for Measured {
             newest: None,
             ledger: None,
             restored: false,
+            owner: None,
             failing: false,
         }
     }
@@ -188,7 +191,19 @@ impl Monitor {
         history.restore(&read.unwrap_or_default());
         history.points(range, Grain::Coarse)
     }
+
+    /// Of an owner, as far as it was written: whoever measures may be another host.
+    pub(super) async fn history_of_owner(&self, owner: &str, range: StatsRange) -> StatsHistory {
+        let (owners, owner) = (Store::new(self.room.folder.clone()).owners(), owner.to_owned());
+        let read = tokio::task::spawn_blocking(move || owners.load(&owner, Timestamp::now())).await;
+        let mut history = History::default();
+        history.restore(&read.unwrap_or_default());
+        history.points(range, Grain::Coarse)
+    }
 }
+
+/// What was used in a minute, to be added to an owner's.
+type Share = (String, StatsPoint);
 
 /// Rounds, for ever.
 async fn measure(room: Arc<Room>, mut signals: Signals, mut events: Events) {
@@ -197,6 +212,7 @@ async fn measure(room: Arc<Room>, mut signals: Signals, mut events: Events) {
     let mut files = Files { store: Some(Store::new(room.folder.clone())), told: false };
     let mut places: Option<Vec<Place>> = None;
     let mut missed = false;
+    let mut ended: Vec<Share> = Vec::new();
     for round in 0_u64.. {
         // What happens to containers is known without asking; only then they are listed.
         loop {
@@ -208,7 +224,7 @@ async fn measure(room: Arc<Room>, mut signals: Signals, mut events: Events) {
                 },
                 event = events.next() => match event {
                     Some(Event { workspace: Some(workspace), kind: EventKind::Removed | EventKind::Vanished, .. }) => {
-                        room.lock().remove(&workspace);
+                        ended.extend(room.forget(&workspace));
                         places = None;
                     }
                     // A removal may be among them.
@@ -227,10 +243,11 @@ async fn measure(room: Arc<Room>, mut signals: Signals, mut events: Events) {
             }
         }
         let Some(places) = &places else { continue };
-        room.forget_gone(places, std::mem::take(&mut missed)).await;
+        ended.extend(room.forget_gone(places, std::mem::take(&mut missed)).await);
+        room.learn_owners(places).await;
         files.restore(&room, places).await;
         let minutes = room.round(places).await;
-        files.keep(&room, minutes).await;
+        files.keep(&room, minutes, std::mem::take(&mut ended)).await;
         if round % SWEEP_ROUNDS == 0 {
             room.forget_old();
             files.sweep().await;
@@ -285,7 +302,8 @@ impl Room {
 
     /// Ends the streams of workspaces that are no more: what another process removes while it sleeps, no event tells of. Where nothing was
     /// missed, those that have a container are there.
-    async fn forget_gone(&self, places: &[Place], missed: bool) {
+    async fn forget_gone(&self, places: &[Place], missed: bool) -> Vec<Share> {
+        let mut ended = Vec::new();
         let here: HashSet<&WorkspaceId> = places.iter().map(|place| &place.workspace).collect();
         let followed: Vec<(WorkspaceId, Timestamp)> = {
             let measured = self.lock();
@@ -303,14 +321,44 @@ impl Room {
                     false
                 }
             };
-            if gone {
-                let mut measured = self.lock();
-                // Somebody may follow another one of its name since.
-                if measured.get(&id).is_some_and(|known| known.followed == Some(created)) {
-                    measured.remove(&id);
-                }
+            // Somebody may follow another one of its name since.
+            if gone && self.lock().get(&id).is_some_and(|known| known.followed == Some(created)) {
+                ended.extend(self.forget(&id));
             }
         }
+        ended
+    }
+
+    /// Forgets a workspace that is no more; returns what it used in its last minute.
+    fn forget(&self, workspace: &WorkspaceId) -> Option<Share> {
+        let mut known = self.lock().remove(workspace)?;
+        known.owner.flatten().zip(known.history.end())
+    }
+
+    /// Asks the store whose those are of whom that isn't known yet.
+    async fn learn_owners(&self, places: &[Place]) {
+        let unknown: Vec<_> = {
+            let measured = self.lock();
+            let known = |place: &&Place| measured.get(&place.workspace).is_some_and(|known| known.owner.is_some());
+            places.iter().filter(|place| !known(place)).map(|place| place.workspace.clone()).collect()
+        };
+        for id in unknown {
+            match self.state.get(&id).await {
+                Ok(Some(entry)) => {
+                    self.lock().entry(id).or_default().owner = Some(entry.recipe.owner.or(entry.owner));
+                }
+                // It is not adopted yet.
+                Ok(None) => {}
+                Err(error) => tracing::debug!(workspace = %id, %error, "it can't be looked whose it is"),
+            }
+        }
+    }
+
+    /// The same minutes, as their owners'.
+    fn shares(&self, minutes: &[(WorkspaceId, StatsPoint)]) -> Vec<Share> {
+        let measured = self.lock();
+        let owner = |id: &WorkspaceId| measured.get(id).and_then(|known| known.owner.clone().flatten());
+        minutes.iter().filter_map(|(id, minute)| Some((owner(id)?, minute.clone()))).collect()
     }
 
     /// Drops what nobody could measure for as long as anything is kept.
@@ -366,18 +414,33 @@ struct Files {
 impl Files {
     /// Reads what is kept of workspaces that weren't measured before.
     async fn restore(&mut self, room: &Room, places: &[Place]) {
-        let unknown: Vec<(WorkspaceId, Timestamp)> = {
+        let unknown: Vec<(WorkspaceId, Timestamp, Option<String>)> = {
             let mut measured = room.lock();
-            let unknown = places.iter().filter(|place| !measured.entry(place.workspace.clone()).or_default().restored);
-            unknown.map(|place| (place.workspace.clone(), place.created)).collect()
+            let unknown = places.iter().filter_map(|place| {
+                let known = measured.entry(place.workspace.clone()).or_default();
+                let owner = || known.owner.clone().flatten();
+                (!known.restored).then(|| (place.workspace.clone(), place.created, owner()))
+            });
+            unknown.collect()
         };
         if unknown.is_empty() {
             return;
         }
         let load = move |store: &mut Store| {
             let now = Timestamp::now();
-            let load = |(id, created)| {
+            let owners = store.owners();
+            // Of whom nothing is kept though their workspaces are: hosts kept nothing of owners once.
+            let unkept = |owner: &&String| !owners.knows(owner);
+            let unkept: HashSet<String> =
+                unknown.iter().filter_map(|(.., owner)| owner.as_ref()).filter(unkept).cloned().collect();
+            let ours = store.ours().unwrap_or(false);
+            let load = |(id, created, owner): (WorkspaceId, Timestamp, Option<String>)| {
                 let (points, ledger) = store.load(&id, Some(created), now);
+                if let Some(owner) = owner.filter(|owner| ours && unkept.contains(owner))
+                    && let Err(error) = owners.add(&owner, &points, now)
+                {
+                    tracing::debug!(workspace = %id, %error, "what it used can't be kept as its owner's");
+                }
                 (id, points, ledger)
             };
             unknown.into_iter().map(load).collect::<Vec<_>>()
@@ -393,10 +456,14 @@ impl Files {
         }
     }
 
-    /// Writes minutes that are over.
-    async fn keep(&mut self, room: &Room, minutes: Vec<(WorkspaceId, StatsPoint)>) {
-        if minutes.is_empty() {
+    /// Writes minutes that are over, and what others that have ended used in their last one.
+    async fn keep(&mut self, room: &Room, minutes: Vec<(WorkspaceId, StatsPoint)>, ended: Vec<Share>) {
+        if minutes.is_empty() && ended.is_empty() {
             return;
+        }
+        let mut of_owners: BTreeMap<String, Vec<StatsPoint>> = BTreeMap::new();
+        for (owner, point) in ended.into_iter().chain(room.shares(&minutes)) {
+            of_owners.entry(owner).or_default().push(point);
         }
         let ever = StatsRange::new(Timestamp::from_unix(0, 0), Timestamp::from_unix(i64::MAX, 0));
         let work: Vec<_> = {
@@ -414,6 +481,11 @@ impl Files {
                 Ok(true) => {}
                 Ok(false) => return (work.into_iter().map(|(id, _, ledger, _)| (id, ledger)).collect(), None),
                 Err(error) => failure = Some(error),
+            }
+            for (owner, points) in of_owners {
+                if let Err(error) = store.owners().add(&owner, &points, Timestamp::now()) {
+                    failure.get_or_insert(error);
+                }
             }
             let mut ledgers = Vec::with_capacity(work.len());
             for (id, minute, mut ledger, all) in work {

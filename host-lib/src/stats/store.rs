@@ -13,11 +13,12 @@ use std::{
 };
 
 use corehold_types::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     StatsPoint,
     history::{COARSE_SECONDS, KEPT_SECONDS},
+    owners::Owners,
 };
 use crate::workspace::WorkspaceId;
 
@@ -26,8 +27,10 @@ const FORMAT: u32 = 1;
 const LINES: usize = (KEPT_SECONDS / COARSE_SECONDS) as usize + 360;
 /// A file is some 400 KiB; what is larger is none of ours.
 const BYTES: u64 = 2 << 20;
-/// Files of workspaces, those that are gone included; the oldest go first.
+/// Files of workspaces, those that are gone included, and of owners; the oldest go first.
 const FILES: usize = 4096;
+/// The folder of [`owners`](super::owners).
+const OWNERS: &str = "owners";
 
 /// The first line of a file.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -96,7 +99,7 @@ impl Store {
         let mut anew = true;
         let (head, points) = match read(&path) {
             Ok(content) => {
-                let (head, points, damaged) = parse(&content);
+                let (head, points, damaged) = parse::<Head>(&content);
                 let fits = |head: &Head| {
                     head.format == FORMAT && head.workspace == *workspace && created.is_none_or(|at| at == head.created)
                 };
@@ -123,16 +126,7 @@ impl Store {
         let head =
             head.unwrap_or(Head { format: FORMAT, workspace: workspace.clone(), created: created.unwrap_or(now) });
         let ledger = Ledger { head, lines: points.len(), anew };
-        let mut recent = Vec::with_capacity(points.len());
-        for point in points {
-            let known = recent.last().is_none_or(|last: &StatsPoint| last.at < point.at);
-            // A minute of grace for one that goes on.
-            let ahead = point.at.since(now).as_secs() > COARSE_SECONDS;
-            if known && !ahead && now.since(point.at).as_secs() <= KEPT_SECONDS {
-                recent.push(point);
-            }
-        }
-        (recent, ledger)
+        (recent(points, now), ledger)
     }
 
     /// Adds a minute. `all` is everything that is kept, it included, for when the file is written as a whole.
@@ -142,7 +136,7 @@ impl Store {
     pub(super) fn append(&self, ledger: &mut Ledger, point: &StatsPoint, all: &[StatsPoint]) -> io::Result<()> {
         let path = self.path(&ledger.head.workspace);
         let result = if ledger.anew || ledger.lines >= LINES {
-            self.rewrite(&path, &ledger.head, all).map(|()| ledger.lines = all.len())
+            write_lines(&self.folder, &path, &ledger.head, all).map(|()| ledger.lines = all.len())
         } else {
             append(&path, point).map(|()| ledger.lines += 1)
         };
@@ -150,17 +144,9 @@ impl Store {
         result
     }
 
-    fn rewrite(&self, path: &Path, head: &Head, all: &[StatsPoint]) -> io::Result<()> {
-        let mut content = serde_json::to_vec(head)?;
-        content.push(b'\n');
-        for point in all {
-            serde_json::to_writer(&mut content, point)?;
-            content.push(b'\n');
-        }
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-        file.write_all(&content)?;
-        file.persist(path)?;
-        Ok(())
+    /// What is kept of owners.
+    pub(super) fn owners(&self) -> Owners {
+        Owners::new(self.folder.join(OWNERS))
     }
 
     /// Removes what is older than 24 hours, and the oldest of too many files.
@@ -168,27 +154,61 @@ impl Store {
     /// # Errors
     /// When the folder can't be listed.
     pub(super) fn sweep(&self) -> io::Result<()> {
-        let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            if metadata.is_file() && entry.file_name() != "lock" {
-                files.push((metadata.modified()?, entry.path()));
-            }
-        }
-        files.sort();
-        let surplus = files.len().saturating_sub(FILES);
-        let now = SystemTime::now();
-        for (number, (modified, path)) in files.into_iter().enumerate() {
-            let old = now.duration_since(modified).is_ok_and(|age| age > Duration::from_secs(KEPT_SECONDS));
-            if (old || number < surplus)
-                && let Err(error) = fs::remove_file(&path)
-            {
-                tracing::debug!(path = %path.display(), %error, "an old file could not be removed");
-            }
-        }
-        Ok(())
+        sweep(&self.folder)?;
+        self.owners().sweep()
     }
+}
+
+/// Of points in their order those of the last 24 hours.
+pub(super) fn recent(points: Vec<StatsPoint>, now: Timestamp) -> Vec<StatsPoint> {
+    let mut recent = Vec::with_capacity(points.len());
+    for point in points {
+        let known = recent.last().is_none_or(|last: &StatsPoint| last.at < point.at);
+        // A minute of grace for one that goes on.
+        let ahead = point.at.since(now).as_secs() > COARSE_SECONDS;
+        if known && !ahead && now.since(point.at).as_secs() <= KEPT_SECONDS {
+            recent.push(point);
+        }
+    }
+    recent
+}
+
+/// Writes a whole file, or leaves the one that is there.
+pub(super) fn write_lines(folder: &Path, path: &Path, head: &impl Serialize, all: &[StatsPoint]) -> io::Result<()> {
+    let mut content = serde_json::to_vec(head)?;
+    content.push(b'\n');
+    for point in all {
+        serde_json::to_writer(&mut content, point)?;
+        content.push(b'\n');
+    }
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(&content)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Removes files of a folder that are older than 24 hours, and the oldest of too many.
+pub(super) fn sweep(folder: &Path) -> io::Result<()> {
+    let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_file() && entry.file_name() != "lock" {
+            files.push((metadata.modified()?, entry.path()));
+        }
+    }
+    files.sort();
+    let surplus = files.len().saturating_sub(FILES);
+    let now = SystemTime::now();
+    for (number, (modified, path)) in files.into_iter().enumerate() {
+        let old = now.duration_since(modified).is_ok_and(|age| age > Duration::from_secs(KEPT_SECONDS));
+        if (old || number < surplus)
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::debug!(path = %path.display(), %error, "an old file could not be removed");
+        }
+    }
+    Ok(())
 }
 
 fn append(path: &Path, point: &StatsPoint) -> io::Result<()> {
@@ -202,7 +222,7 @@ fn append(path: &Path, point: &StatsPoint) -> io::Result<()> {
         .write_all(&line)
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
     let metadata = file.metadata()?;
@@ -215,7 +235,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The first line, the points, and how many lines are none.
-fn parse(content: &[u8]) -> (Option<Head>, Vec<StatsPoint>, usize) {
+pub(super) fn parse<H: DeserializeOwned>(content: &[u8]) -> (Option<H>, Vec<StatsPoint>, usize) {
     let mut lines = content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let head = lines.next().and_then(|line| serde_json::from_slice(line).ok());
     let (mut points, mut damaged) = (Vec::new(), 0);

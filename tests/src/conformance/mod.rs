@@ -271,17 +271,8 @@ pub async fn what_cannot_be_created(subject: &Subject) {
         (ContainerSpec { image: "corehold-test/no-such-image:1".to_owned(), ..good.clone() }, ErrorKind::NotFound),
         (ContainerSpec { image: "../containers/json".to_owned(), ..good.clone() }, ErrorKind::Invalid),
         (ContainerSpec { name: "a/../b?x=".to_owned(), ..good.clone() }, ErrorKind::Invalid),
-        (
-            ContainerSpec { resources: Resources { memory_bytes: Some(1), ..Resources::default() }, ..good.clone() },
-            ErrorKind::Invalid,
-        ),
-        (
-            ContainerSpec {
-                resources: Resources { cpu_millis: Some(1_000_000), ..Resources::default() },
-                ..good.clone()
-            },
-            ErrorKind::Invalid,
-        ),
+        (ContainerSpec { resources: Resources::default().memory_bytes(1), ..good.clone() }, ErrorKind::Invalid),
+        (ContainerSpec { resources: Resources::default().cpu_millis(1_000_000), ..good.clone() }, ErrorKind::Invalid),
         (
             ContainerSpec { env: BTreeMap::from([("A=B".to_owned(), String::new())]), ..good.clone() },
             ErrorKind::Invalid,
@@ -356,8 +347,7 @@ pub async fn ports_are_reached(subject: &Subject) {
 
 /// Limits are in force inside, and the end by the memory limit is told as such.
 pub async fn limits_are_in_force(subject: &Subject) {
-    let resources =
-        Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(77), ..Resources::default() };
+    let resources = Resources::default().memory_bytes(64 << 20).cpu_millis(500).pids(77);
     let id = subject.started(&ContainerSpec { resources, ..subject.spec("limits") }).await;
     assert_eq!(subject.limits_inside(&id).await, ["67108864", "5000", "77"]);
     let mut events = subject.runtime.events(&subject.labels);
@@ -460,7 +450,7 @@ pub async fn events_arrive(subject: &Subject) {
 pub async fn use_is_measured(subject: &Subject) {
     let runtime = &subject.runtime;
     let limit = 256 << 20;
-    let resources = Resources { memory_bytes: Some(limit), ..Resources::default() };
+    let resources = Resources::default().memory_bytes(limit);
     let id = subject.started(&ContainerSpec { resources, ..subject.spec("stats") }).await;
     let first = runtime.stats(&id).await.unwrap();
     assert!(first.memory_bytes > 0 && first.cpu_ns > 0 && first.pids >= 1, "{first:?}");

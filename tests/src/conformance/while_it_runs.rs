@@ -56,10 +56,9 @@ pub async fn pausing_and_resuming(subject: &Subject) {
 
 /// Limits change while it runs, each for itself; what can't be is refused.
 pub async fn limits_are_changed(subject: &Subject) {
-    let resources =
-        Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(77), ..Resources::default() };
+    let resources = Resources::default().memory_bytes(64 << 20).cpu_millis(500).pids(77);
     let id = subject.started(&ContainerSpec { resources, ..subject.spec("limits-changed") }).await;
-    let only = |memory, cpu, pids| Resources { memory_bytes: memory, cpu_millis: cpu, pids, ..Resources::default() };
+    let only = |memory, cpu, pids| Resources::default().memory_bytes(memory).cpu_millis(cpu).pids(pids);
     match subject.runtime.update_limits(&id, &only(Some(96 << 20), None, None)).await {
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             assert!(!subject.runtime.updates_limits() && error.hint_text().is_some());

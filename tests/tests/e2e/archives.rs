@@ -1,12 +1,14 @@
 //! Archives of real workspaces: what a container holds comes back as it was, in the same one, in another one, and by the command line.
 
+use std::process::Command;
+
 use corehold_e2e::{
     command_line,
     corehold::Corehold,
     tree::{fill, run, tell},
     web::get,
 };
-use corehold_host::{Change, CreateWorkspace, SaveOptions};
+use corehold_host::{Change, CreateWorkspace, RemoveOptions, SaveOptions};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_saved_comes_back_as_it_was() {
@@ -91,4 +93,30 @@ async fn the_command_line_saves_loads_compares_and_copies() {
     assert_eq!(cli(&["archives", "prune", "--json"]).0, Some(0));
     let gone = cli(&["load", &archive]);
     assert!(gone.0 == Some(1) && gone.2.contains(&archive) && gone.2.contains("hint:"), "{}", gone.2);
+}
+
+/// What there is to be saved, and what the host may take for it: chunks on their way, some 60 MB of them at most, in a build that isn't
+/// optimised.
+const LARGE_MIB: u64 = 512;
+const FEW: u64 = 160 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_large_goes_through_an_archive_in_little_memory() {
+    let corehold = Corehold::start().await;
+    let workspace = corehold.host.create(CreateWorkspace::empty().id("large")).await.unwrap();
+    // Nothing of it can be compressed, and nothing is there twice.
+    run(&workspace, &format!("head -c {LARGE_MIB}M /dev/urandom > large")).await;
+    let before = run(&workspace, "sha256sum large").await;
+    let mut host = Command::new(env!("CARGO_BIN_EXE_archiving_host"));
+    let output = host.arg(corehold.host.home()).arg("large").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    println!("{said}");
+    let peaks: Vec<u64> = said.lines().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    let [idle, saved, loaded] = peaks.as_slice() else { panic!("{said}") };
+    assert!(saved - idle < FEW && loaded - idle < FEW, "it grew with what went through it: {said}");
+    assert_eq!(run(&workspace, "sha256sum large").await, before);
+    let archive = corehold.host.archives().list(None).await.unwrap().remove(0);
+    assert!(archive.content_bytes >= LARGE_MIB << 20, "{archive:?}");
+    workspace.remove_with(RemoveOptions::default().archives(true)).await.unwrap();
 }

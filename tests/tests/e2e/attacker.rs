@@ -210,7 +210,7 @@ async fn asked_anew(corehold: &Corehold, workspace: &Workspace) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_attacker_inside_can_use_up_is_known() {
     let corehold = Corehold::start().await;
-    let limits = Resources { memory_bytes: Some(256 << 20), pids: Some(256), ..Resources::default() };
+    let limits = Resources::default().memory_bytes(256 << 20).pids(256);
     let workspace = corehold.host.create(CreateWorkspace::empty().resources(limits)).await.unwrap();
     workspace.write_file("exhaust.js", EXHAUST).await.unwrap();
     let mut used = String::new();

@@ -90,7 +90,7 @@ async fn a_command_can_neither_end_nor_stop_nor_limit_nor_read_the_agent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_takes_all_memory_is_killed_and_says_so() {
     let corehold = Corehold::start().await;
-    let memory = Resources { memory_bytes: Some(200 << 20), ..Resources::default() };
+    let memory = Resources::default().memory_bytes(200 << 20);
     let workspace = corehold.host.create(CreateWorkspace::empty().resources(memory)).await.unwrap();
     let call = async |line: &str, detach: bool| {
         let request = CommandRequest { line: Some(line.to_owned()), detach: Some(detach), ..CommandRequest::default() };
@@ -141,7 +141,7 @@ async fn a_command_that_takes_all_memory_is_killed_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_bomb_is_ended_by_a_signal() {
     let corehold = Corehold::start().await;
-    let few = Resources { pids: Some(256), ..Resources::default() };
+    let few = Resources::default().pids(256);
     let workspace = corehold.host.create(CreateWorkspace::empty().resources(few)).await.unwrap();
     let request = CommandRequest {
         line: Some("bomb() { bomb | bomb & }; bomb; sleep 1000".to_owned()),

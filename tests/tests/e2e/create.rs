@@ -168,7 +168,7 @@ async fn labels_and_variables_of_any_text_arrive_made_and_handed_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_few_processes_for_the_agent_itself_are_told_in_time() {
     let corehold = Corehold::start().await;
-    let limits = Resources { pids: Some(1), ..Resources::default() };
+    let limits = Resources::default().pids(1);
     let request = CreateWorkspace::empty().resources(limits).agent_timeout(Duration::from_secs(10));
     let error = corehold.host.create(request).await.unwrap_err();
     let kinds = [ErrorKind::AgentUnavailable, ErrorKind::Engine, ErrorKind::Timeout];

@@ -9,16 +9,21 @@ use std::{
 };
 
 use corehold_e2e::{
+    command_line::docker,
     corehold::{Corehold, POOL_MARK},
+    images::Images,
     proxy::{Fault, Proxy},
+    registry::{Mood, Registry},
 };
 use corehold_host::{
-    Class, CreateWorkspace, Error, ErrorKind, Host, PoolOptions,
+    Class, CreateWorkspace, Error, ErrorKind, Host, PoolOptions, Result, Workspace, WorkspaceState,
     runtime::{
-        Runtime as _,
+        ContainerId, Resources, Runtime as _,
         docker::{Docker, DockerAddress, DockerOptions},
     },
 };
+use futures_util::TryStreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const SOCKET: &str = "/var/run/docker.sock";
 /// What a call may take where the engine is late.
@@ -269,4 +274,203 @@ async fn a_sleep_a_waking_and_all_that_is_asked_of_a_workspace() {
 
 fn context_of(endpoint: &str, fault: Fault) -> String {
     format!("{endpoint} {fault:?}")
+}
+
+/// An error, a connection that is cut off, and an answer that comes too late.
+const FAILED_CUT_OR_LATE: [Fault; 3] = [Fault::Status(500), Fault::Cut, Fault::Late(Duration::from_secs(10))];
+
+/// Brings a workspace to where something can be done to it, which is done then.
+async fn perform(workspace: &Workspace, verb: &str) -> Result<()> {
+    match verb {
+        "stop" => workspace.stop(GRACE).await,
+        "start" => workspace.start().await,
+        "restart" => workspace.restart(GRACE).await,
+        "limits" => workspace.set_resources(Resources::default().pids(333)).await,
+        "fork" => {
+            let copies = workspace.fork(1).await?;
+            assert_eq!(copies[0].read_file("kept").await.unwrap(), "here");
+            Ok(())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn prepare(workspace: &Workspace, verb: &str) {
+    match verb {
+        "start" => workspace.stop(Duration::ZERO).await.unwrap(),
+        _ => workspace.start().await.unwrap(),
+    }
+}
+
+/// Each fails in every way by itself, and is done when it is asked for again; the workspace is there once, with its files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_a_start_a_restart_other_limits_and_a_copy() {
+    const ID: &str = "faulty-verbs";
+    let corehold = Corehold::start().await;
+    let proxy = Proxy::transparent(Path::new(SOCKET)).await;
+    let whole = host(&corehold, &proxy, None, None).await;
+    let first = whole.create(CreateWorkspace::empty().id(ID)).await.unwrap();
+    first.write_file("kept", "here").await.unwrap();
+    let mut made_by = Vec::new();
+    for verb in ["stop", "start", "restart", "limits", "fork"] {
+        prepare(&first, verb).await;
+        proxy.forget();
+        perform(&first, verb).await.unwrap();
+        made_by.extend(proxy.endpoints().into_iter().map(|endpoint| (verb, endpoint)));
+    }
+    drop((first, whole));
+    for (verb, needed) in [
+        ("stop", "POST /containers/{}/stop"),
+        ("start", "POST /containers/{}/start"),
+        ("restart", "POST /containers/{}/stop"),
+        ("limits", "POST /containers/{}/update"),
+        ("fork", "POST /containers/create"),
+    ] {
+        assert!(made_by.contains(&(verb, needed.to_owned())), "{verb} without {needed}: {made_by:?}");
+    }
+    let mut failed = BTreeSet::new();
+    for fault in FAILED_CUT_OR_LATE {
+        for (verb, endpoint) in &made_by {
+            let context = format!("{verb}, {endpoint} {fault:?}");
+            proxy.heal();
+            // Another host: what the one before knows already it doesn't ask again.
+            let broken = host(&corehold, &proxy, Some(fault), None).await;
+            let workspace = broken.workspace(ID).await.unwrap();
+            prepare(&workspace, verb).await;
+            proxy.fail(endpoint, fault);
+            let began = Instant::now();
+            let done = perform(&workspace, verb).await;
+            assert!(began.elapsed() < IN_TIME, "{context}: {:?}", began.elapsed());
+            if let Err(error) = done {
+                judge(&error, endpoint, fault);
+                failed.insert((*verb, format!("{fault:?}")));
+            }
+            proxy.heal();
+            perform(&workspace, verb).await.unwrap_or_else(|error| panic!("{context}, then healed: {error}"));
+            broken.settled().await;
+            broken.reconcile().await.unwrap();
+            for info in broken.list().await.unwrap().into_iter().filter(|info| info.id.as_str() != ID) {
+                broken.workspace(info.id.as_str()).await.unwrap().remove().await.unwrap();
+            }
+            let there = BTreeSet::from([format!("corehold-{ID}")]);
+            assert_eq!(containers(&corehold).await, there, "{context}: something is there that nobody finds");
+            workspace.start().await.unwrap();
+            assert_eq!(workspace.read_file("kept").await.unwrap(), "here", "{context}");
+        }
+    }
+    assert_eq!(failed.len(), 5 * FAILED_CUT_OR_LATE.len(), "each was seen to fail in each way: {failed:?}");
+}
+
+/// Has one kind of call fail, and then not.
+async fn fails_then_works(
+    corehold: &Corehold,
+    endpoint: &str,
+    network: Option<&str>,
+    action: impl AsyncFn(&Host, &Docker) -> Result<()>,
+) {
+    let proxy = Proxy::transparent(Path::new(SOCKET)).await;
+    for fault in FAILED_CUT_OR_LATE {
+        proxy.heal();
+        let mut options = DockerOptions::default();
+        options.address = DockerAddress::At(proxy.address());
+        if let Some(network) = network {
+            // One that isn't there yet. Closing it takes a while, and is tried by the tests of networks.
+            (options.network, options.host_may_be_reached) = (format!("{network}-{}", fault_name(fault)), true);
+        }
+        if let Fault::Late(_) = fault {
+            (options.call_timeout, options.quiet_timeout, options.lock_timeout) = (LIMIT, LIMIT, LIMIT);
+        }
+        let docker = Docker::connect_with(options).await.unwrap();
+        let bundle = corehold.scratch.path().join(fault_name(fault));
+        let certificates = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap();
+        std::fs::write(&bundle, format!("# {} {endpoint}\n{certificates}", bundle.display())).unwrap();
+        let builder = corehold.builder().label(POOL_MARK, mark(corehold)).runtime(Arc::new(docker.clone()));
+        let host = builder.ca_bundle(bundle).build().await.unwrap();
+        proxy.fail(endpoint, fault);
+        let began = Instant::now();
+        let done = action(&host, &docker).await;
+        assert!(began.elapsed() < IN_TIME, "{endpoint} {fault:?}: {:?}", began.elapsed());
+        match (done, fault) {
+            (Err(error), _) => judge(&error, endpoint, fault),
+            // It may be silent for as long as it likes: whoever reads it says how long they wait.
+            (Ok(()), Fault::Late(_)) if endpoint.ends_with("/logs") => {}
+            (Ok(()), _) => panic!("{endpoint} {fault:?}: it works all the same"),
+        }
+        proxy.heal();
+        action(&host, &docker).await.unwrap_or_else(|error| panic!("{endpoint} {fault:?}, then healed: {error}"));
+        host.settled().await;
+    }
+}
+
+const fn fault_name(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Status(_) => "failed",
+        Fault::Cut => "cut",
+        _ => "late",
+    }
+}
+
+/// What each is brought about by a call of its own: a network, a volume, an image, a container's log, a way in by exec.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_in_a_network_a_volume_an_image_and_a_log() {
+    let mut images = Images::new().await;
+    let corehold = Corehold::start().await;
+    let name = corehold.host.home().file_name().unwrap().to_str().unwrap().trim_matches('.').to_lowercase();
+    let network = format!("corehold-faulty-{name}");
+    fails_then_works(&corehold, "POST /networks/create", Some(&network), async |host, _| {
+        host.create(CreateWorkspace::empty()).await?.remove().await
+    })
+    .await;
+    for fault in FAILED_CUT_OR_LATE {
+        docker(&["network", "rm", &format!("{network}-{}", fault_name(fault))]);
+    }
+    // Certificates that no workspace of this engine has had yet come in a volume.
+    fails_then_works(&corehold, "POST /volumes/create", None, async |host, _| {
+        host.create(CreateWorkspace::empty()).await?.remove().await
+    })
+    .await;
+    corehold.docker.remove_unused().await.unwrap();
+    let registry = Registry::start(Mood::Good, &name).await;
+    registry.release();
+    let reference = registry.reference("image:1");
+    images.also(&reference);
+    fails_then_works(&corehold, "POST /images/create", None, async |host, _| {
+        host.images().pull(&reference, |_| registry.release()).await?;
+        host.images().remove(&reference).await
+    })
+    .await;
+    let workspace = corehold.host.create(CreateWorkspace::empty()).await.unwrap();
+    let container = ContainerId(workspace.info().await.unwrap().container.unwrap());
+    fails_then_works(&corehold, "GET /containers/{}/logs", None, async |_, docker| {
+        docker.logs(&container, false).try_collect::<Vec<_>>().await.map(drop)
+    })
+    .await;
+    for endpoint in ["POST /containers/{}/exec", "POST /exec/{}/start"] {
+        fails_then_works(&corehold, endpoint, None, async |_, docker| {
+            let mut connection = docker.connect(&container, 3001).await?;
+            connection.write_all(b"GET /health HTTP/1.0\r\nHost: agent\r\n\r\n").await?;
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer).await?;
+            assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.0 200"), "{answer}");
+            Ok(())
+        })
+        .await;
+    }
+}
+
+/// Slow, but right, with what a host waits for by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_takes_ten_seconds_for_each_answer_works() {
+    let corehold = Corehold::start().await;
+    let proxy = Proxy::transparent(Path::new(SOCKET)).await;
+    let slow = host(&corehold, &proxy, None, None).await;
+    proxy.fail_all(Fault::Late(Duration::from_secs(10)));
+    let workspace = slow.create(CreateWorkspace::empty().id("slowly")).await.unwrap();
+    workspace.write_file("kept", "here").await.unwrap();
+    let listed = slow.list().await.unwrap();
+    assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].state), (1, "slowly", WorkspaceState::Ready));
+    assert_eq!(workspace.read_file("kept").await.unwrap(), "here");
+    workspace.remove().await.unwrap();
+    assert_eq!(containers(&corehold).await, BTreeSet::new());
+    assert_eq!(slow.list().await.unwrap(), []);
 }

@@ -29,7 +29,7 @@ async fn command_ms(workspace: &Workspace) -> u64 {
 }
 
 fn memory(mib: u64) -> Resources {
-    Resources { memory_bytes: Some(mib << 20), ..Resources::default() }
+    Resources::default().memory_bytes(mib << 20)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

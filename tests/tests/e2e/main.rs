@@ -4,6 +4,8 @@
 mod archives;
 // Workspaces that sleep in archives: what wakes is what fell asleep, or the error that says why not.
 mod asleep;
+// Sleeping and waking with the archives in a bucket.
+mod bucket;
 // What somebody inside can see and do.
 mod attacker;
 // The command line as a person or a script uses it.

@@ -256,7 +256,7 @@ async fn who_fills_the_disk_is_paused() {
     let corehold = Corehold::start().await;
     let policy = DiskPolicy::default().every(Duration::from_millis(200)).files(3_000);
     let host = corehold.builder().disk(policy).build().await.unwrap();
-    let limits = Resources { disk_bytes: Some(30 << 20), ..Resources::default() };
+    let limits = Resources::default().disk_bytes(30 << 20);
     let fill = "head -c 60m /dev/zero >/app/large; sync; sleep 600";
     let litter = "cd ~ && for i in $(seq 4000); do : >file$i; done; sleep 600";
     for (strict, line) in [(false, fill), (true, fill), (false, litter)] {

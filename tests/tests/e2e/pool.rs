@@ -89,8 +89,7 @@ async fn a_template_is_handed_over_and_the_pool_is_filled_again() {
     assert_eq!(twice.kind(), corehold_host::ErrorKind::AlreadyExists);
 
     // So is one with limits of its own, which are in force.
-    let limits =
-        Resources { memory_bytes: Some(96 << 20), cpu_millis: Some(500), pids: Some(77), ..Resources::default() };
+    let limits = Resources::default().memory_bytes(96 << 20).cpu_millis(500).pids(77);
     host.pools_filled().await.unwrap();
     let (limited, events) = create(&host, CreateWorkspace::empty().resources(limits)).await;
     assert!(began(&events, Step::Claim) && !began(&events, Step::Create), "{events:#?}");

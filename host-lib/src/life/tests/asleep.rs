@@ -2,7 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::*;
+use super::{
+    kept::{Kept, Objects},
+    *,
+};
 use crate::SaveOptions;
 
 #[tokio::test]
@@ -213,5 +216,30 @@ async fn what_was_saved_goes_with_it_only_where_that_is_asked_for() {
     workspace.remove_with(everything).await.unwrap();
     assert_eq!(saved().await, 0);
     assert!(!host.home().join("archives/archives/web/damaged.json").exists());
+    assert_eq!(host.list().await.unwrap(), []);
+}
+
+/// Archives go first: what can't be given up leaves the workspace as it was.
+#[tokio::test]
+async fn a_removal_whose_archives_can_not_be_given_up_leaves_the_workspace_as_it_was() {
+    let fixture = fixture().await;
+    let objects = Arc::new(Objects::default());
+    let host = Kept::Objects(objects.clone()).by(fixture.builder()).reconciles(false).build().await.unwrap();
+    let workspace = web(&fixture, &host).await;
+    let saved = host.archives().save(&workspace, SaveOptions::default()).await.unwrap();
+    let everything = RemoveOptions::default().archives(true);
+    objects.keeps_all.store(true, Ordering::Relaxed);
+    let error = workspace.remove_with(everything).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert_eq!(
+        (state(&workspace).await, fixture.engine.names()),
+        (WorkspaceState::Ready, vec!["corehold-web".to_owned()])
+    );
+    assert_eq!(host.archives().list(None).await.unwrap(), [saved]);
+    workspace.write_file("kept", "goes on").await.unwrap();
+
+    objects.keeps_all.store(false, Ordering::Relaxed);
+    workspace.remove_with(everything).await.unwrap();
+    assert_eq!((host.archives().list(None).await.unwrap(), fixture.engine.names().len()), (vec![], 0));
     assert_eq!(host.list().await.unwrap(), []);
 }

@@ -75,6 +75,8 @@ pub(super) struct Objects {
     /// What was written before is from long ago.
     long_ago: Mutex<SystemTime>,
     saving: Arc<Saving>,
+    /// Nothing can be removed from it.
+    pub(super) keeps_all: AtomicBool,
 }
 
 /// The saving that is under way.
@@ -94,7 +96,12 @@ impl Default for Objects {
 
 impl Objects {
     fn over(inner: InMemory) -> Self {
-        Self { inner, long_ago: Mutex::new(SystemTime::UNIX_EPOCH), saving: Arc::default() }
+        Self {
+            inner,
+            long_ago: Mutex::new(SystemTime::UNIX_EPOCH),
+            saving: Arc::default(),
+            keeps_all: AtomicBool::new(false),
+        }
     }
 
     fn content(&self) -> Vec<String> {
@@ -184,6 +191,10 @@ impl ObjectStore for Objects {
         &self,
         paths: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
+        if self.keeps_all.load(Ordering::Relaxed) {
+            let refused = || object_store::Error::Generic { store: "memory", source: "nothing is removed".into() };
+            return paths.map(move |_| Err(refused())).boxed();
+        }
         let saving = self.saving.clone();
         after_others(self.inner.delete_stream(paths).inspect_ok(move |path| saving.has_deleted(path)).boxed())
     }

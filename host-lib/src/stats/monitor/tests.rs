@@ -180,3 +180,76 @@ async fn several_workspaces_are_one_sum() {
     let sum = fixture.host.stats_history_of(&ids, day()).await;
     assert!(sum.points.iter().any(|point| point.cpu_percent == Some(100.0) && point.pids == 6), "{sum:?}");
 }
+
+/// What an owner's workspaces sent, in all minutes.
+async fn sent_of(host: &Host, owner: &str) -> u64 {
+    host.stats_history_of_owner(owner, day()).await.points.iter().map(|point| point.network_sent_bytes).sum()
+}
+
+/// B9: an owner's day has what was removed since, to the last sample, on other hosts too.
+#[tokio::test]
+async fn an_owners_day_includes_what_was_removed() {
+    let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
+    let host = &fixture.host;
+    let create = async |id: &str, owner: &str| host.create(CreateWorkspace::empty().id(id).owner(owner)).await.unwrap();
+    let (one, other) = (create("one", "ada").await, host.get_or_create("ada", CreateWorkspace::empty()).await.unwrap());
+    let bobs = create("bobs", "bob").await;
+    tokio::time::pause();
+    let mut samples = [one.follow_stats(), other.follow_stats(), bobs.follow_stats()];
+    let mut sent = [0; 3];
+    for _ in 0..40 {
+        for (samples, sent) in samples.iter_mut().zip(&mut sent) {
+            *sent = samples.next().await.unwrap().network_sent_bytes;
+        }
+    }
+    let before = host.stats_history_of_owner("ada", day()).await;
+    assert!(before.every_seconds == 60 && before.points.iter().any(|point| point.pids == 6), "{before:?}");
+    let mut expected = 0;
+    for (at, workspace) in [&one, &other].into_iter().enumerate() {
+        // In the middle of a minute.
+        tokio::time::resume();
+        workspace.remove().await.unwrap();
+        tokio::time::pause();
+        while let Some(sample) = samples[at].next().await {
+            sent[at] = sample.network_sent_bytes;
+        }
+        // The first sample has nothing to compare with.
+        expected += sent[at] - 1_000;
+    }
+    let kept = async {
+        while sent_of(host, "ada").await != expected {
+            tokio::time::sleep(PERIOD).await;
+        }
+    };
+    let kept = tokio::time::timeout(100 * PERIOD, kept).await;
+    assert!(kept.is_ok(), "{} of {expected}", sent_of(host, "ada").await);
+    let theirs = another(&fixture, false).await;
+    assert_eq!((sent_of(&theirs, "ada").await, sent_of(&theirs, "eve").await), (expected, 0));
+    assert!(sent_of(&theirs, "bob").await > 12_000);
+    let minutes = host.stats_history_of_owner("ada", day()).await.points;
+    assert!(minutes.is_sorted_by(|one, other| one.at < other.at), "{minutes:?}");
+}
+
+/// A home whose minutes were kept when nothing was kept of owners: what is known of their workspaces is theirs.
+#[tokio::test]
+async fn what_an_earlier_version_kept_of_workspaces_becomes_their_owners() {
+    let fixture = Fixture::new(EngineScript::default(), AgentScript::default()).await;
+    let workspace = fixture.host.create(CreateWorkspace::empty().id("w").owner("ada")).await.unwrap();
+    tokio::time::pause();
+    let mut samples = workspace.follow_stats();
+    for _ in 0..40 {
+        samples.next().await.unwrap();
+    }
+    let (engine, home) = (fixture.engine.clone(), fixture.host.home().to_owned());
+    let before = sent_of(&fixture.host, "ada").await;
+    assert!(before > 12_000);
+    drop((samples, workspace, fixture.host));
+    // Until its process would have ended.
+    while !Store::new(home.join("stats")).ours().unwrap() {
+        tokio::task::yield_now().await;
+    }
+    std::fs::remove_dir_all(home.join("stats/owners")).unwrap();
+    let host = Host::builder().runtime(engine).home(home).measure(true).build().await.unwrap();
+    host.workspace("w").await.unwrap().follow_stats().next().await.unwrap();
+    assert!(sent_of(&host, "ada").await >= before, "{} of {before}", sent_of(&host, "ada").await);
+}
