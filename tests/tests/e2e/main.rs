@@ -50,6 +50,8 @@ mod totals;
 mod limits;
 // What workspaces reach of the engine's machine and of each other.
 mod networks;
+// Networks in which something is reached although all rules stand, and more networks than an engine has by itself.
+mod probed;
 // What a host tells: events, use, lines, who did what, numbers.
 mod observe;
 // Workspaces that are handed over from a pool.
