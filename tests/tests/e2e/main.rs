@@ -52,6 +52,8 @@ mod totals;
 mod limits;
 // What workspaces reach of the engine's machine and of each other.
 mod networks;
+// Networks in which something is reached although all rules stand, and more networks than an engine has by itself.
+mod probed;
 // What a host tells: events, use, lines, who did what, numbers.
 mod observe;
 // One workspace for an owner, whichever host process asks for it.

@@ -22,7 +22,7 @@ use corehold_host::{
 };
 
 /// An engine whose networks are closed, as they are by default.
-async fn closed(engine: &Engine, change: impl FnOnce(&mut DockerOptions)) -> (Docker, Subject) {
+pub(crate) async fn closed(engine: &Engine, change: impl FnOnce(&mut DockerOptions)) -> (Docker, Subject) {
     let mut options = engine.options();
     options.host_may_be_reached = false;
     options.containers_may_meet = false;
@@ -234,7 +234,7 @@ async fn where_no_firewall_can_be_set_it_is_told_why_and_what_would_do_without()
 }
 
 /// A network of its own, with addresses that nobody has: other tests look for some at the same time.
-async fn own(engine: &Engine, docker: &Docker, name: &str, meet: bool, egress: Egress) -> NetworkSpec {
+pub(crate) async fn own(engine: &Engine, docker: &Docker, name: &str, meet: bool, egress: Egress) -> NetworkSpec {
     let name = engine.name(name);
     let first =
         name.bytes().fold(u32::from(std::process::id() as u16), |sum, byte| sum.wrapping_mul(31) + u32::from(byte));
@@ -249,7 +249,7 @@ async fn own(engine: &Engine, docker: &Docker, name: &str, meet: bool, egress: E
 }
 
 /// A container in a network, and where others would reach it.
-async fn member(subject: &Subject, name: &str, network: &NetworkSpec) -> (ContainerId, String) {
+pub(crate) async fn member(subject: &Subject, name: &str, network: &NetworkSpec) -> (ContainerId, String) {
     let id = subject.started(&ContainerSpec { network: Some(network.clone()), ..subject.spec(name) }).await;
     let table = subject.ask_text(&id, "read /proc/net/fib_trie").await;
     // Of the last line that has no name: its own.
