@@ -93,6 +93,37 @@ fn the_library_listens_on_loopback_alone() {
     assert_eq!(listeners(root, "host-lib/src"), known);
 }
 
+/// What the suite is made of, as its macro lists it.
+fn conformance_tests(root: &Path) -> usize {
+    let source = fs::read_to_string(root.join("tests/src/conformance/mod.rs")).unwrap();
+    let (_, listed) = source.split_once("@each $fixture;\n").unwrap();
+    listed.lines().take_while(|line| line.trim() != "}").count()
+}
+
+#[test]
+fn the_engines_are_tried_as_the_documents_say() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();
+    let (count, readme, contributing) = (conformance_tests(root), read("README.md"), read("CONTRIBUTING.md"));
+    assert!(count > 20, "{count}");
+    for (text, says) in [
+        (&readme, format!("(`tests/src/conformance/`, {count} tests)")),
+        (&contributing, format!("The conformance suite has {count} tests")),
+        (&contributing, format!("| engine | all {count}, on ")),
+    ] {
+        assert!(text.contains(&says), "no document says {says:?}");
+    }
+    // What an engine is said to be tested by is there to be typed.
+    let tested = readme.lines().find(|line| line.starts_with("| tested by |")).unwrap();
+    let commands: Vec<_> = tested.split('`').skip(1).step_by(2).collect();
+    assert_eq!(commands.len(), 3, "{tested}");
+    let arguments = read("xtask/src/arguments.rs");
+    for command in commands {
+        let flags: Vec<_> = command.strip_prefix("cargo xtask test").unwrap().split_whitespace().collect();
+        assert!(flags.iter().all(|flag| arguments.contains(&format!("\"{flag}\""))), "{command}");
+    }
+}
+
 /// Every file and folder of the repository but for what is built, by its path from the root.
 fn everything(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -93,6 +93,26 @@ mod tests {
         Feature::Archives,
     ];
 
+    /// What the table says beyond the features, and the test that holds it.
+    const BESIDES: [(&str, &str); 2] = [
+        ("tested by", "the_engines_are_tried_as_the_documents_say"),
+        ("a network with IPv6 that was there before", "by_ipv6_nothing_is_reached_either"),
+    ];
+
+    #[test]
+    fn the_table_says_nothing_that_no_test_holds() {
+        let sources = [include_str!("../../../xtask/tests/docs.rs"), include_str!("../../tests/e2e/networks.rs")];
+        let table = README.split("## Engines").nth(1).unwrap().split("###").next().unwrap();
+        let rows: Vec<_> = table.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |")).collect();
+        assert!(rows.len() > ALL.len(), "{rows:?}");
+        for (first, _) in rows.into_iter().filter(|(first, _)| *first != "engine") {
+            let besides = BESIDES.iter().find(|(row, _)| *row == first);
+            let is_held =
+                besides.is_some_and(|(_, test)| sources.iter().any(|file| file.contains(&format!("fn {test}("))));
+            assert!(is_held || ALL.iter().any(|feature| feature.row() == first), "{first:?} is seen by no test");
+        }
+    }
+
     #[test]
     fn the_table_has_a_yes_or_no_for_every_feature_of_every_engine() {
         for (name, version) in [("docker", "20.10.24"), ("docker", "29.0.0-test"), ("podman", "4.3.1")] {

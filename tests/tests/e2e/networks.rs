@@ -317,6 +317,8 @@ async fn a_subnet_that_is_somebody_elses_is_told_and_nothing_is_made() {
         assert!(matches!(made, NetworkMade::SubnetTaken(_)), "{subnet}: {made:?}");
         assert_eq!(engine.request("GET", &format!("/networks/{}", spec.name), "").await.0, 404, "{subnet}");
     }
+    // Nobody was ever in it, and who looked from inside leaves beside what is done.
+    assert!(docker.release_network(&first.name).await.unwrap());
 }
 
 /// How far a member of a network gets towards what is answered for outside.
