@@ -225,7 +225,7 @@ impl Workspace {
     /// The answer at the end says where to go on (`offset`) when it isn't complete (`truncated`), or when the command has written more.
     /// [`CommandSearchRequest`]'s other fields have their defaults in `CommandSearchRequest { id, pattern, ..Default::default() }`.
     ///
-    /// Dropping the stream, or this future, ends the search.
+    /// Dropping the future, or the stream, ends the search.
     ///
     /// # Errors
     /// `Agent` with the problem `INVALID_REQUEST` for a pattern that can't be read, or `NOT_FOUND` for a command that the agent doesn't
