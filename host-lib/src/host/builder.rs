@@ -189,8 +189,9 @@ impl HostBuilder {
     }
 
     /// What is enough for the work of strangers, in place of the defaults, which are made for a front end's `npm install`: 512 MiB of
-    /// memory, half a CPU, 100 processes, 1 GiB of disk; paused when idle for an hour, put to sleep at an age of a day; commands end after
-    /// 300 seconds; and of what is outside the internet only ([`Egress::Internet`]). Each of these may be said otherwise afterwards.
+    /// memory, half a CPU, 100 processes, 1 GiB of disk; paused when idle for an hour, put to sleep at an age of a day; health checked as
+    /// [`HealthPolicy`]'s default says; commands end after 300 seconds; and of what is outside the internet only ([`Egress::Internet`]). Each
+    /// of these may be said otherwise afterwards.
     ///
     /// A request or its template may name other figures: what they may have at most, [plans](crate::policy::Plan) say. No port need be
     /// named: previews carry any.
@@ -207,6 +208,7 @@ impl HostBuilder {
         };
         self.idle =
             IdlePolicy::default().pause_after(Duration::from_secs(3_600)).max_lifetime(Duration::from_secs(86_400));
+        self.health = Some(HealthPolicy::default());
         self.command_time = Some(Duration::from_secs(300));
         self.network = Network::shared().egress(Egress::Internet);
         self

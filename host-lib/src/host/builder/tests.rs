@@ -91,11 +91,12 @@ async fn what_nobody_limits_has_the_defaults_and_strangers_have_less() {
     let made = async |builder: HostBuilder, id: &str| {
         let host = builder.runtime(engine.clone()).home(home.path()).reconciles(false).build().await.unwrap();
         host.create(CreateWorkspace::empty().id(id)).await.unwrap();
-        (engine.spec(&format!("corehold-{id}")), host.inner.supervision.idle.clone())
+        let supervision = &host.inner.supervision;
+        (engine.spec(&format!("corehold-{id}")), (supervision.idle.clone(), supervision.health.clone()))
     };
     let (spec, idle) = made(Host::builder(), "default").await;
     let resources = Resources { memory_bytes: Some(2 << 30), pids: Some(2_048), ..Resources::default() };
-    assert_eq!((spec.resources, spec.network, idle), (resources, None, IdlePolicy::default()));
+    assert_eq!((spec.resources, spec.network, idle), (resources, None, (IdlePolicy::default(), None)));
     assert!(!spec.env.contains_key("COREHOLD_LIMIT_COMMAND_MS"), "the agent's own");
 
     let (spec, idle) = made(Host::builder().for_strangers(), "stranger").await;
@@ -109,7 +110,8 @@ async fn what_nobody_limits_has_the_defaults_and_strangers_have_less() {
     assert_eq!(spec.network.unwrap().egress, Egress::Internet);
     assert_eq!(spec.env["COREHOLD_LIMIT_COMMAND_MS"], "300000");
     let (hour, day) = (Duration::from_secs(3_600), Duration::from_secs(86_400));
-    assert_eq!(idle, IdlePolicy::default().pause_after(hour).max_lifetime(day));
+    let idle_for_them = IdlePolicy::default().pause_after(hour).max_lifetime(day);
+    assert_eq!(idle, (idle_for_them, Some(HealthPolicy::default())));
     // What is said afterwards holds.
     let less = Resources { memory_bytes: Some(64 << 20), ..Resources::default() };
     let (spec, _) = made(Host::builder().for_strangers().resources(less).network(Network::none()), "less").await;
