@@ -302,10 +302,27 @@ async fn prepare(workspace: &Workspace, verb: &str) {
     }
 }
 
-/// Each fails in every way by itself, and is done when it is asked for again; the workspace is there once, with its files.
+/// Slow, but right, with what a host waits for by default.
+async fn an_engine_that_takes_ten_seconds_for_each_answer_works() {
+    let corehold = Corehold::start().await;
+    let proxy = Proxy::transparent(Path::new(SOCKET)).await;
+    let slow = host(&corehold, &proxy, None, None).await;
+    proxy.fail_all(Fault::Late(Duration::from_secs(10)));
+    let workspace = slow.create(CreateWorkspace::empty().id("slowly")).await.unwrap();
+    workspace.write_file("kept", "here").await.unwrap();
+    let listed = slow.list().await.unwrap();
+    assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].state), (1, "slowly", WorkspaceState::Ready));
+    assert_eq!(workspace.read_file("kept").await.unwrap(), "here");
+    workspace.remove().await.unwrap();
+    assert_eq!(containers(&corehold).await, BTreeSet::new());
+}
+
+/// Each fails in every way by itself, and is done when it is asked for again; the workspace is there once, with its files. Beside it,
+/// since both do little but wait, an engine that is slow and right.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_a_start_a_restart_other_limits_and_a_copy() {
+async fn a_stop_a_start_a_restart_other_limits_and_a_copy_and_an_engine_that_is_slow() {
     const ID: &str = "faulty-verbs";
+    let slow = tokio::spawn(an_engine_that_takes_ten_seconds_for_each_answer_works());
     let corehold = Corehold::start().await;
     let proxy = Proxy::transparent(Path::new(SOCKET)).await;
     let whole = host(&corehold, &proxy, None, None).await;
@@ -359,6 +376,7 @@ async fn a_stop_a_start_a_restart_other_limits_and_a_copy() {
         }
     }
     assert_eq!(failed.len(), 5 * FAILED_CUT_OR_LATE.len(), "each was seen to fail in each way: {failed:?}");
+    slow.await.expect("slow, but right");
 }
 
 /// Has one kind of call fail, and then not.
@@ -456,21 +474,4 @@ async fn a_way_in_a_network_a_volume_an_image_and_a_log() {
         })
         .await;
     }
-}
-
-/// Slow, but right, with what a host waits for by default.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_takes_ten_seconds_for_each_answer_works() {
-    let corehold = Corehold::start().await;
-    let proxy = Proxy::transparent(Path::new(SOCKET)).await;
-    let slow = host(&corehold, &proxy, None, None).await;
-    proxy.fail_all(Fault::Late(Duration::from_secs(10)));
-    let workspace = slow.create(CreateWorkspace::empty().id("slowly")).await.unwrap();
-    workspace.write_file("kept", "here").await.unwrap();
-    let listed = slow.list().await.unwrap();
-    assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].state), (1, "slowly", WorkspaceState::Ready));
-    assert_eq!(workspace.read_file("kept").await.unwrap(), "here");
-    workspace.remove().await.unwrap();
-    assert_eq!(containers(&corehold).await, BTreeSet::new());
-    assert_eq!(slow.list().await.unwrap(), []);
 }

@@ -18,6 +18,12 @@ pub(super) struct Calls {
     pub(super) priority: &'static [u32],
     /// `ioprio_set`: another kind, and whom.
     pub(super) disk_priority: &'static [u32],
+    /// `socket`: a family first.
+    pub(super) socket: &'static [u32],
+    /// `socketcall`, by which older 32-bit programs make sockets, of a family that a filter can't see.
+    pub(super) socketcall: &'static [u32],
+    /// What newer engines refuse every container, and older ones don't: `io_uring_setup`.
+    pub(super) refused: &'static [u32],
 }
 
 /// The architectures whose system calls a process on this kernel can make.
@@ -30,6 +36,9 @@ pub(super) const CALLS: &[Calls] = &[
         schedule: &[142, 144, 203, 314, 142 | X32, 144 | X32, 203 | X32, 314 | X32],
         priority: &[141, 141 | X32],
         disk_priority: &[251, 251 | X32],
+        socket: &[41, 41 | X32],
+        socketcall: &[],
+        refused: &[425, 425 | X32],
     },
     // AUDIT_ARCH_I386: `int 0x80`, which 64-bit programs can use as well.
     Calls {
@@ -38,6 +47,9 @@ pub(super) const CALLS: &[Calls] = &[
         schedule: &[154, 156, 241, 351],
         priority: &[97],
         disk_priority: &[289],
+        socket: &[359],
+        socketcall: &[102],
+        refused: &[425],
     },
 ];
 #[cfg(target_arch = "x86_64")]
@@ -52,6 +64,9 @@ pub(super) const CALLS: &[Calls] = &[
         schedule: &[118, 119, 122, 274],
         priority: &[140],
         disk_priority: &[30],
+        socket: &[198],
+        socketcall: &[],
+        refused: &[425],
     },
     // AUDIT_ARCH_ARM
     Calls {
@@ -60,6 +75,9 @@ pub(super) const CALLS: &[Calls] = &[
         schedule: &[154, 156, 241, 380],
         priority: &[97],
         disk_priority: &[314],
+        socket: &[281],
+        socketcall: &[],
+        refused: &[425],
     },
 ];
 
@@ -69,6 +87,10 @@ pub(super) const CALLS: &[Calls] = &[];
 /// `PRIO_USER` and `IOPRIO_WHO_USER`.
 pub(super) const PRIORITY_OF_USER: u32 = 2;
 pub(super) const DISK_PRIORITY_OF_USER: u32 = 3;
+/// The family of sockets to the hypervisor: past every rule that holds for networks.
+const VSOCK: u32 = libc::AF_VSOCK as u32;
+/// `SYS_SOCKET` of `socketcall(2)`.
+const MAKES_SOCKET: u32 = 1;
 
 /// What a system call comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +99,8 @@ enum Label {
     Schedule,
     Priority,
     DiskPriority,
+    Socket,
+    SocketCall,
     Ask,
     Allow,
     Refuse,
@@ -125,6 +149,9 @@ fn program(asks: bool) -> Vec<libc::sock_filter> {
             (calls.schedule, Label::Schedule),
             (calls.priority, Label::Priority),
             (calls.disk_priority, Label::DiskPriority),
+            (calls.socket, Label::Socket),
+            (calls.socketcall, Label::SocketCall),
+            (calls.refused, Label::Refuse),
         ];
         let known = sorts.iter().map(|(numbers, _)| numbers.len()).sum::<usize>();
         steps.push(equals(calls.architecture, To::Next, To::Skip(1 + known + 1)));
@@ -159,6 +186,12 @@ fn program(asks: bool) -> Vec<libc::sock_filter> {
         steps.push(equals(0, To::Next, To::Label(Label::Ask)));
         steps.push(load(FIRST_LOW));
         steps.push(equals(user, To::Label(Label::Ask), To::Label(Label::Allow)));
+    }
+
+    for (label, first) in [(Label::Socket, VSOCK), (Label::SocketCall, MAKES_SOCKET)] {
+        labels.push((label, steps.len()));
+        steps.push(load(FIRST_LOW));
+        steps.push(equals(first, To::Label(Label::Refuse), To::Label(Label::Allow)));
     }
 
     let asked = if asks { libc::SECCOMP_RET_USER_NOTIF } else { libc::SECCOMP_RET_ALLOW };
@@ -268,6 +301,24 @@ mod tests {
             assert_eq!(verdict(0x3fff_ffff, 1, 1), ALLOWED);
         }
         assert_eq!(verdict(true, 0x1234_5678, 0, [0; 3]), REFUSED);
+    }
+
+    #[test]
+    fn what_newer_engines_refuse_every_container_is_refused_on_each() {
+        for (calls, asks) in CALLS.iter().flat_map(|calls| [(calls, true), (calls, false)]) {
+            let verdict = |number, first| verdict(asks, calls.architecture, number, [first, 1, 0]);
+            for number in calls.socket {
+                assert_eq!([1, 2, 10, 16].map(|family| verdict(*number, family)), [ALLOWED; 4]);
+                assert_eq!(verdict(*number, 40), REFUSED);
+                // A family is 32 bits wide for the kernel.
+                assert_eq!(verdict(*number, 0xdead_0000_0028), REFUSED);
+            }
+            // All else of it is about sockets that there are.
+            for number in calls.socketcall {
+                assert_eq!([1, 2, 3].map(|call| verdict(*number, call)), [REFUSED, ALLOWED, ALLOWED]);
+            }
+            assert!(!calls.refused.is_empty() && calls.refused.iter().all(|number| verdict(*number, 1) == REFUSED));
+        }
     }
 
     #[test]
