@@ -1,6 +1,7 @@
 """What schemathesis can't know of the agent: which requests that fit the schemas it refuses all the same, and why."""
 
 import re
+from urllib.parse import parse_qs, urlsplit
 
 import schemathesis
 from schemathesis.core import NOT_SET
@@ -17,7 +18,7 @@ REASONS = [
     r"has \d+ bytes; at most|contains a NUL byte|holds a NUL byte|goes through too many symbolic links|component of more than",
     r"the most that the container allows|the command is empty|batches|a batch|Mcp-|MCP-|_meta|jsonrpc|the archive can't",
     r"isn't followed by two hexadecimal digits|\"tag\", a list of those, or \* was expected|stands for",
-    r"the version|is a symbolic link|the file name|the destination",
+    r"is no pattern|the version|is a symbolic link|the file name|the destination",
 ]
 
 
@@ -88,3 +89,13 @@ def what_violates_the_schema_is_refused_here_or_there(ctx, response, case):
     results = answer.get("files", answer.get("entries", []))
     if not any(result.get("status") == "error" for result in results):
         raise AssertionError("taken though it violates the schema")
+
+
+@schemathesis.check
+def an_archive_of_no_such_format_is_refused(ctx, response, case):
+    """Instead of `negative_data_rejection`, to which a single number is no list of patterns: in a query it is."""
+    if case.path != "/v1/archive" or case.method != "GET" or response.status_code != 200:
+        return
+    for name in parse_qs(urlsplit(response.request.url).query, keep_blank_values=True).get("format", []):
+        if name not in {"tar", "tar.gz", "tar.zst"}:
+            raise AssertionError(f"taken though there is no format {name}")
