@@ -38,6 +38,20 @@ fn limits_of_the_agent_can_not_be_set() {
 }
 
 #[test]
+fn neither_a_hypervisor_nor_an_io_uring_is_reached_on_any_engine() {
+    let agent = Agent::start();
+    assert!(agent.has_guard("seccomp-closed"));
+    // `socket` is system call 41 (x86-64) or 198 (aarch64), `io_uring_setup` 425; AF_VSOCK is 40, AF_UNIX 1.
+    let socket = if cfg!(target_arch = "x86_64") { 41 } else { 198 };
+    for (call, refused) in
+        [(format!("{socket}, 40, 1, 0"), true), ("425, 1, 0".to_owned(), true), (format!("{socket}, 1, 1, 0"), false)]
+    {
+        let (code, _, stderr) = agent.run(&format!("perl -e 'exit(syscall({call}) == -1 && $!{{EPERM}} ? 0 : 1)'"));
+        assert_eq!(code == 0, refused, "{call}: {stderr}");
+    }
+}
+
+#[test]
 fn nobody_looks_into_the_agent() {
     let agent = Agent::start();
     for look in [

@@ -46,20 +46,6 @@ fn assert_known(now: &str, known: &str, file: &str) {
     );
 }
 
-/// The snapshot, as it is on an engine of this version: newer ones filter more system calls by default (io_uring since 25.0, vsock since 23.0).
-fn seen_on(version: &str) -> String {
-    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or_default();
-    let mut seen = SEEN.to_owned();
-    for (since, line, before) in
-        [(25, "system call io_uring_setup: ", "EFAULT"), (23, "system call socket, to a hypervisor (vsock): ", "DONE")]
-    {
-        if major >= since {
-            seen = seen.replace(&format!("{line}{before}"), &format!("{line}EPERM"));
-        }
-    }
-    seen
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_attacker_inside_can_see_and_do_is_known() {
     let (corehold, engine) = tokio::join!(Corehold::start(), Engine::start());
@@ -95,8 +81,7 @@ async fn what_an_attacker_inside_can_see_and_do_is_known() {
     }
     let outcome = probe.run().await.unwrap();
     assert!(outcome.success(), "{outcome:#?}");
-    let version = corehold.docker.describe().await.unwrap().version;
-    assert_known(&outcome.stdout_text(), &seen_on(&version), "seen.txt");
+    assert_known(&outcome.stdout_text(), SEEN, "seen.txt");
     for workspace in [workspace, neighbour, stranger] {
         workspace.remove().await.unwrap();
     }
@@ -105,11 +90,10 @@ async fn what_an_attacker_inside_can_see_and_do_is_known() {
 }
 
 /// What is open in any workspace, so that it is open here too.
-const OPEN_ANYWAY: [&str; 7] = [
+const OPEN_ANYWAY: [&str; 6] = [
     "processors",
     "there /.dockerenv",
     "set-uid and set-gid programs",
-    "system call socket, to a hypervisor (vsock)",
     "system call socket, ICMP echo",
     "somebody outside",
     "its own agent",
@@ -125,8 +109,6 @@ fn closed_anyway(question: &str) -> bool {
         "write /proc/sysrq-trigger" => lacks("/proc/sysrq-trigger"),
         // It takes SYS_RESOURCE.
         "system call setrlimit, 2,000,000 open files" => true,
-        // Not before version 25 of Docker, whose filter isn't there either.
-        "system call io_uring_setup" => true,
         // A network without IPv6, as all of ours are: `by_ipv6_nothing_is_reached_either` has one with it.
         "a cloud's metadata at fd00:ec2::254" => true,
         _ => false,
@@ -169,9 +151,8 @@ async fn the_same_questions_have_other_answers_where_nothing_holds_who_asks() {
         let found = answers.iter().find(|(asked, _)| *asked == question);
         found.unwrap_or_else(|| panic!("{question} was not asked: {said}")).1
     };
-    let version = engine.docker.describe().await.unwrap().version;
     let mut same = Vec::new();
-    for (question, inside) in seen_on(&version).lines().map(|line| line.split_once(": ").unwrap()) {
+    for (question, inside) in SEEN.lines().map(|line| line.split_once(": ").unwrap()) {
         let outside = answer(question);
         let is_open = OPEN_ANYWAY.contains(&question);
         if (inside == outside) != is_open && !closed_anyway(question) {

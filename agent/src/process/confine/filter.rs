@@ -1,4 +1,4 @@
-//! The filter of system calls in classic BPF (`seccomp(2)`, `struct seccomp_data`): by hand, since a library for three rules is
+//! The filter of system calls in classic BPF (`seccomp(2)`, `struct seccomp_data`): by hand, since a library for so few rules is
 //! larger. What is asked of the agent is answered in [`asked`](super::asked).
 
 use std::{

@@ -11,6 +11,8 @@
 //!   the disk of a thread other than the caller waits until the agent has looked whether the thread is one of its own; then it
 //!   is EPERM. `renice -n 19 -p 1` would slow the agent for good, since nobody may take that back. Others than the agent's are
 //!   nobody's business: programs set the processors of their own threads by their ids.
+//! - **seccomp**: no socket to the hypervisor of the machine (`AF_VSOCK`), which no rule of a network holds, and no io_uring, whose operations no
+//!   filter sees. Newer engines refuse both to every container; so they are refused on each.
 //! - **Landlock's signal scope**: no signal leaves the domain. It is one domain for all commands, since a thread that
 //!   restricts itself hands it on; set for each command it would break signals among them. The agent is outside and
 //!   may signal in. Landlock also refuses `ptrace` out of the domain.
@@ -65,12 +67,20 @@ pub(super) fn restrict_this_thread() -> Restricted {
     let asking = asked::can_answer().and_then(|()| filter::install_asking());
     let questions = match asking {
         Ok(questions) => {
+            // One filter has both.
             hold("seccomp-prlimit", Ok(()));
+            hold("seccomp-closed", Ok(()));
             hold("seccomp-priority", Ok(()));
             Some(questions)
         }
         Err(error) => {
-            hold("seccomp-prlimit", filter::install());
+            match filter::install() {
+                Ok(()) => {
+                    hold("seccomp-prlimit", Ok(()));
+                    hold("seccomp-closed", Ok(()));
+                }
+                Err(error) => hold("seccomp-prlimit", Err(error)),
+            }
             hold("seccomp-priority", Err(error));
             None
         }
