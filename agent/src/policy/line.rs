@@ -197,7 +197,7 @@ impl Parser {
         // Substitutions inside come after it; a here-document finds it by its place.
         self.parts.push(Part::Command(Simple::default()));
         let mut command = Simple::default();
-        let mut both_ways = false;
+        let (mut both_ways, mut redirected) = (false, false);
         loop {
             self.blanks();
             let Some(char) = self.peek(0) else { break };
@@ -209,7 +209,7 @@ impl Parser {
                 self.eat(">");
                 self.blanks();
                 command.files.push(self.needed_word("a redirection")?);
-                both_ways = true;
+                (both_ways, redirected) = (true, true);
                 continue;
             }
             if matches!(char, ';' | '&' | '|' | '\n' | ')') {
@@ -229,6 +229,7 @@ impl Parser {
                 return Err(unreadable("a `(` stands inside of a command"));
             }
             if self.redirection(&mut command, index)? {
+                redirected = true;
                 continue;
             }
             let (word, quoted) = self.word()?;
@@ -247,6 +248,10 @@ impl Parser {
                     && !quoted
                     && self.keyword(&word.text, cases)?
                 {
+                    if redirected {
+                        let keyword = &word.text;
+                        self.undecided(format!("`{keyword}` behind a redirection is a program's name in most shells"));
+                    }
                     // What follows a keyword is a command again.
                     break;
                 }

@@ -15,6 +15,9 @@ use crate::{
 /// Lines that are tried in each shell. 6,000 were on 2026-11-21, in two runs, and none was found.
 const LINES: usize = 150;
 
+/// Lines of next to nothing that are tried in each shell.
+const SMALL_LINES: usize = 1_000;
+
 /// Numbers from a seed, the same in every run.
 struct Numbers(u64);
 
@@ -149,6 +152,69 @@ const PIECES: &[&str] = &[
     "|&",
 ];
 
+/// Programs that have the names of keywords, and of what else a line of pieces may take for a program's.
+const NAMES: &[&str] = &[
+    "if", "then", "else", "elif", "fi", "while", "until", "do", "done", "for", "case", "in", "esac", "function",
+    "select", "coproc", "{", "}", "!", "[[", "]]", "time", "a", "E", "x", "0", "_", "~", "=", "^", "%", "@", "+", "-",
+    "--", ",", "x+=", "x+=1", "a[0]=b",
+];
+/// Pieces of lines that hold next to nothing. They stand beside those above.
+const SMALL: &[&str] = &[
+    "if",
+    "then",
+    "fi",
+    "while",
+    "do",
+    "done",
+    "case",
+    "in",
+    "esac",
+    "for",
+    "!",
+    "{",
+    "}",
+    "time",
+    "function",
+    "[[",
+    "]]",
+    "a",
+    "x=1",
+    "x+=1",
+    "x=",
+    "a[0]=b",
+    " ",
+    " ",
+    " ",
+    "\n",
+    ";",
+    "&&",
+    "|",
+    "&",
+    "2>",
+    ">&2",
+    "</dev/null",
+    ">/dev/null",
+    "&>/dev/null",
+    "# a",
+    "x=$(a)",
+    "${x:-`a`}",
+    "a()",
+    "\u{2003}",
+    "\u{b}",
+    "\u{feff}",
+    "0",
+    "_",
+    "~",
+    "=",
+    "^",
+    "%",
+    "@",
+    "+",
+    "-",
+    "--",
+    ",",
+];
+
 fn simple(numbers: &mut Numbers) -> String {
     let mut text = String::new();
     while numbers.below(4) == 0 {
@@ -224,9 +290,46 @@ fn programs(bin: &Path, mark: &Path) {
             std::os::unix::fs::symlink(found, bin.join(name)).unwrap();
         }
     }
-    let sudo = bin.join("sudo");
-    fs::write(&sudo, format!("#!/bin/sh\n: > {}\n", mark.display())).unwrap();
-    fs::set_permissions(&sudo, fs::Permissions::from_mode(0o755)).unwrap();
+    leaves(mark, &bin.join("sudo"));
+}
+
+/// Lines that begin no program are taken where none is allowed: blanks, comments, assignments, keywords.
+#[tokio::test]
+async fn what_passes_where_nothing_is_allowed_runs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bin, mark, work) = (folder.path().join("bin"), folder.path().join("mark"), folder.path().join("work"));
+    fs::create_dir(&bin).unwrap();
+    for name in NAMES {
+        leaves(&mark, &bin.join(name));
+    }
+    let agent = testing::agent();
+    let strict = policy(r#"{"mode":"allow"}"#);
+    let place = Place { directory: work.clone(), search: vec![bin.clone()] };
+    fs::create_dir(&work).unwrap();
+    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+    let mut passed = std::collections::BTreeSet::new();
+    while passed.len() < SMALL_LINES {
+        let text: String = (0..=numbers.below(7))
+            .map(|_| if numbers.below(4) == 0 { numbers.of(PIECES) } else { numbers.of(SMALL) })
+            .collect();
+        if text.contains('\0') || strict.check(&line(&text), &place).is_err() || !passed.insert(text.clone()) {
+            continue;
+        }
+        for shell in ["/bin/sh", "/bin/bash"] {
+            ran(&agent, shell, &bin, &work, &text).await;
+            assert!(!mark.exists(), "{shell} runs something of {text:?}");
+        }
+    }
+    assert!(passed.iter().any(|text| NAMES.iter().any(|name| text.contains(name))), "{passed:?}");
+    // The mark is left where it is run.
+    ran(&agent, "/bin/sh", &bin, &work, ">&2 done").await;
+    assert!(mark.exists());
+}
+
+/// A program that leaves a mark.
+fn leaves(mark: &Path, program: &Path) {
+    fs::write(program, format!("#!/bin/sh\n: > {}\n", mark.display())).unwrap();
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 async fn ran(agent: &crate::agent::Agent, shell: &str, bin: &Path, directory: &Path, text: &str) {

@@ -180,6 +180,9 @@ const UNDECIDED: &[&str] = &[
     // To dash it is a program, in a directory that anybody may have made.
     "x+=/tool",
     "ls; x+=1 ls",
+    // A keyword is none there: they are programs.
+    ">&2 done",
+    "! </dev/null fi",
     "make() { ls; }",
     "hash -p /usr/bin/sudo ls",
     "sh <<E\n$X\nE",

@@ -148,6 +148,7 @@ fn merged(points: Vec<StatsPoint>) -> Vec<StatsPoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::damaged;
 
     const BEGIN: i64 = 1_700_000_040;
 
@@ -204,20 +205,12 @@ mod tests {
         owners.add("ada", &[point(1, 1), point(2, 2)], at(2)).unwrap();
         let path = owners.path("ada");
         let whole = fs::read(&path).unwrap();
-        for damage in 0..whole.len() {
-            for cut in [true, false] {
-                let mut content = whole.clone();
-                if cut {
-                    content.truncate(damage);
-                } else {
-                    content[damage] = 0xff;
-                }
-                fs::write(&path, content).unwrap();
-                let before = sent(&owners, "ada", 3);
-                owners.add("ada", &[point(3, 3)], at(3)).unwrap();
-                let after: Vec<_> = before.into_iter().chain([(3, 3)]).collect();
-                assert_eq!(sent(&owners, "ada", 3), after, "damaged at {damage}, cut off: {cut}");
-            }
+        for (how, content) in damaged(&whole) {
+            fs::write(&path, content).unwrap();
+            let before = sent(&owners, "ada", 3);
+            owners.add("ada", &[point(3, 3)], at(3)).unwrap();
+            let after: Vec<_> = before.into_iter().chain([(3, 3)]).collect();
+            assert_eq!(sent(&owners, "ada", 3), after, "{how}");
         }
     }
 

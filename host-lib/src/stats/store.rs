@@ -257,6 +257,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::testing::damaged;
 
     const BEGIN: i64 = 1_700_000_000;
 
@@ -339,21 +340,13 @@ mod tests {
     fn wherever_a_file_is_cut_off_or_damaged_the_rest_is_kept_and_it_goes_on() {
         let fixture = Fixture::filled(3);
         let whole = fs::read(fixture.path()).unwrap();
-        for damage in 0..whole.len() {
-            for cut in [true, false] {
-                let mut content = whole.clone();
-                if cut {
-                    content.truncate(damage);
-                } else {
-                    content[damage] = 0xff;
-                }
-                fs::write(fixture.path(), content).unwrap();
-                let (mut all, mut ledger) = fixture.load(180);
-                assert!(all.len() <= 3);
-                all.push(point(3));
-                fixture.store.append(&mut ledger, &point(3), &all).unwrap();
-                assert_eq!(fixture.load(240).0, all, "damaged at {damage}, cut off: {cut}");
-            }
+        for (how, content) in damaged(&whole) {
+            fs::write(fixture.path(), content).unwrap();
+            let (mut all, mut ledger) = fixture.load(180);
+            assert!(all.len() <= 3);
+            all.push(point(3));
+            fixture.store.append(&mut ledger, &point(3), &all).unwrap();
+            assert_eq!(fixture.load(240).0, all, "{how}");
         }
     }
 

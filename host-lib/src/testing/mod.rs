@@ -11,6 +11,15 @@ pub(crate) use self::{
 };
 use crate::{ArchiveStore, Class, Host, HostBuilder, PoolOptions, Template};
 
+/// A file's content in each way in which it is cut off, or has one byte damaged, and which way that is.
+pub(crate) fn damaged(whole: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> {
+    (0..whole.len()).flat_map(|at| {
+        let mut other = whole.to_vec();
+        other[at] = 0xff;
+        [(format!("cut off at {at}"), whole[..at].to_vec()), (format!("damaged at {at}"), other)]
+    })
+}
+
 /// A host over a fake engine, with a home and a folder for templates of its own.
 pub(crate) struct Fixture {
     pub(crate) host: Host,

@@ -13,7 +13,7 @@ use corehold_e2e::{
 };
 use corehold_host::{
     CreateWorkspace, DiskPolicy, EventKind, Frame, Host, Network, Workspace, WorkspaceState,
-    runtime::{Resources, Runtime as _},
+    runtime::Resources,
     tools::{CommandEvent, CommandOutput, CommandOutputRequest, CommandSignal, CommandSignalRequest, Info, Signal},
     types::Data,
 };
