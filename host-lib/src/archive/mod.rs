@@ -260,7 +260,7 @@ impl Archives {
         let archive = read(self.store().await?, reference).await.map_err(|error| of_archive(reference, error))?;
         archive.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("there is no archive {reference}"))
-                .hint("`corehold archives` lists those that there are")
+                .hint("`corehold archives ls` lists those that there are")
         })
     }
 
@@ -315,7 +315,7 @@ impl Archives {
         // Whether it can be read doesn't matter: this is how one that can't is given up.
         if store.written(&path).await?.is_none() {
             return Err(Error::new(ErrorKind::NotFound, format!("there is no archive {reference}"))
-                .hint("`corehold archives` lists those that there are"));
+                .hint("`corehold archives ls` lists those that there are"));
         }
         // One that was saved for somebody is never slept in.
         match read(store, reference).await {

@@ -71,7 +71,7 @@ async fn an_archive_that_can_not_be_read_stops_the_pruning() {
         fs::write(&path, content).unwrap();
         let error = room.archives().prune().await.unwrap_err();
         assert!(error.to_string().contains(&archive.reference().to_string()), "{error}");
-        assert!(error.hint_text().unwrap().contains("delete"), "{error}");
+        assert!(error.hint_text().unwrap().contains("`corehold archives rm "), "{error}");
         fs::write(&path, whole).unwrap();
         assert_eq!(room.objects(), before, "nothing went");
     }
