@@ -31,7 +31,7 @@ impl Bucketed<'_> {
     }
 
     fn archives(&self) -> usize {
-        let all: serde_json::Value = serde_json::from_str(&self.done(&["archives", "--json"])).unwrap();
+        let all: serde_json::Value = serde_json::from_str(&self.done(&["archives", "ls", "--json"])).unwrap();
         all.as_array().expect("a list").len()
     }
 }
