@@ -96,7 +96,10 @@ fn answered(status: u16, message: &str) -> Error {
             ),
         )
     // Docker goes on with "container", and Podman, whose status is 500, with an id.
-    } else if says("is already in use by ") || says("already exists") {
+    } else if says("is already in use by ")
+        || says("volume already exists")
+        || (status == 409 && says("already exists"))
+    {
         (ErrorKind::AlreadyExists, None)
     } else {
         let kind = match status {
@@ -184,6 +187,8 @@ mod tests {
             (409, "network with name x already exists", ErrorKind::AlreadyExists, false),
             (409, "network name x already used: network already exists", ErrorKind::AlreadyExists, false),
             (409, "removal of container 0f is already in progress", ErrorKind::Conflict, false),
+            // What an engine forgot to take away when a container ended: nobody's name.
+            (403, "endpoint with name x already exists in network corehold", ErrorKind::Engine, false),
             (400, "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available", ErrorKind::Invalid, true),
             (400, "Minimum memory limit allowed is 6MB", ErrorKind::Invalid, true),
             (
