@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     StatsHistory, StatsPoint,
     history::{COARSE_SECONDS, sum},
-    store::{parse, read, recent, sweep, write_lines},
+    store::{lines, parse, read, recent, sweep, write_lines},
 };
 
 const FORMAT: u32 = 1;
@@ -120,13 +120,8 @@ fn append(path: &Path, owner: &str, more: &[StatsPoint]) -> io::Result<bool> {
     if last != *b"\n" || !is_of(serde_json::from_slice(first).ok().as_ref(), owner) {
         return Ok(false);
     }
-    let mut lines = Vec::new();
-    for point in more {
-        serde_json::to_writer(&mut lines, point)?;
-        lines.push(b'\n');
-    }
     // One write: a host that is killed leaves whole lines, but for a full disk.
-    file.write_all(&lines)?;
+    file.write_all(&lines(more)?)?;
     Ok(true)
 }
 

@@ -173,16 +173,20 @@ pub(super) fn recent(points: Vec<StatsPoint>, now: Timestamp) -> Vec<StatsPoint>
     recent
 }
 
+/// Each as a line of JSON.
+pub(super) fn lines<T: Serialize>(values: impl IntoIterator<Item = T>) -> serde_json::Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for value in values {
+        serde_json::to_writer(&mut lines, &value)?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
+}
+
 /// Writes a whole file, or leaves the one that is there.
 pub(super) fn write_lines(folder: &Path, path: &Path, head: &impl Serialize, all: &[StatsPoint]) -> io::Result<()> {
-    let mut content = serde_json::to_vec(head)?;
-    content.push(b'\n');
-    for point in all {
-        serde_json::to_writer(&mut content, point)?;
-        content.push(b'\n');
-    }
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(&content)?;
+    file.write_all(&[lines([head])?, lines(all)?].concat())?;
     file.persist(path)?;
     Ok(())
 }
@@ -212,8 +216,7 @@ pub(super) fn sweep(folder: &Path) -> io::Result<()> {
 }
 
 fn append(path: &Path, point: &StatsPoint) -> io::Result<()> {
-    let mut line = serde_json::to_vec(point)?;
-    line.push(b'\n');
+    let line = lines([point])?;
     // One write: a host that is killed leaves a whole line or none, but for a full disk.
     OpenOptions::new()
         .append(true)
