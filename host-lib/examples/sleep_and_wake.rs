@@ -3,7 +3,8 @@
 //!
 //! It is made, worked in, paused after a second of idleness, woken by a call, put to sleep after three, and woken by a request to its
 //! preview. What it prints are the host's events, which tell of all that. A backend gives minutes and hours where this
-//! gives seconds. It needs an engine and the core image; `COREHOLD_TEMPLATES` says where the templates are.
+//! gives seconds. It needs an engine and the core image, and a home (`COREHOLD_HOME`) at which no other host is: each tells what it does itself;
+//! `COREHOLD_TEMPLATES` says where the templates are.
 
 use std::time::Duration;
 
@@ -39,7 +40,11 @@ async fn live(workspace: &Workspace, port: u16, events: &mut Events) -> Outcome 
     let preview = workspace.preview(port).await?;
     until(events, WorkspaceState::Asleep).await;
 
-    println!("{} answers: {}", preview.url, status_of(&preview.url).await?);
+    match status_of(&preview.url).await {
+        Ok(status) => println!("{} answers: {status}", preview.url),
+        // A connection that can't be carried is reset; the preview knows why.
+        Err(error) => return Err(format!("{error}: {:?}", workspace.preview(port).await?.failure).into()),
+    }
     until(events, WorkspaceState::Ready).await;
     println!("and there is still: {}", notes(workspace).await?);
     Ok(())

@@ -163,7 +163,7 @@ impl Rounds {
             DiskAction::Pause => {
                 // A pause ends nothing that would need a grace.
                 let (verb, cause) = (Verb::Pause, TransitionCause::Disk);
-                life::perform_unchanged(host, entry.clone(), verb, Duration::ZERO, cause).await
+                life::perform_unchanged(host, entry.clone(), verb, Duration::ZERO, cause).await.map(|_| ())
             }
         }
     }

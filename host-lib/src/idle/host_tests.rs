@@ -2,12 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use corehold_types::{
-    Timestamp,
+    Code, Problem, Timestamp,
     tools::{ActiveSource, ActivitySource, EndedSource},
 };
 use futures_util::{FutureExt as _, StreamExt as _, future::join_all, stream};
@@ -16,7 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::{
     CreateWorkspace, ErrorKind, Event, EventKind, Events, Host, TransitionCause, Workspace, WorkspaceState,
-    testing::{AgentScript, EngineScript, FakeEngine},
+    testing::{self, AgentScript, EngineScript, FakeEngine},
 };
 
 /// Long enough that what must not happen by then would have.
@@ -30,7 +33,10 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let agent = AgentScript::default();
+        Self::with(AgentScript::default())
+    }
+
+    fn with(agent: AgentScript) -> Self {
         let engine = Arc::new(FakeEngine::new(EngineScript::default(), agent.clone()));
         Self { engine, agent, folder: tempfile::tempdir().unwrap() }
     }
@@ -229,6 +235,49 @@ async fn of_two_hosts_one_acts_and_the_policy_is_the_workspaces_own() {
     let mut events = host.events();
     until(&mut events, |event| matches!(event.kind, EventKind::Removed)).await;
     assert_eq!(host.workspace("w").await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Two hosts find it idle at the same moment. One puts it to sleep, its user wakes it: what the other found is of the past.
+#[tokio::test]
+async fn what_was_changed_since_it_was_found_idle_is_left_alone() {
+    let stage = Stage::new();
+    let host = stage.host(IdlePolicy::default()).await;
+    let workspace = create(&host).await;
+    let inner = workspace.host();
+    let found = inner.store.get(workspace.id()).await.unwrap().unwrap();
+    workspace.sleep(Duration::ZERO).await.unwrap();
+    workspace.wake().await.unwrap();
+    let mut events = host.events();
+    for to in [TransitionTo::Paused, TransitionTo::Asleep, TransitionTo::Removed] {
+        supervision::expire(inner, found.clone(), to, String::new()).await.unwrap();
+        assert_eq!(workspace.state().await.unwrap(), WorkspaceState::Ready, "{to}");
+    }
+    assert!(events.next().now_or_never().is_none(), "nothing was done, and nothing is told");
+    let found = inner.store.get(workspace.id()).await.unwrap().unwrap();
+    supervision::expire(inner, found, TransitionTo::Removed, String::new()).await.unwrap();
+    until(&mut events, |event| matches!(event.kind, EventKind::Expired { files: ExpiredFiles::Deleted, .. })).await;
+}
+
+/// Another process is just putting it to sleep: its agent takes nothing more.
+#[tokio::test]
+async fn a_call_that_an_ending_agent_refuses_is_made_again_once() {
+    static REFUSALS: AtomicUsize = AtomicUsize::new(0);
+    let route: testing::Route = |request| {
+        let refuses = request.uri().path().starts_with("/v1/files/")
+            && REFUSALS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        refuses.then(|| testing::problem(&Problem::new(Code::ShuttingDown, "it ends")))
+    };
+    let stage = Stage::with(AgentScript { route: Some(route), ..AgentScript::default() });
+    let host = stage.host(IdlePolicy::default()).await;
+    let workspace = create(&host).await;
+    REFUSALS.store(1, Ordering::Relaxed);
+    workspace.write_file("a", "b").await.unwrap();
+    REFUSALS.store(1, Ordering::Relaxed);
+    assert_eq!(workspace.read_file("a").await.unwrap(), "b");
+    REFUSALS.store(2, Ordering::Relaxed);
+    let refused = workspace.read_file("a").await.unwrap_err();
+    assert_eq!(refused.problem().map(|problem| problem.code), Some(Code::ShuttingDown));
+    assert_eq!(workspace.read_file("a").await.unwrap(), "b");
 }
 
 #[tokio::test]

@@ -318,34 +318,47 @@ impl Supervisor {
             if tracker.phase() == Phase::Awake {
                 look(host, entry, policy, &mut tracker).await?;
             }
-            let now = host.store.get(id).await?;
-            let same = now.is_some_and(|now| now.generation == entry.generation);
-            if !same || tracker.outlook(policy).is_none_or(|still| still.due > clock.now() || still.to != outlook.to) {
+            if tracker.outlook(policy).is_none_or(|still| still.due > clock.now() || still.to != outlook.to) {
                 self.host.supervision.trackers().insert(id.clone(), tracker);
                 return Ok(Some(clock.now()));
             }
         }
         let because = outlook.because.to_string();
         tracing::info!(workspace = %id, to = ?outlook.to, because, "its time is up");
-        match outlook.to {
-            TransitionTo::Paused => {
-                life::perform(host, id, Verb::Pause, Duration::ZERO, TransitionCause::Idle, None).await?;
-            }
-            TransitionTo::Asleep => {
-                // As if somebody had asked: a database has the time to bring its files in order.
-                life::perform(host, id, Verb::Sleep, Host::SHUTDOWN_GRACE, TransitionCause::Expired, None).await?;
-                host.events.emit(Some(id), EventKind::Expired { files: ExpiredFiles::Archived, because });
-            }
-            TransitionTo::Removed => {
-                life::remove(host, id, None).await?;
-                host.previews.close(id);
-                host.events.emit(Some(id), EventKind::Expired { files: ExpiredFiles::Deleted, because });
-            }
-        }
+        expire(host, entry.clone(), outlook.to, because).await?;
         drop(bar);
         // The transition's event tells of what comes next.
         Ok(Some(clock.now().after(MEANWHILE)))
     }
+}
+
+/// Does to a workspace what its time being up means, and tells; nothing if somebody has changed it since it was read. Another host may have
+/// put it to sleep at the same moment, and its user woken it.
+pub(super) async fn expire(host: &Arc<HostInner>, entry: Entry, to: TransitionTo, because: String) -> Result<()> {
+    let id = entry.id.clone();
+    let files = match to {
+        TransitionTo::Paused => {
+            life::perform_unchanged(host, entry, Verb::Pause, Duration::ZERO, TransitionCause::Idle).await?;
+            return Ok(());
+        }
+        TransitionTo::Asleep => {
+            // As if somebody had asked: a database has the time to bring its files in order.
+            let (verb, grace) = (Verb::Sleep, Host::SHUTDOWN_GRACE);
+            if !life::perform_unchanged(host, entry, verb, grace, TransitionCause::Expired).await? {
+                return Ok(());
+            }
+            ExpiredFiles::Archived
+        }
+        TransitionTo::Removed => {
+            if !life::remove_unchanged(host, entry).await? {
+                return Ok(());
+            }
+            host.previews.close(&id);
+            ExpiredFiles::Deleted
+        }
+    };
+    host.events.emit(Some(&id), EventKind::Expired { files, because });
+    Ok(())
 }
 
 /// What became of the files of a workspace whose time was up.

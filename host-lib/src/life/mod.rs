@@ -56,7 +56,7 @@ use self::turn::is_attended;
 pub(crate) use self::{
     found::give_up,
     reconcile::{all as reconcile_all, look, supervise},
-    remove::remove,
+    remove::remove_unchanged,
     sleep::Bed,
     transition::{Verb, existing, is_in_use, perform, perform_unchanged},
     turn::{Turn, Turns},

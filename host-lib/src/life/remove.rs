@@ -71,8 +71,40 @@ impl Workspace {
     }
 }
 
-pub(crate) async fn remove(host: &Arc<HostInner>, id: &WorkspaceId, subject: Option<&str>) -> Result<()> {
-    remove_with(host, id, subject, RemoveOptions::default()).await
+/// Removes what was decided of an entry that nobody is at; nothing if somebody has changed the workspace since: they meant it. Whether it was
+/// done.
+pub(crate) async fn remove_unchanged(host: &Arc<HostInner>, entry: Entry) -> Result<bool> {
+    match take(host, entry, RemoveOptions::default()).await? {
+        Taking::Taken(turn) => carry_out(*turn).await.map(|()| true),
+        Taking::Late => Ok(false),
+    }
+}
+
+async fn take(host: &Arc<HostInner>, entry: Entry, options: RemoveOptions) -> Result<Taking> {
+    if entry.container.is_some() || entry.actor.is_some() {
+        check_engine(host, &entry).await?;
+    }
+    // Written with the state: whoever finds it cut off knows what is to go.
+    let recipe = Recipe { removes_archives: options.archives, ..entry.recipe.clone() };
+    Turn::take(host, Entry { recipe, ..entry }, WorkspaceState::Removing, TransitionCause::Asked).await
+}
+
+async fn carry_out(mut turn: Turn) -> Result<()> {
+    let id = turn.entry.id.clone();
+    let cleared = async {
+        forget_archives(&turn.host, &turn.entry).await?;
+        sleep::clear_away(&turn).await
+    };
+    let span = tracing::info_span!("removal", workspace = %id, from = %turn.from);
+    if let Err(error) = cleared.instrument(span).await {
+        // It is what it was, for whoever tries again.
+        turn.entry.recipe.removes_archives = false;
+        if let Err(settling) = settle(turn).await {
+            tracing::debug!(workspace = %id, error = %settling, "a removal that failed is still written down");
+        }
+        return Err(error);
+    }
+    turn.forget().await
 }
 
 /// Gives up the archives of a workspace that is being removed, if they are to go with it.
@@ -97,12 +129,11 @@ async fn remove_with(
             }
         };
         let state = entry.state;
-        // Written with the state: whoever finds it cut off knows what is to go.
-        let recipe = Recipe { removes_archives: options.archives, ..entry.recipe.clone() };
         if entry.actor.is_some() && is_attended(host, &entry) {
             match state {
                 // Taken out of their hands. The entry stays until they have let go: they may be about to make a container.
                 WorkspaceState::Creating | WorkspaceState::Waking => {
+                    let recipe = Recipe { removes_archives: options.archives, ..entry.recipe.clone() };
                     let wanted = Entry { state: WorkspaceState::Removed, recipe, ..entry };
                     if let Some(entry) =
                         put(host, wanted, state, TransitionCause::Asked, subject, Durability::Process).await?
@@ -119,27 +150,10 @@ async fn remove_with(
             }
             continue;
         }
-        if entry.container.is_some() || entry.actor.is_some() {
-            check_engine(host, &entry).await?;
-        }
-        let entry = Entry { recipe, ..entry };
-        match Turn::take(host, entry, WorkspaceState::Removing, TransitionCause::Asked).await? {
+        match take(host, entry, options).await? {
             Taking::Taken(mut turn) => {
                 turn.subject = subject.map(str::to_owned);
-                let cleared = async {
-                    forget_archives(host, &turn.entry).await?;
-                    sleep::clear_away(&turn).await
-                };
-                let span = tracing::info_span!("removal", workspace = %id, from = %turn.from);
-                if let Err(error) = cleared.instrument(span).await {
-                    // It is what it was, for whoever tries again.
-                    turn.entry.recipe.removes_archives = false;
-                    if let Err(settling) = settle(*turn).await {
-                        tracing::debug!(workspace = %id, error = %settling, "a removal that failed is still written down");
-                    }
-                    return Err(error);
-                }
-                return turn.forget().await;
+                return carry_out(*turn).await;
             }
             Taking::Late => wait_for_others(host).await,
         }

@@ -99,18 +99,18 @@ pub(crate) async fn perform(
     }
 }
 
-/// Does what was decided of an entry, to its end; nothing if somebody has changed the workspace since: they meant it.
+/// Does what was decided of an entry, to its end; nothing if somebody has changed the workspace since: they meant it. Whether it was done.
 pub(crate) async fn perform_unchanged(
     host: &Arc<HostInner>,
     entry: Entry,
     verb: Verb,
     grace: Duration,
     cause: TransitionCause,
-) -> Result<()> {
-    let Next::Through(to) = verb.next(entry.state) else { return Ok(()) };
+) -> Result<bool> {
+    let Next::Through(to) = verb.next(entry.state) else { return Ok(false) };
     match Turn::take(host, entry, to, cause).await? {
-        Taking::Taken(turn) => carry_out(*turn, verb, grace).await,
-        Taking::Late => Ok(()),
+        Taking::Taken(turn) => carry_out(*turn, verb, grace).await.map(|()| true),
+        Taking::Late => Ok(false),
     }
 }
 

@@ -39,9 +39,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::answers::{exit, json, line, problem, response, run};
+use self::answers::{exit, json, line, response, run};
 pub(crate) use self::{
-    answers::{ndjson, reply},
+    answers::{ndjson, problem, reply},
     state::{AgentState, Files},
 };
 

@@ -6,7 +6,7 @@ mod engine;
 use std::{fs, path::PathBuf, sync::Arc};
 
 pub(crate) use self::{
-    agent::{AgentScript, AgentState, Answer, CommandLog, FakeAgent, Files, Route, TREE, ndjson, reply},
+    agent::{AgentScript, AgentState, Answer, CommandLog, FakeAgent, Files, Route, TREE, ndjson, problem, reply},
     engine::{EngineCopy, EngineFault, EngineScript, FakeEngine},
 };
 use crate::{ArchiveStore, Class, Host, HostBuilder, PoolOptions, Template};

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use corehold_types::{
-    Scopes, Tool,
+    Code, Scopes, Tool,
     tools::{CommandInfo, CommandList, CommandListRequest, ExtractResponse},
     wire::FileWritten,
 };
@@ -151,7 +151,8 @@ impl Workspace {
 
     /// Calls a tool of the agent and waits for its whole answer.
     ///
-    /// There is no time-out but the tool's own; an agent that can't answer any more is noticed after some ten seconds.
+    /// There is no time-out but the tool's own; an agent that can't answer any more is noticed after some ten seconds. An agent that is
+    /// about to end and refuses, since another host is just putting the workspace to sleep, is woken and asked again, once.
     /// Dropping the future abandons the wait, not the work: what the tool was asked to do may be done.
     ///
     /// # Errors
@@ -314,7 +315,7 @@ impl Workspace {
     /// # Errors
     /// `NotFound` when the workspace is gone or doesn't run, `AgentUnavailable` when its agent isn't reached.
     pub async fn connect_agent(&self) -> Result<BoxConnection> {
-        let mut place = Entered { place: self.place().await?, _pass: None };
+        let mut place = Entered::past(self.place().await?);
         loop {
             match place.client.connect().await {
                 Err(error) => self.elsewhere(&mut place, error).await?,
@@ -437,33 +438,47 @@ impl Workspace {
     }
 
     /// Where to try again after an error: where the workspace is, if that is not where it was and nothing was begun there. Who
-    /// slept and was woken by another process is in another container.
+    /// slept and was woken by another process is in another container. Whom another process is just putting to sleep is woken, once: who
+    /// calls again and again finds it running, and that process finds it in use.
     async fn elsewhere(&self, at: &mut Entered, error: Error) -> Result<()> {
-        if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AgentUnavailable) {
+        // The engine didn't find it, so no agent was asked; or the agent took nothing more.
+        let nothing_begun = error.kind() == ErrorKind::NotFound
+            || error.problem().is_some_and(|problem| problem.code == Code::ShuttingDown);
+        if !nothing_begun && error.kind() != ErrorKind::AgentUnavailable {
             return Err(error);
         }
         self.about.gate.close();
-        match self.look_up(Some(&at.place)).await {
-            // The engine didn't find it, so no agent was asked.
-            Ok(Some(place)) if error.kind() == ErrorKind::NotFound => {
-                at.place = place;
+        let place = self.look_up(Some(&at.place)).await;
+        if !nothing_begun {
+            return Err(error);
+        }
+        if let Ok(Some(place)) = place {
+            at.place = place;
+            return Ok(());
+        }
+        if at.again || at.pass.take().is_none() {
+            return Err(self.gone(error));
+        }
+        match self.enter().await {
+            Ok(entered) => {
+                *at = Entered { again: true, ..entered };
                 Ok(())
             }
-            _ => Err(self.gone(error)),
+            Err(_) => Err(self.gone(error)),
         }
     }
 
     /// Where it is, woken if it was paused or asleep and this handle does that.
     async fn enter(&self) -> Result<Entered> {
         // Those of other homes are theirs to wake.
-        let _pass = match self.wakes && self.about.labelled.home == self.host.fingerprint {
+        let pass = match self.wakes && self.about.labelled.home == self.host.fingerprint {
             true => {
                 let wake = || idle::wake(self.host.clone(), self.id().clone());
                 Some(self.about.gate.pass(&self.host.cleanups, wake).await?)
             }
             false => None,
         };
-        Ok(Entered { place: self.place().await?, _pass })
+        Ok(Entered { place: self.place().await?, pass, again: false })
     }
 
     /// Asks the store where it is, and takes note for all handles. None when it is nowhere, or where it was.
@@ -483,7 +498,7 @@ impl Workspace {
     /// What its container is doing; none while it has none.
     async fn container_state(&self) -> Result<Option<ContainerState>> {
         let mut place = match self.place().await {
-            Ok(place) => Entered { place, _pass: None },
+            Ok(place) => Entered::past(place),
             Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -496,7 +511,7 @@ impl Workspace {
     }
 
     async fn endpoint(&self, port: u16) -> Result<Endpoint> {
-        let mut place = Entered { place: self.place().await?, _pass: None };
+        let mut place = Entered::past(self.place().await?);
         loop {
             match self.host.runtime.endpoint(&place.container, port).await {
                 Err(error) => self.elsewhere(&mut place, error).await?,

@@ -46,7 +46,16 @@ impl fmt::Debug for Place {
 /// A place on the way to which somebody is: as long as this is held, the workspace isn't taken for idle.
 pub(crate) struct Entered {
     pub(crate) place: Arc<Place>,
-    pub(crate) _pass: Option<Pass>,
+    pub(crate) pass: Option<Pass>,
+    /// Whether its way began anew, since it had begun to end when it was come to.
+    pub(crate) again: bool,
+}
+
+impl Entered {
+    /// Without passing a gate.
+    pub(crate) fn past(place: Arc<Place>) -> Self {
+        Self { place, pass: None, again: false }
+    }
 }
 
 impl std::ops::Deref for Entered {

@@ -23,7 +23,7 @@ pub(super) fn json(value: &impl Serialize) -> Answer {
     reply(StatusCode::OK, serde_json::to_vec(value).unwrap())
 }
 
-pub(super) fn problem(problem: &Problem) -> Answer {
+pub(crate) fn problem(problem: &Problem) -> Answer {
     reply(StatusCode::from_u16(problem.status).unwrap(), serde_json::to_vec(problem).unwrap())
 }
 
