@@ -301,6 +301,9 @@ pub(crate) struct Down {
     /// Their archives too: all that `corehold archives ls <workspace>` lists
     #[arg(long)]
     pub(crate) archives: bool,
+    /// Also if they are of another COREHOLD_HOME, which may be another user's: for those whose home is lost
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) other_homes: bool,
 }
 
 /// Flags of `save`.

@@ -19,7 +19,7 @@ pub(crate) async fn run(global: &Global, down: &Down) -> anyhow::Result<ExitCode
     } else {
         down.workspaces.clone()
     };
-    let options = RemoveOptions::default().archives(down.archives);
+    let options = RemoveOptions::default().archives(down.archives).other_homes(down.other_homes);
     let code = each(global, &names, async |name| {
         let removed = async {
             match host.workspace(name).await {

@@ -384,9 +384,9 @@ fn refused(error: Error, plan: &Plan, host: &HostInner) -> Error {
                 .in_step(Step::Image)
         }
         ErrorKind::AlreadyExists => {
-            let id = &plan.labelled.id;
+            // None of this home's, whose workspaces are known by name before.
             Error::new(ErrorKind::AlreadyExists, format!("there is a container named {} already", plan.spec.name))
-                .hint(format!("take another name, or remove what has it: `corehold down {id}`"))
+                .hint("take another name: it is somebody else's, or of another COREHOLD_HOME")
                 .caused_by(error)
         }
         _ => error,

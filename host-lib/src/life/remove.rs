@@ -25,6 +25,7 @@ use crate::{
 #[must_use = "it is read by `Workspace::remove_with`"]
 pub struct RemoveOptions {
     archives: bool,
+    other_homes: bool,
 }
 
 impl RemoveOptions {
@@ -32,6 +33,13 @@ impl RemoveOptions {
     /// and those that can't be read. Default: false.
     pub fn archives(mut self, archives: bool) -> Self {
         self.archives = archives;
+        self
+    }
+
+    /// Whether a workspace of another home is removed too: its container, with all that it holds. It is for one whose home is lost, as those of
+    /// other users of the engine are found by their names too. Default: false.
+    pub fn other_homes(mut self, other_homes: bool) -> Self {
+        self.other_homes = other_homes;
         self
     }
 }
@@ -43,19 +51,24 @@ impl Workspace {
     /// Dropping the future abandons the wait, not the work.
     ///
     /// # Errors
-    /// `Engine` or `EngineUnavailable`; it may be tried again.
+    /// `Engine` or `EngineUnavailable`; it may be tried again. `Conflict` when it is of another home.
     pub async fn remove(&self) -> Result<()> {
         self.remove_with(RemoveOptions::default()).await
     }
 
     /// The same, and says what goes with it. Archives go first: where one can't be given up, the workspace is as it was, and a second call
-    /// goes on from there. If the process ends in the middle, the next host completes it. Of another home's, only the container goes.
+    /// goes on from there; only of one that is taken out of the hands of who makes or wakes it, the container does. If the process ends in the
+    /// middle, the next host completes it.
     ///
     /// Dropping the future abandons the wait, not the work.
     ///
     /// # Errors
     /// As [`remove`](Self::remove), and `Io` when the archive store can't be used.
     pub async fn remove_with(&self, options: RemoveOptions) -> Result<()> {
+        if !options.other_homes {
+            let lost = format!("if that is lost: `corehold down {} --other-homes`", self.id());
+            self.own().map_err(|error| error.also_hint(&lost))?;
+        }
         let (host, workspace) = (self.host().clone(), self.clone());
         let work = async move {
             if workspace.about().labelled.home == host.fingerprint {

@@ -326,8 +326,8 @@ impl Workspace {
         detached(self.host(), work).await
     }
 
-    /// Those of other homes are theirs to change: their agents don't trust us.
-    pub(super) fn own(&self) -> Result<()> {
+    /// Those of other homes are theirs to use and to change: their agents don't trust us.
+    pub(crate) fn own(&self) -> Result<()> {
         if self.about().labelled.home == self.host().fingerprint {
             return Ok(());
         }

@@ -470,8 +470,8 @@ impl Workspace {
 
     /// Where it is, woken if it was paused or asleep and this handle does that.
     async fn enter(&self) -> Result<Entered> {
-        // Those of other homes are theirs to wake.
-        let pass = match self.wakes && self.about.labelled.home == self.host.fingerprint {
+        self.own()?;
+        let pass = match self.wakes {
             true => {
                 let wake = || idle::wake(self.host.clone(), self.id().clone());
                 Some(self.about.gate.pass(&self.host.cleanups, wake).await?)

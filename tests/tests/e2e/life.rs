@@ -222,3 +222,27 @@ async fn several_at_once_and_one_failure_blocks_no_other() {
     assert_eq!(done(&corehold, &["down", "two", "one"]).lines().count(), 2);
     assert_eq!(done(&corehold, &["ls", "--json"]), "[]\n");
 }
+
+/// Workspaces of all homes are found by their names, since those are unique in an engine; only their own home's has a say in them.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_another_home_removes_nothing_by_mistake() {
+    let corehold = Corehold::start().await;
+    let (folder, home) = (corehold.folder("plain", &[("file", "here")]), tempfile::tempdir().unwrap());
+    let folder = folder.to_str().unwrap();
+    done(&corehold, &["up", folder, "--name", "theirs"]);
+    let other = |arguments: &[&str]| {
+        let output = corehold.cli(arguments).env("COREHOLD_HOME", home.path()).output().unwrap();
+        (output.status.code(), out(&output), err(&output))
+    };
+    let (code, _, told) = other(&["up", folder, "--name", "theirs"]);
+    assert!(code == Some(1) && told.contains("take another name") && !told.contains("corehold down"), "{told}");
+    for refused in [&["down", "theirs"][..], &["exec", "theirs", "--", "ls"], &["pause", "theirs"]] {
+        let (code, _, told) = other(refused);
+        assert_ne!(code, Some(0), "{refused:?}");
+        assert!(told.contains("belongs to another state folder") && told.contains("COREHOLD_HOME"), "{told}");
+    }
+    assert_eq!(other(&["down", "--all"]).0, Some(0));
+    assert_eq!(done(&corehold, &["exec", "theirs", "--", "cat", "file"]), "here", "nothing has happened to it");
+    assert_eq!(other(&["down", "theirs", "--other-homes"]).1, "removed theirs\n");
+    assert_eq!(done(&corehold, &["ls", "--json"]), "[]\n");
+}

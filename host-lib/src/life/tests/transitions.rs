@@ -193,7 +193,7 @@ async fn what_happens_to_its_container_is_what_it_is_doing() {
 }
 
 #[tokio::test]
-async fn what_is_of_another_home_can_be_removed_and_nothing_else() {
+async fn what_is_of_another_home_can_be_removed_if_that_is_said_and_nothing_else() {
     let fixture = fixture().await;
     let home = tempfile::tempdir().unwrap();
     let other = Host::builder().runtime(fixture.engine.clone()).home(home.path()).build().await.unwrap();
@@ -201,7 +201,12 @@ async fn what_is_of_another_home_can_be_removed_and_nothing_else() {
     let theirs = fixture.host.workspace("theirs").await.unwrap();
     assert_eq!(theirs.stop(GRACE).await.unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(fixture.host.reconcile().await.unwrap().adopted, []);
-    theirs.remove().await.unwrap();
+    let refused = [theirs.remove().await.unwrap_err(), theirs.read_file("a").await.unwrap_err()];
+    assert_eq!(refused.map(|error| error.kind()), [ErrorKind::Conflict; 2]);
+    assert_eq!(fixture.engine.names(), ["corehold-theirs"]);
+    let error = fixture.host.create(CreateWorkspace::empty().id("theirs")).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::AlreadyExists && !error.hint_text().unwrap().contains("down"), "{error:?}");
+    theirs.remove_with(RemoveOptions::default().other_homes(true)).await.unwrap();
     assert!(fixture.engine.names().is_empty());
     let reconciled = other.reconcile().await.unwrap();
     assert!(other.list().await.unwrap().is_empty() && reconciled.failed.is_empty(), "{reconciled:?}");
