@@ -7,7 +7,7 @@ use std::{
 };
 
 use corehold_host::{
-    Host, HostBuilder,
+    Host, HostBuilder, WorkspaceInfo,
     runtime::docker::{Docker, DockerOptions},
 };
 use tempfile::TempDir;
@@ -83,19 +83,28 @@ impl Drop for Corehold {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
             runtime.block_on(async {
                 let host = builder(&home, &connect().await).build().await.expect("the host library starts");
-                for workspace in host.list().await.expect("the engine answers") {
-                    let found = host.workspace(workspace.id.as_str()).await;
-                    if let Ok(workspace) = found {
-                        workspace.remove().await.expect("the engine removes it");
-                    }
-                }
-                host.drain_pools().await.expect("the engine removes what waits");
+                clear(&host).await;
             });
         });
         if removing.join().is_err() {
             eprintln!("the workspaces of the test home {} could not be removed", self.home.path().display());
         }
     }
+}
+
+/// Removes the workspaces of a host's home and what waits in its pools, and says what there was of either.
+///
+/// # Panics
+/// When the engine can't.
+pub async fn clear(host: &Host) -> (Vec<WorkspaceInfo>, usize) {
+    let left = host.list().await.expect("the engine answers");
+    for workspace in &left {
+        let found = host.workspace(workspace.id.as_str()).await;
+        if let Ok(workspace) = found {
+            workspace.remove().await.expect("the engine removes it");
+        }
+    }
+    (left, host.drain_pools().await.expect("the engine removes what waits"))
 }
 
 async fn connect() -> Docker {

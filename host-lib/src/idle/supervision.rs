@@ -336,28 +336,22 @@ impl Supervisor {
 /// put it to sleep at the same moment, and its user woken it.
 pub(super) async fn expire(host: &Arc<HostInner>, entry: Entry, to: TransitionTo, because: String) -> Result<()> {
     let id = entry.id.clone();
-    let files = match to {
+    let (done, files) = match to {
         TransitionTo::Paused => {
-            life::perform_unchanged(host, entry, Verb::Pause, Duration::ZERO, TransitionCause::Idle).await?;
-            return Ok(());
+            let (verb, cause) = (Verb::Pause, TransitionCause::Idle);
+            (life::perform_unchanged(host, entry, verb, Duration::ZERO, cause).await?, None)
         }
         TransitionTo::Asleep => {
             // As if somebody had asked: a database has the time to bring its files in order.
-            let (verb, grace) = (Verb::Sleep, Host::SHUTDOWN_GRACE);
-            if !life::perform_unchanged(host, entry, verb, grace, TransitionCause::Expired).await? {
-                return Ok(());
-            }
-            ExpiredFiles::Archived
+            let (verb, cause) = (Verb::Sleep, TransitionCause::Expired);
+            let done = life::perform_unchanged(host, entry, verb, Host::SHUTDOWN_GRACE, cause).await?;
+            (done, Some(ExpiredFiles::Archived))
         }
-        TransitionTo::Removed => {
-            if !life::remove_unchanged(host, entry).await? {
-                return Ok(());
-            }
-            host.previews.close(&id);
-            ExpiredFiles::Deleted
-        }
+        TransitionTo::Removed => (life::remove_unchanged(host, entry).await?, Some(ExpiredFiles::Deleted)),
     };
-    host.events.emit(Some(&id), EventKind::Expired { files, because });
+    if let Some(files) = files.filter(|_| done) {
+        host.events.emit(Some(&id), EventKind::Expired { files, because });
+    }
     Ok(())
 }
 

@@ -65,13 +65,17 @@ impl Workspace {
     /// # Errors
     /// As [`remove`](Self::remove), and `Io` when the archive store can't be used.
     pub async fn remove_with(&self, options: RemoveOptions) -> Result<()> {
-        if !options.other_homes {
-            let lost = format!("if that is lost: `corehold down {} --other-homes`", self.id());
-            self.own().map_err(|error| error.also_hint(&lost))?;
-        }
+        let own = match self.own() {
+            Ok(()) => true,
+            Err(_) if options.other_homes => false,
+            Err(error) => {
+                let lost = format!("if that is lost: `corehold down {} --other-homes`", self.id());
+                return Err(error.also_hint(&lost));
+            }
+        };
         let (host, workspace) = (self.host().clone(), self.clone());
         let work = async move {
-            if workspace.about().labelled.home == host.fingerprint {
+            if own {
                 return remove_with(&host, workspace.id(), Some(workspace.subject()), options).await;
             }
             // Of another home: its store isn't ours, its container can be removed.
@@ -87,19 +91,22 @@ impl Workspace {
 /// Removes what was decided of an entry that nobody is at; nothing if somebody has changed the workspace since: they meant it. Whether it was
 /// done.
 pub(crate) async fn remove_unchanged(host: &Arc<HostInner>, entry: Entry) -> Result<bool> {
-    match take(host, entry, RemoveOptions::default()).await? {
+    match take(host, noted(entry, RemoveOptions::default())).await? {
         Taking::Taken(turn) => carry_out(*turn).await.map(|()| true),
         Taking::Late => Ok(false),
     }
 }
 
-async fn take(host: &Arc<HostInner>, entry: Entry, options: RemoveOptions) -> Result<Taking> {
+/// What goes with it, to be written with the state: whoever finds it cut off knows.
+fn noted(entry: Entry, options: RemoveOptions) -> Entry {
+    Entry { recipe: Recipe { removes_archives: options.archives, ..entry.recipe }, ..entry }
+}
+
+async fn take(host: &Arc<HostInner>, entry: Entry) -> Result<Taking> {
     if entry.container.is_some() || entry.actor.is_some() {
         check_engine(host, &entry).await?;
     }
-    // Written with the state: whoever finds it cut off knows what is to go.
-    let recipe = Recipe { removes_archives: options.archives, ..entry.recipe.clone() };
-    Turn::take(host, Entry { recipe, ..entry }, WorkspaceState::Removing, TransitionCause::Asked).await
+    Turn::take(host, entry, WorkspaceState::Removing, TransitionCause::Asked).await
 }
 
 async fn carry_out(mut turn: Turn) -> Result<()> {
@@ -141,13 +148,12 @@ async fn remove_with(
                 false => return Ok(()),
             }
         };
-        let state = entry.state;
+        let (state, entry) = (entry.state, noted(entry, options));
         if entry.actor.is_some() && is_attended(host, &entry) {
             match state {
                 // Taken out of their hands. The entry stays until they have let go: they may be about to make a container.
                 WorkspaceState::Creating | WorkspaceState::Waking => {
-                    let recipe = Recipe { removes_archives: options.archives, ..entry.recipe.clone() };
-                    let wanted = Entry { state: WorkspaceState::Removed, recipe, ..entry };
+                    let wanted = Entry { state: WorkspaceState::Removed, ..entry };
                     if let Some(entry) =
                         put(host, wanted, state, TransitionCause::Asked, subject, Durability::Process).await?
                     {
@@ -163,7 +169,7 @@ async fn remove_with(
             }
             continue;
         }
-        match take(host, entry, options).await? {
+        match take(host, entry).await? {
             Taking::Taken(mut turn) => {
                 turn.subject = subject.map(str::to_owned);
                 return carry_out(*turn).await;

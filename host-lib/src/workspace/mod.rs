@@ -438,8 +438,8 @@ impl Workspace {
     }
 
     /// Where to try again after an error: where the workspace is, if that is not where it was and nothing was begun there. Who
-    /// slept and was woken by another process is in another container. Whom another process is just putting to sleep is woken, once: who
-    /// calls again and again finds it running, and that process finds it in use.
+    /// slept and was woken by another process is in another container. One that another process is just putting to sleep is woken, once;
+    /// refused again, the caller is told.
     async fn elsewhere(&self, at: &mut Entered, error: Error) -> Result<()> {
         // The engine didn't find it, so no agent was asked; or the agent took nothing more.
         let nothing_begun = error.kind() == ErrorKind::NotFound

@@ -47,7 +47,7 @@ impl fmt::Debug for Place {
 pub(crate) struct Entered {
     pub(crate) place: Arc<Place>,
     pub(crate) pass: Option<Pass>,
-    /// Whether its way began anew, since it had begun to end when it was come to.
+    /// Whether it is the second way in: the first led to an agent that was about to end, or to a container that was gone.
     pub(crate) again: bool,
 }
 

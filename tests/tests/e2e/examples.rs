@@ -5,7 +5,7 @@ use std::{
     process::{Command, Output},
 };
 
-use corehold_e2e::corehold::{Corehold, templates};
+use corehold_e2e::corehold::{Corehold, clear, templates};
 
 fn run(home: &Path, example: &str) -> Output {
     let mut command = Command::new(env!("CARGO"));
@@ -29,11 +29,7 @@ async fn each_of_them_works_and_leaves_nothing() {
         let output = run(home.path(), example);
         let said = String::from_utf8_lossy(&output.stdout);
         let host = corehold.builder().home(home.path()).build().await.unwrap();
-        let left = host.list().await.unwrap();
-        for workspace in &left {
-            host.workspace(workspace.id.as_str()).await.unwrap().remove().await.unwrap();
-        }
-        let waiting = host.drain_pools().await.unwrap();
+        let (left, waiting) = clear(&host).await;
         assert!(output.status.success() && said.contains(says), "{example}: {output:?}");
         assert!(left.is_empty() && waiting == 0, "{example} leaves {left:?}, and {waiting} that wait");
     }
