@@ -6,11 +6,15 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
+    time::Timespec,
+};
 
 /// The static token of these agents, and its SHA-256.
 const TOKEN: &str = "bench";
@@ -188,10 +192,11 @@ fn status(reader: &mut impl BufRead) -> Result<String> {
 impl Drop for Agent {
     /// TERM, so that it ends its commands too; KILL when it takes too long.
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.pid().to_string()).status();
-        let told = Instant::now();
-        while told.elapsed() < PARTING && matches!(self.child.try_wait(), Ok(None)) {
-            thread::sleep(Duration::from_millis(1));
+        let pid = Pid::from_child(&self.child);
+        if let Ok(ends) = pidfd_open(pid, PidfdFlags::empty()) {
+            let _ = kill_process(pid, Signal::TERM);
+            let patience = Timespec { tv_sec: PARTING.as_secs().cast_signed(), tv_nsec: 0 };
+            let _ = poll(&mut [PollFd::new(&ends, PollFlags::IN)], Some(&patience));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
